@@ -1,1 +1,5 @@
-//! See Cargo.toml.
+//! The `nightcore` command: configuration, the start of the stack, and the two clients.
+
+pub mod config;
+pub mod invoke;
+pub mod ls;

@@ -1,0 +1,359 @@
+//! `nightcore.toml`: read once at start, checked in full, handed on as plain values.
+//!
+//! A `Config` is resolved: defaults are filled in, library paths are absolute and name files that
+//! exist, every number lies in its range. Whoever holds one has nothing left to check. A file that
+//! cannot become one gives a [`ConfigError`] of a single line (file, line, key, what was expected),
+//! and nothing has been started by then.
+
+mod error;
+mod library;
+mod table;
+mod units;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+pub use error::{ConfigError, Place, Problem};
+use library::Search;
+use table::{Source, Table, Value};
+
+/// Where the gateway listens when nothing else is said.
+pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+/// A channel has at most 256 lanes, one per worker.
+pub const WORKERS_MAX: u16 = 256;
+/// One thread per core; machines with more cores run several engines.
+pub const SHARDS_MAX: u16 = 256;
+/// A container costs a process and a few fds, of which an engine may hold 20,000.
+pub const FUNCTIONS_MAX: usize = 1024;
+/// A lane maps four payloads of this size in each direction: 2 GiB of address space.
+const BODY_MAX: u64 = 256 << 20;
+/// The fds of a process again: connections share them with doorbells and sockets.
+const CONNECTIONS_MAX: u16 = 16_384;
+/// Each level of a call chain holds a worker, so the depth is bounded by lanes as well.
+const DEPTH_MAX: u16 = WORKERS_MAX;
+/// As many calls as a shard can remember.
+const QUEUE_MAX: u32 = 65_536;
+/// Longer limits are taken for a slip of the pen.
+const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// The finest step of the timers.
+const DURATION_MIN: Duration = Duration::from_millis(1);
+/// A function's name travels in a path and in a 64-byte field.
+const NAME_SIZE_MAX: usize = 64;
+/// Prefix of the variables by which the engine speaks to a container.
+const ENV_RESERVED: &str = "NIGHTCORE_";
+
+/// A complete, checked configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The HTTP front end.
+    pub gateway: Gateway,
+    /// The dispatcher.
+    pub engine: Engine,
+    /// What is served, in the order of the file; names are unique.
+    pub functions: Vec<Function>,
+}
+
+/// `[gateway]`: the HTTP front end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Largest request body, and largest payload of any call, in bytes.
+    pub body_max: u32,
+    /// Most connections at once.
+    pub connections_max: u32,
+    /// A request's head must be complete within this time of its first byte.
+    pub head_timeout: Duration,
+    /// A body may pause for this long.
+    pub body_timeout: Duration,
+    /// A connection without a request is closed after this.
+    pub idle_timeout: Duration,
+    /// A client that takes no bytes of its answer for this long is dropped.
+    pub write_timeout: Duration,
+}
+
+/// `[engine]`: the dispatcher.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Engine {
+    /// Number of shards; `None`: one per core.
+    pub shards: Option<u16>,
+    /// Directory of the control sockets; `None`: chosen at start.
+    pub runtime_dir: Option<PathBuf>,
+    /// How long a stop waits for calls under way.
+    pub drain_timeout: Duration,
+    /// Longest chain of calls that call each other.
+    pub depth_max: u16,
+    /// How the engine's threads stand to the functions on their core.
+    pub priority: Priority,
+}
+
+/// How the engine's threads stand to the functions on their core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// Before them, by whatever means this system permits.
+    High,
+    /// As equals.
+    Normal,
+}
+
+/// `[[function]]`: one function and its container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Name in paths and in internal calls.
+    pub name: String,
+    /// Absolute path of the shared library; it was there at start.
+    pub library: PathBuf,
+    /// Workers kept even when idle.
+    pub min_workers: u16,
+    /// Most workers per shard.
+    pub max_workers: u16,
+    /// Time limit of a call.
+    pub timeout: Duration,
+    /// Memory limit of the container in bytes; `None`: unlimited.
+    pub memory: Option<u64>,
+    /// Where its workers run.
+    pub placement: Placement,
+    /// Environment of the container.
+    pub env: Vec<(String, String)>,
+    /// Most calls that wait for a worker.
+    pub queue_max: u32,
+    /// Line of its `[[function]]` in the file, for messages.
+    pub line: usize,
+}
+
+/// Where a function's workers run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// On the core of the shard that calls them: right for short functions.
+    Core,
+    /// Wherever the kernel likes: right for functions that compute for milliseconds.
+    Free,
+}
+
+/// What the command line says over the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--listen`.
+    pub listen: Option<SocketAddr>,
+    /// `--shards`, in `1..=SHARDS_MAX`.
+    pub shards: Option<u16>,
+}
+
+impl Config {
+    /// Reads and checks the file; relative libraries are looked for beside it and beside the
+    /// running executable.
+    pub fn load(path: &Path, overrides: Overrides) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            file: path.display().to_string(),
+            source,
+        })?;
+        Config::parse(&text, path, overrides, &Search::from(path))
+    }
+
+    fn parse(
+        text: &str,
+        path: &Path,
+        overrides: Overrides,
+        search: &Search,
+    ) -> Result<Config, ConfigError> {
+        let source = Source::new(path, text);
+        let document = DeTable::parse(text).map_err(|error| source.syntax(&error))?;
+        let known = &["gateway", "engine", "function"];
+        let root = Table::open(&source, "", document.get_ref(), 1, known)?;
+
+        let functions = read_functions(root.get("function").as_ref(), search)?;
+        let gateway = read_gateway(root.get("gateway").as_ref(), overrides.listen)?;
+        let mut engine = read_engine(root.get("engine").as_ref())?;
+        engine.shards = overrides.shards.or(engine.shards);
+        Ok(Config { gateway, engine, functions })
+    }
+}
+
+fn read_gateway(
+    section: Option<&Value<'_>>,
+    listen_option: Option<SocketAddr>,
+) -> Result<Gateway, ConfigError> {
+    let mut gateway = Gateway {
+        listen: LISTEN_DEFAULT,
+        body_max: 16 << 20,
+        connections_max: 8192,
+        head_timeout: Duration::from_secs(10),
+        body_timeout: Duration::from_secs(30),
+        idle_timeout: Duration::from_secs(75),
+        write_timeout: Duration::from_secs(30),
+    };
+    let mut insecure = false;
+    let mut place = None;
+    if let Some(section) = section {
+        let table = section.table(&[
+            "listen",
+            "insecure",
+            "body_max",
+            "connections_max",
+            "head_timeout",
+            "body_timeout",
+            "idle_timeout",
+            "write_timeout",
+        ])?;
+        if let Some(value) = table.get("listen") {
+            gateway.listen = value.parsed("an address and port such as \"127.0.0.1:8080\"")?;
+            place = Some(value.place());
+        }
+        table.read("insecure", &mut insecure, |value| value.flag())?;
+        table.read("body_max", &mut gateway.body_max, |value| {
+            // The range keeps it within 32 bits.
+            value.size(1..=BODY_MAX).map(|size| u32::try_from(size).unwrap_or(u32::MAX))
+        })?;
+        table.read("connections_max", &mut gateway.connections_max, |value| {
+            value.integer(1..=CONNECTIONS_MAX).map(u32::from)
+        })?;
+        for (key, field) in [
+            ("head_timeout", &mut gateway.head_timeout),
+            ("body_timeout", &mut gateway.body_timeout),
+            ("idle_timeout", &mut gateway.idle_timeout),
+            ("write_timeout", &mut gateway.write_timeout),
+        ] {
+            table.read(key, field, |value| value.duration(DURATION_MIN..=DURATION_MAX))?;
+        }
+    }
+    if let Some(listen) = listen_option {
+        gateway.listen = listen;
+        place = Some(Place::Option("--listen"));
+    }
+    match place {
+        // Calls are not authenticated, so whoever reaches the port may run every function.
+        Some(place) if !insecure && !gateway.listen.ip().to_canonical().is_loopback() => {
+            Err(ConfigError::Refused { place, problem: Problem::Exposed(gateway.listen) })
+        }
+        _ => Ok(gateway),
+    }
+}
+
+fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
+    let mut engine = Engine {
+        shards: None,
+        runtime_dir: None,
+        drain_timeout: Duration::from_secs(30),
+        depth_max: 16,
+        priority: Priority::High,
+    };
+    let Some(section) = section else { return Ok(engine) };
+    let table =
+        section.table(&["shards", "runtime_dir", "drain_timeout", "depth_max", "priority"])?;
+    table.read("shards", &mut engine.shards, |value| value.integer(1..=SHARDS_MAX).map(Some))?;
+    table.read("runtime_dir", &mut engine.runtime_dir, |value| value.absolute_path().map(Some))?;
+    table.read("drain_timeout", &mut engine.drain_timeout, |value| {
+        value.duration(Duration::ZERO..=DURATION_MAX)
+    })?;
+    table.read("depth_max", &mut engine.depth_max, |value| value.integer(1..=DEPTH_MAX))?;
+    table.read("priority", &mut engine.priority, |value| {
+        value.one_of(&[("high", Priority::High), ("normal", Priority::Normal)])
+    })?;
+    Ok(engine)
+}
+
+fn read_functions(
+    section: Option<&Value<'_>>,
+    search: &Search,
+) -> Result<Vec<Function>, ConfigError> {
+    let Some(section) = section else { return Ok(Vec::new()) };
+    let entries = section.tables(FUNCTIONS_MAX)?;
+    let mut functions: Vec<Function> = Vec::with_capacity(entries.len());
+    for entry in &entries {
+        let (function, name) = read_function(entry, search)?;
+        if let Some(first) = functions.iter().find(|other| other.name == function.name) {
+            return Err(
+                name.refused(Problem::Duplicate { name: function.name, first_line: first.line })
+            );
+        }
+        functions.push(function);
+    }
+    Ok(functions)
+}
+
+/// Gives the function and the value of its name, for the check that needs all names.
+fn read_function<'a>(
+    entry: &Value<'a>,
+    search: &Search,
+) -> Result<(Function, Value<'a>), ConfigError> {
+    let table = entry.table(&[
+        "name",
+        "library",
+        "min_workers",
+        "max_workers",
+        "timeout",
+        "memory",
+        "placement",
+        "env",
+        "queue_max",
+    ])?;
+    let name = table.require("name", "the function's name")?;
+    let library = table.require("library", "the path of a shared library")?;
+    let mut function = Function {
+        name: read_name(&name)?,
+        library: search.find(&library)?,
+        min_workers: 1,
+        max_workers: 32,
+        timeout: Duration::from_secs(30),
+        memory: None,
+        placement: Placement::Core,
+        env: Vec::new(),
+        queue_max: 1024,
+        line: table.line(),
+    };
+    table.read("max_workers", &mut function.max_workers, |value| value.integer(1..=WORKERS_MAX))?;
+    let workers_max = function.max_workers;
+    table.read("min_workers", &mut function.min_workers, |value| {
+        match value.integer(0..=WORKERS_MAX)? {
+            min if min > workers_max => Err(value.refused(Problem::AboveMax { min, workers_max })),
+            min => Ok(min),
+        }
+    })?;
+    table.read("timeout", &mut function.timeout, |value| {
+        value.duration(DURATION_MIN..=DURATION_MAX)
+    })?;
+    // Less than a mebibyte does not even load the runtime library.
+    table.read("memory", &mut function.memory, |value| value.size(1 << 20..=1 << 50).map(Some))?;
+    table.read("placement", &mut function.placement, |value| {
+        value.one_of(&[("core", Placement::Core), ("free", Placement::Free)])
+    })?;
+    table.read("env", &mut function.env, read_env)?;
+    table.read("queue_max", &mut function.queue_max, |value| value.integer(0..=QUEUE_MAX))?;
+    Ok((function, name))
+}
+
+fn read_name(value: &Value<'_>) -> Result<String, ConfigError> {
+    const EXPECTED: &str = "a name of 1 to 64 letters, digits, \"_\", \".\" or \"-\"";
+    let name = value.text(EXPECTED)?;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let is_valid = (1..=NAME_SIZE_MAX).contains(&name.len()) && name.bytes().all(is_plain);
+    // Clients resolve these two away before they send the path.
+    if is_valid && name != "." && name != ".." {
+        Ok(name.to_owned())
+    } else {
+        Err(value.unexpected(EXPECTED))
+    }
+}
+
+fn read_env(value: &Value<'_>) -> Result<Vec<(String, String)>, ConfigError> {
+    let mut env = Vec::new();
+    for (name, value) in value.entries("a table of environment variables")? {
+        let is_name = !name.is_empty() && !name.contains(['=', '\0']);
+        if !is_name || name.starts_with(ENV_RESERVED) {
+            return Err(value.refused(Problem::EnvName));
+        }
+        let text = value.text("a string")?;
+        if text.contains('\0') {
+            return Err(value.unexpected("a string without NUL"));
+        }
+        env.push((name.to_owned(), text.to_owned()));
+    }
+    Ok(env)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! What can be wrong with a configuration, told in one line each.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Why a file is no configuration. Its `Display` is one line and names the place.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read at all.
+    #[error("{file}: cannot be read: {source}")]
+    Unreadable {
+        /// Path as given.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is no TOML.
+    #[error("{file}:{line}: not valid TOML: {message}")]
+    Syntax {
+        /// Path as given.
+        file: String,
+        /// Counted from 1.
+        line: usize,
+        /// What the parser said.
+        message: String,
+    },
+    /// A key or its value cannot be used.
+    #[error("{place}: {problem}")]
+    Refused {
+        /// Where it stands.
+        place: Place,
+        /// What is wrong with it.
+        problem: Problem,
+    },
+}
+
+/// Where a value was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the file.
+    Line {
+        /// Path as given.
+        file: String,
+        /// Counted from 1.
+        line: usize,
+        /// Dotted, as in `function.timeout`.
+        key: String,
+    },
+    /// On the command line.
+    Option(&'static str),
+}
+
+/// What is wrong with a value.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// Wrong type, form or range.
+    #[error("expected {expected}, got {got}")]
+    Unexpected {
+        /// What would have been right.
+        expected: String,
+        /// The value, quoted if it was a string.
+        got: String,
+    },
+    /// A key that must be there is not.
+    #[error("expected {expected}, but the key is missing")]
+    Missing {
+        /// What would have been right.
+        expected: &'static str,
+    },
+    /// No such key.
+    #[error("unknown key, expected one of {}", known.join(", "))]
+    UnknownKey {
+        /// The keys of this table.
+        known: &'static [&'static str],
+    },
+    /// Two functions of one name.
+    #[error("expected a name of its own, but the function on line {first_line} is {name:?} too")]
+    Duplicate {
+        /// The name of both.
+        name: String,
+        /// Line of the other.
+        first_line: usize,
+    },
+    /// Fewer workers allowed than required.
+    #[error("expected at most max_workers, which is {workers_max}, got {min}")]
+    AboveMax {
+        /// `min_workers`.
+        min: u16,
+        /// `max_workers`, given or default.
+        workers_max: u16,
+    },
+    /// No such library.
+    #[error("expected a library file, found none at {}", Listed(looked))]
+    NoLibrary {
+        /// Where it was looked for, in this order.
+        looked: Vec<PathBuf>,
+    },
+    /// A variable that cannot be set or is the engine's own.
+    #[error("expected a variable name that is not empty, has no \"=\" and no prefix NIGHTCORE_")]
+    EnvName,
+    /// Everyone could run everything.
+    #[error(
+        "expected a loopback address, because calls are not authenticated, got \"{0}\" \
+         (insecure = true in [gateway] permits it)"
+    )]
+    Exposed(SocketAddr),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Line { file, line, key } => write!(f, "{file}:{line}: {key}"),
+            Place::Option(option) => f.write_str(option),
+        }
+    }
+}
+
+/// Paths with " or " between them.
+struct Listed<'a>(&'a [PathBuf]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, path) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { " or " };
+            write!(f, "{separator}{}", path.display())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,432 @@
+//! Every refusal with its exact line, and what a good file resolves to.
+
+use std::fs;
+
+use super::*;
+
+/// A directory with a file `lib.so` beside the configuration, and the search that finds it.
+struct Fixture {
+    directory: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("lib.so"), b"").unwrap();
+        Fixture { directory }
+    }
+
+    fn parse_with(&self, text: &str, overrides: Overrides) -> Result<Config, ConfigError> {
+        let search = Search::of(&[self.directory.path()]);
+        Config::parse(text, Path::new("nightcore.toml"), overrides, &search)
+    }
+
+    fn parse(&self, text: &str) -> Result<Config, ConfigError> {
+        self.parse_with(text, Overrides::default())
+    }
+}
+
+/// The message with which `text` is refused.
+fn refusal(text: &str) -> String {
+    refusal_with(text, Overrides::default())
+}
+
+fn refusal_with(text: &str, overrides: Overrides) -> String {
+    let message = Fixture::new().parse_with(text, overrides).unwrap_err().to_string();
+    assert!(!message.contains('\n'), "one line: {message}");
+    message
+}
+
+/// A good function whose next line is line 4.
+const FUNCTION: &str = "[[function]]\nname = \"f\"\nlibrary = \"lib.so\"\n";
+
+fn refused_function(line: &str) -> String {
+    refusal(&format!("{FUNCTION}{line}\n"))
+}
+
+#[test]
+fn an_empty_file_gives_the_defaults() {
+    let config = Fixture::new().parse("").unwrap();
+    assert_eq!(config.gateway.listen, "127.0.0.1:8080".parse().unwrap());
+    assert_eq!(config.gateway.body_max, 16 << 20);
+    assert_eq!(config.engine.shards, None);
+    assert_eq!(config.engine.depth_max, 16);
+    assert_eq!(config.engine.drain_timeout, Duration::from_secs(30));
+    assert_eq!(config.functions, []);
+}
+
+#[test]
+fn a_function_of_two_lines_gets_the_other_values_by_default() {
+    let fixture = Fixture::new();
+    let config = fixture.parse(FUNCTION).unwrap();
+    let expected = Function {
+        name: "f".into(),
+        library: fixture.directory.path().join("lib.so"),
+        min_workers: 1,
+        max_workers: 32,
+        timeout: Duration::from_secs(30),
+        memory: None,
+        placement: Placement::Core,
+        env: vec![],
+        queue_max: 1024,
+        line: 1,
+    };
+    assert_eq!(config.functions, [expected]);
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = r#"
+        [gateway]
+        listen = "0.0.0.0:80"
+        insecure = true
+        body_max = "1MiB"
+        connections_max = 100
+        head_timeout = "1s"
+        body_timeout = "2s"
+        idle_timeout = "3s"
+        write_timeout = "4s"
+        [engine]
+        shards = 2
+        runtime_dir = "/run/nightcore"
+        drain_timeout = "5s"
+        depth_max = 8
+        priority = "normal"
+        [[function]]
+        name = "first"
+        library = "lib.so"
+        min_workers = 0
+        max_workers = 256
+        timeout = "500ms"
+        memory = "64MiB"
+        placement = "free"
+        queue_max = 0
+        env = { A = "1", B = "2" }
+        [[function]]
+        name = "second"
+        library = "lib.so"
+        memory = 0x4000000
+        [function.env]
+        C = "3"
+    "#;
+    let fixture = Fixture::new();
+    let config = fixture.parse(text).unwrap();
+    let seconds = Duration::from_secs;
+    let gateway = Gateway {
+        listen: "0.0.0.0:80".parse().unwrap(),
+        body_max: 1 << 20,
+        connections_max: 100,
+        head_timeout: seconds(1),
+        body_timeout: seconds(2),
+        idle_timeout: seconds(3),
+        write_timeout: seconds(4),
+    };
+    assert_eq!(config.gateway, gateway);
+    let engine = Engine {
+        shards: Some(2),
+        runtime_dir: Some("/run/nightcore".into()),
+        drain_timeout: seconds(5),
+        depth_max: 8,
+        priority: Priority::Normal,
+    };
+    assert_eq!(config.engine, engine);
+    let [first, second] = &config.functions[..] else { panic!("two functions") };
+    assert_eq!((first.min_workers, first.max_workers, first.queue_max), (0, 256, 0));
+    assert_eq!(first.timeout, Duration::from_millis(500));
+    assert_eq!((first.memory, second.memory), (Some(64 << 20), Some(64 << 20)));
+    assert_eq!(first.placement, Placement::Free);
+    assert_eq!(first.env, [("A".into(), "1".into()), ("B".into(), "2".into())]);
+    assert_eq!(second.env, [("C".into(), "3".into())]);
+    assert_eq!((first.line, second.line), (17, 27));
+}
+
+#[test]
+fn the_command_line_wins_over_the_file() {
+    let overrides = Overrides { listen: Some("127.0.0.1:1234".parse().unwrap()), shards: Some(3) };
+    let text = "[gateway]\nlisten = \"0.0.0.0:80\"\n[engine]\nshards = 2\n";
+    let config = Fixture::new().parse_with(text, overrides).unwrap();
+    assert_eq!(config.gateway.listen.port(), 1234);
+    assert_eq!(config.engine.shards, Some(3));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = Config::load(Path::new("/nonexistent/nightcore.toml"), Overrides::default());
+    let message = error.unwrap_err().to_string();
+    assert!(message.starts_with("/nonexistent/nightcore.toml: cannot be read: No such file"));
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_refused_at_its_line() {
+    let message = refusal("[gateway]\n\nlisten = = 3\n");
+    assert!(message.starts_with("nightcore.toml:3: not valid TOML: "), "{message}");
+    let message = refusal("[engine]\nshards = 1\nshards = 2\n");
+    assert!(message.starts_with("nightcore.toml:3: not valid TOML: "), "{message}");
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_known_ones() {
+    assert_eq!(
+        refusal("\n[getaway]\n"),
+        "nightcore.toml:2: getaway: unknown key, expected one of gateway, engine, function"
+    );
+    assert_eq!(
+        refusal("[engine]\nshards = 1\nshard = 2\n"),
+        "nightcore.toml:3: engine.shard: unknown key, \
+         expected one of shards, runtime_dir, drain_timeout, depth_max, priority"
+    );
+    assert_eq!(
+        refused_function("time_out = \"3s\""),
+        "nightcore.toml:4: function.time_out: unknown key, expected one of name, library, \
+         min_workers, max_workers, timeout, memory, placement, env, queue_max"
+    );
+    let message = refusal("[gateway]\nport = 80");
+    assert!(message.starts_with("nightcore.toml:2: gateway.port: unknown key, "), "{message}");
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_refused() {
+    let cases = [
+        ("gateway = 1", "1: gateway: expected a table [gateway], got 1"),
+        ("function = {}", "1: function: expected tables [[function]], got a table"),
+        (
+            "[gateway]\nlisten = 8080",
+            "2: gateway.listen: expected an address and port such as \"127.0.0.1:8080\", got 8080",
+        ),
+        ("[gateway]\ninsecure = 1", "2: gateway.insecure: expected true or false, got 1"),
+        (
+            "[engine]\n\nshards = \"two\"",
+            "3: engine.shards: expected an integer from 1 to 256, got \"two\"",
+        ),
+        (
+            "[engine]\ndepth_max = 1.5",
+            "2: engine.depth_max: expected an integer from 1 to 256, got 1.5",
+        ),
+        (
+            "[engine]\nruntime_dir = []",
+            "2: engine.runtime_dir: expected an absolute path, got an array",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(refusal(text), format!("nightcore.toml:{expected}"));
+    }
+}
+
+#[test]
+fn a_bad_duration_is_refused() {
+    assert_eq!(
+        refused_function("timeout = \"fast\""),
+        "nightcore.toml:4: function.timeout: \
+         expected a duration such as \"500ms\" or \"30s\", got \"fast\""
+    );
+    assert_eq!(
+        refused_function("timeout = 30"),
+        "nightcore.toml:4: function.timeout: \
+         expected a duration such as \"500ms\" or \"30s\", got 30"
+    );
+    assert_eq!(
+        refused_function("timeout = \"0s\""),
+        "nightcore.toml:4: function.timeout: expected a duration from 1ms to 24h, got \"0s\""
+    );
+    assert_eq!(
+        refusal("[gateway]\nidle_timeout = \"25h\""),
+        "nightcore.toml:2: gateway.idle_timeout: expected a duration from 1ms to 24h, got \"25h\""
+    );
+}
+
+#[test]
+fn a_bad_size_is_refused() {
+    assert_eq!(
+        refusal("[gateway]\nbody_max = \"16MB\""),
+        "nightcore.toml:2: gateway.body_max: \
+         expected a size such as \"64KiB\", \"16MiB\" or 65536, got \"16MB\""
+    );
+    assert_eq!(
+        refusal("[gateway]\nbody_max = \"1GiB\""),
+        "nightcore.toml:2: gateway.body_max: expected a size from 1B to 256MiB, got \"1GiB\""
+    );
+    assert_eq!(
+        refused_function("memory = -1"),
+        "nightcore.toml:4: function.memory: \
+         expected a size such as \"64KiB\", \"16MiB\" or 65536, got -1"
+    );
+    assert_eq!(
+        refused_function("memory = 0"),
+        "nightcore.toml:4: function.memory: expected a size from 1MiB to 1024TiB, got 0"
+    );
+}
+
+#[test]
+fn a_number_out_of_range_is_refused() {
+    let cases = [
+        ("max_workers = 257", "function.max_workers: expected an integer from 1 to 256, got 257"),
+        ("max_workers = 0", "function.max_workers: expected an integer from 1 to 256, got 0"),
+        ("min_workers = -1", "function.min_workers: expected an integer from 0 to 256, got -1"),
+        ("queue_max = 65537", "function.queue_max: expected an integer from 0 to 65536, got 65537"),
+    ];
+    for (line, expected) in cases {
+        assert_eq!(refused_function(line), format!("nightcore.toml:4: {expected}"));
+    }
+    assert_eq!(
+        refusal("[gateway]\nconnections_max = 0"),
+        "nightcore.toml:2: gateway.connections_max: expected an integer from 1 to 16384, got 0"
+    );
+}
+
+#[test]
+fn more_workers_required_than_allowed_are_refused_where_they_are_required() {
+    assert_eq!(
+        refused_function("max_workers = 2\nmin_workers = 3"),
+        "nightcore.toml:5: function.min_workers: \
+         expected at most max_workers, which is 2, got 3"
+    );
+    assert_eq!(
+        refused_function("min_workers = 33"),
+        "nightcore.toml:4: function.min_workers: \
+         expected at most max_workers, which is 32, got 33"
+    );
+}
+
+#[test]
+fn a_choice_that_is_none_is_refused() {
+    assert_eq!(
+        refused_function("placement = \"here\""),
+        "nightcore.toml:4: function.placement: expected \"core\" or \"free\", got \"here\""
+    );
+    assert_eq!(
+        refusal("[engine]\npriority = 10"),
+        "nightcore.toml:2: engine.priority: expected \"high\" or \"normal\", got 10"
+    );
+}
+
+#[test]
+fn a_missing_name_or_library_is_refused_at_its_table() {
+    assert_eq!(
+        refusal("\n[[function]]\nlibrary = \"lib.so\"\n"),
+        "nightcore.toml:2: function.name: expected the function's name, but the key is missing"
+    );
+    assert_eq!(
+        refusal("[[function]]\nname = \"f\"\n"),
+        "nightcore.toml:1: function.library: \
+         expected the path of a shared library, but the key is missing"
+    );
+}
+
+#[test]
+fn a_bad_name_is_refused() {
+    for name in ["", ".", "..", "a/b", "a b", "ä", &"a".repeat(65)] {
+        let message = refusal(&format!("[[function]]\nname = \"{name}\"\nlibrary = \"lib.so\"\n"));
+        let expected = "nightcore.toml:2: function.name: expected a name of 1 to 64 letters";
+        assert!(message.starts_with(expected), "{message}");
+    }
+}
+
+#[test]
+fn a_name_used_twice_is_refused_with_both_lines() {
+    assert_eq!(
+        refusal(&format!("{FUNCTION}{FUNCTION}")),
+        "nightcore.toml:5: function.name: \
+         expected a name of its own, but the function on line 1 is \"f\" too"
+    );
+}
+
+#[test]
+fn a_library_that_is_not_there_is_refused_with_the_places_looked_at() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir(second.path().join("libf.so")).unwrap();
+    let search = Search::of(&[first.path(), second.path()]);
+    let refusal = |library: &str| {
+        let text = format!("[[function]]\nname = \"f\"\nlibrary = \"{library}\"\n");
+        let path = Path::new("nightcore.toml");
+        Config::parse(&text, path, Overrides::default(), &search).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refusal("libf.so"),
+        format!(
+            "nightcore.toml:3: function.library: expected a library file, found none at \
+             {}/libf.so or {}/libf.so",
+            first.path().display(),
+            second.path().display()
+        )
+    );
+    assert_eq!(
+        refusal("/nonexistent/libf.so"),
+        "nightcore.toml:3: function.library: \
+         expected a library file, found none at /nonexistent/libf.so"
+    );
+    assert_eq!(
+        refusal(""),
+        "nightcore.toml:3: function.library: expected the path of a shared library, got \"\""
+    );
+}
+
+#[test]
+fn a_library_beside_the_configuration_comes_before_one_beside_the_executable() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(second.path().join("lib.so"), b"").unwrap();
+    let library = || {
+        let search = Search::of(&[first.path(), second.path()]);
+        let path = Path::new("nightcore.toml");
+        let config = Config::parse(FUNCTION, path, Overrides::default(), &search).unwrap();
+        config.functions[0].library.clone()
+    };
+    assert_eq!(library(), second.path().join("lib.so"));
+    fs::write(first.path().join("lib.so"), b"").unwrap();
+    assert_eq!(library(), first.path().join("lib.so"));
+}
+
+#[test]
+fn a_bad_environment_is_refused() {
+    assert_eq!(
+        refused_function("env = \"A=1\""),
+        "nightcore.toml:4: function.env: expected a table of environment variables, got \"A=1\""
+    );
+    assert_eq!(
+        refused_function("[function.env]\nA = 1"),
+        "nightcore.toml:5: function.env.A: expected a string, got 1"
+    );
+    assert_eq!(
+        refused_function("env = { A = \"\\u0000\" }"),
+        "nightcore.toml:4: function.env.A: expected a string without NUL, got \"\\0\""
+    );
+    for name in ["\"\"", "\"A=B\"", "NIGHTCORE_SOCKET"] {
+        let message = refused_function(&format!("env = {{ {name} = \"1\" }}"));
+        let end =
+            "expected a variable name that is not empty, has no \"=\" and no prefix NIGHTCORE_";
+        assert!(message.starts_with("nightcore.toml:4: function.env."), "{message}");
+        assert!(message.ends_with(end), "{message}");
+    }
+}
+
+#[test]
+fn an_address_that_others_reach_is_refused_unless_called_insecure() {
+    let reason = "expected a loopback address, because calls are not authenticated, got";
+    let remedy = "(insecure = true in [gateway] permits it)";
+    assert_eq!(
+        refusal("[gateway]\nlisten = \"0.0.0.0:80\""),
+        format!("nightcore.toml:2: gateway.listen: {reason} \"0.0.0.0:80\" {remedy}")
+    );
+    let overrides = Overrides { listen: Some("[::]:80".parse().unwrap()), shards: None };
+    assert_eq!(refusal_with("", overrides), format!("--listen: {reason} \"[::]:80\" {remedy}"));
+    let fixture = Fixture::new();
+    assert!(fixture.parse_with("[gateway]\ninsecure = true", overrides).is_ok());
+    for listen in ["127.0.0.2:0", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
+        assert!(fixture.parse(&format!("[gateway]\nlisten = \"{listen}\"")).is_ok(), "{listen}");
+    }
+}
+
+#[test]
+fn too_many_functions_are_refused() {
+    let text = "[[function]]\n".repeat(FUNCTIONS_MAX + 1);
+    assert_eq!(
+        refusal(&text),
+        "nightcore.toml:1: function: expected at most 1024 tables [[function]], got 1025"
+    );
+}
+
+#[test]
+fn a_long_value_is_quoted_in_part_and_on_one_line() {
+    let message = refused_function(&format!("timeout = \"\"\"a\nb{}\"\"\"", "x".repeat(500)));
+    assert!(message.contains(r#"got "a\nbxxx"#), "{message}");
+    assert!(message.ends_with("...") && message.len() < 200, "{message}");
+}

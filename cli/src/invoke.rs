@@ -1,0 +1,1 @@
+//! `nightcore invoke`: calls one function over HTTP.

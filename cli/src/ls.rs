@@ -1,0 +1,1 @@
+//! `nightcore ls`: lists the functions of a running stack.

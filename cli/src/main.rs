@@ -1,0 +1,3 @@
+//! Entry of the `nightcore` command.
+
+fn main() {}
