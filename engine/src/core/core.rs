@@ -1,0 +1,496 @@
+//! The core itself: admission, dispatch, completion, deadlines and loss of containers.
+//!
+//! Every public method is one step: it leaves all invariants whole, and the effects that it appends
+//! are complete and in the order in which they are to be performed.
+
+use std::time::Duration;
+
+use ipc::{CALLS_OUTSTANDING_MAX, CallId, LaneIndex, Outcome};
+use reactor::clock::Nanos;
+use reactor::wheel::Wheel;
+
+use super::call::{Call, CallState, Calls, Chain};
+use super::event::{
+    Caller, Effect, Event, FunctionId, FunctionSpec, Limits, Origin, Refusal, Reply, Violation,
+    WorkerId,
+};
+use super::function::{Container, Function, SPAWN_PAUSE, TRIM_WINDOW, TrimWindow};
+use super::snapshot::Snapshot;
+use super::worker::{WorkerEvent, WorkerState};
+
+/// Deadlines are late by at most this: small against the shortest sensible timeout, large enough
+/// that a busy shard turns the wheel once for many calls.
+const TIMER_TICK: Duration = Duration::from_millis(1);
+
+/// What is owed after a step. The caller keeps and reuses it.
+pub type Effects = Vec<Effect>;
+
+/// What a timer is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Alarm {
+    Deadline(CallId),
+    TrimWindowEnds(FunctionId),
+    SpawnPauseEnds(FunctionId),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Admission {
+    Open,
+    Draining,
+}
+
+/// All calls, workers and queues of one shard.
+pub struct Core {
+    limits: Limits,
+    admission: Admission,
+    functions: Vec<Function>,
+    calls: Calls,
+    timers: Wheel<Alarm>,
+    /// Scratch of `tick`; empty between steps, its capacity is kept.
+    expired: Vec<Alarm>,
+}
+
+impl Core {
+    /// A core without functions.
+    pub fn new(limits: Limits) -> Core {
+        Core {
+            limits,
+            admission: Admission::Open,
+            functions: Vec::new(),
+            calls: Calls::new(limits.calls_max),
+            timers: Wheel::new(TIMER_TICK),
+            expired: Vec::new(),
+        }
+    }
+
+    /// Deploys a function; its container is down. Panics when the spec contradicts itself.
+    pub fn add_function(&mut self, spec: FunctionSpec) -> FunctionId {
+        let id = u32::try_from(self.functions.len()).expect("functions are few");
+        self.functions.push(Function::new(FunctionId(id), spec));
+        FunctionId(id)
+    }
+
+    /// A call from a front end, which may shorten the function's timeout by a deadline. Admitted: it
+    /// is dispatched at once or queued, as the effects say. Refused: nothing is owed.
+    pub fn external_call(
+        &mut self,
+        now: Nanos,
+        function: FunctionId,
+        caller: Caller,
+        deadline: Option<Nanos>,
+        effects: &mut Effects,
+    ) -> Result<CallId, Refusal> {
+        let deadline = self.deadline(now, function, deadline.unwrap_or(Nanos(u64::MAX)));
+        self.function(function).counters.arrivals += 1;
+        let refusal = match self.admission {
+            Admission::Draining => Some(Refusal::DRAINING),
+            Admission::Open => self.refusal(now, function, deadline),
+        };
+        if let Some(refusal) = refusal {
+            self.function(function).counters.count(refusal.outcome);
+            return Err(refusal);
+        }
+        let id = self.admit(Origin::External(caller), function, deadline, 0);
+        self.dispatch(function, effects);
+        self.grow(function, effects);
+        Ok(id)
+    }
+
+    /// A call from a worker that serves a call itself. It inherits its parent's deadline and is one
+    /// deeper. `function` is `None` for a name that is not deployed. A call that cannot be taken is
+    /// answered at once, under an id that is not live.
+    pub fn internal_call(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        token: u32,
+        function: Option<FunctionId>,
+        deadline_ns: u64,
+        effects: &mut Effects,
+    ) -> Result<CallId, Violation> {
+        let parent = self.parent(worker, token)?;
+        let origin = Origin::Internal { parent, worker, token };
+        let Call { deadline, depth, .. } = self.calls[parent];
+        let depth = depth.saturating_add(1);
+        let Some(function) = function else {
+            return Ok(self.refuse(origin, Refusal::UNKNOWN_FUNCTION, effects));
+        };
+        let deadline = self.deadline(now, function, deadline.min(Nanos(deadline_ns)));
+        self.function(function).counters.arrivals += 1;
+        let refusal = if depth > self.limits.depth_max {
+            Some(Refusal::TOO_DEEP)
+        } else {
+            self.refusal(now, function, deadline)
+        };
+        if let Some(refusal) = refusal {
+            self.function(function).counters.count(refusal.outcome);
+            return Ok(self.refuse(origin, refusal, effects));
+        }
+        let id = self.admit(origin, function, deadline, depth);
+        let mut siblings = self.calls[parent].children;
+        self.calls.push_back(&mut siblings, Chain::Siblings, id);
+        self.calls[parent].children = siblings;
+        self.function(worker.function).apply(worker.lane, WorkerEvent::CallOut);
+        self.dispatch(function, effects);
+        self.grow(function, effects);
+        Ok(id)
+    }
+
+    /// Everything else that happens. A violation changes nothing.
+    pub fn on_event(
+        &mut self,
+        now: Nanos,
+        event: Event,
+        effects: &mut Effects,
+    ) -> Result<(), Violation> {
+        match event {
+            Event::WorkerStarted { worker: WorkerId { function, lane } } => {
+                self.function(function).report(lane, WorkerEvent::Started)?;
+                self.worker_idle(now, function, effects);
+            }
+            Event::WorkerFailed { worker: WorkerId { function, lane } } => {
+                self.function(function).report(lane, WorkerEvent::Failed)?;
+                self.pause_spawning(now, function);
+            }
+            Event::Completed { worker, call, outcome } => {
+                self.function(worker.function).report(worker.lane, WorkerEvent::Complete(call))?;
+                self.complete(now, worker, call, outcome, effects);
+            }
+            Event::WorkerRetired { worker: WorkerId { function, lane } } => {
+                self.function(function).report(lane, WorkerEvent::Retired)?;
+                self.grow(function, effects);
+            }
+            Event::ContainerUp { function } => self.container_up(function, effects),
+            Event::ContainerDown { function } => self.container_down(function, effects),
+            Event::Released { worker, call } => self.release(now, worker, call, effects),
+            Event::CallerGone { call } => self.caller_gone(call, effects),
+            Event::Tick => self.tick(now, effects),
+            Event::Drain => self.admission = Admission::Draining,
+        }
+        Ok(())
+    }
+
+    /// When the next `Tick` is owed.
+    pub fn next_timer(&self) -> Option<Nanos> {
+        self.timers.next()
+    }
+
+    /// A call that is queued or on a worker.
+    pub fn call(&self, call: CallId) -> Option<&Call> {
+        self.calls.get(call)
+    }
+
+    /// Calls that are queued or on a worker, those included whose caller waits no more.
+    pub fn calls_live(&self) -> u32 {
+        self.calls.live()
+    }
+
+    /// What the worker in a lane is doing; `Absent` for a lane that does not exist.
+    pub fn worker(&self, worker: WorkerId) -> WorkerState {
+        let function = &self.functions[worker.function.0 as usize];
+        function.worker(worker.lane).unwrap_or(WorkerState::Absent)
+    }
+
+    /// A function's present and past.
+    pub fn snapshot(&self, function: FunctionId) -> Snapshot {
+        self.functions[function.0 as usize].snapshot()
+    }
+
+    // Admission.
+
+    fn deadline(&mut self, now: Nanos, function: FunctionId, asked: Nanos) -> Nanos {
+        let timeout = self.function(function).spec.timeout.as_nanos();
+        let timeout = u64::try_from(timeout).unwrap_or(u64::MAX);
+        asked.min(Nanos(now.0.saturating_add(timeout)))
+    }
+
+    fn refusal(&mut self, now: Nanos, function: FunctionId, deadline: Nanos) -> Option<Refusal> {
+        if deadline <= now {
+            Some(Refusal::DEADLINE_PASSED)
+        } else if self.calls.is_full() {
+            Some(Refusal::CALLS_FULL)
+        } else if self.function(function).is_full() {
+            Some(Refusal::QUEUE_FULL)
+        } else {
+            None
+        }
+    }
+
+    /// The call that `worker` may make an internal call for, under `token`.
+    fn parent(&mut self, worker: WorkerId, token: u32) -> Result<CallId, Violation> {
+        let state = self.function(worker.function).worker(worker.lane)?;
+        let Some(parent) = state.call() else {
+            return Err(Violation::NotOnCall { worker, state: state.name() });
+        };
+        let max = u16::try_from(CALLS_OUTSTANDING_MAX).unwrap_or(u16::MAX);
+        let children = &self.calls[parent].children;
+        if children.size() >= u32::from(max) {
+            return Err(Violation::TooManyOutstanding { worker, max });
+        }
+        let is_same =
+            |child: &Call| matches!(child.origin, Origin::Internal { token: t, .. } if t == token);
+        if self.calls.iter(children, Chain::Siblings).any(is_same) {
+            return Err(Violation::TokenInUse { worker, token });
+        }
+        Ok(parent)
+    }
+
+    /// Answers an internal call that is not taken.
+    fn refuse(&mut self, origin: Origin, refusal: Refusal, effects: &mut Effects) -> CallId {
+        let call = self.calls.refused_id();
+        effects.push(Effect::DropPayload { call });
+        effects.push(Effect::Answer { call, origin, reply: refusal.into() });
+        call
+    }
+
+    /// Takes a call on and puts it at the end of its function's queue.
+    fn admit(
+        &mut self,
+        origin: Origin,
+        function: FunctionId,
+        deadline: Nanos,
+        depth: u16,
+    ) -> CallId {
+        let id = self.calls.next_id();
+        let timer = self.timers.insert(deadline, Alarm::Deadline(id));
+        self.calls.insert(Call::new(origin, function, deadline, depth, timer));
+        let queue = &mut self.functions[function.0 as usize].queue;
+        self.calls.push_back(queue, Chain::Queue, id);
+        id
+    }
+
+    // Dispatch, completion, release.
+
+    /// Gives queued calls to idle workers.
+    fn dispatch(&mut self, function: FunctionId, effects: &mut Effects) {
+        let f = &mut self.functions[function.0 as usize];
+        while f.can_dispatch() {
+            let Some(call) = self.calls.pop_front(&mut f.queue, Chain::Queue) else { return };
+            let lane = f.dispatch(call);
+            self.calls[call].state = CallState::Running(lane);
+            effects.push(Effect::Dispatch { worker: f.worker_id(lane), call });
+        }
+    }
+
+    /// The worker has already become `Held`.
+    fn complete(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        id: CallId,
+        outcome: Outcome,
+        effects: &mut Effects,
+    ) {
+        self.disown_children(id, effects);
+        match self.calls[id].state {
+            CallState::Running(_) => {
+                self.answer(id, Reply::Completed { worker, outcome }, effects);
+                self.calls.remove(id);
+            }
+            CallState::Orphaned(_) => {
+                self.calls.remove(id);
+                self.release(now, worker, id, effects);
+            }
+            CallState::Queued => unreachable!("a queued call is on no worker"),
+        }
+    }
+
+    /// A result is not needed any more. Late when the container went down while it was being read.
+    fn release(&mut self, now: Nanos, worker: WorkerId, call: CallId, effects: &mut Effects) {
+        if self.worker(worker) == (WorkerState::Held { call }) {
+            self.function(worker.function).apply(worker.lane, WorkerEvent::Release(call));
+            self.worker_idle(now, worker.function, effects);
+        }
+    }
+
+    /// Gives the answer that is owed for `id`.
+    fn answer(&mut self, id: CallId, reply: Reply, effects: &mut Effects) {
+        let Call { origin, function, .. } = self.calls[id];
+        self.function(function).counters.count(reply.outcome());
+        self.settle(id);
+        if let Origin::Internal { worker, .. } = origin {
+            self.function(worker.function).apply(worker.lane, WorkerEvent::Answered);
+        }
+        effects.push(Effect::Answer { call: id, origin, reply });
+    }
+
+    /// Notes that nobody waits for `id` any more, by an answer or by leaving.
+    fn settle(&mut self, id: CallId) {
+        let Call { origin, timer, state, .. } = self.calls[id];
+        self.timers.cancel(timer);
+        if let Origin::Internal { parent, .. } = origin {
+            let mut siblings = self.calls[parent].children;
+            self.calls.unlink(&mut siblings, Chain::Siblings, id);
+            self.calls[parent].children = siblings;
+        }
+        if let CallState::Running(lane) = state {
+            self.calls[id].state = CallState::Orphaned(lane);
+        }
+    }
+
+    /// Takes a call that was never dispatched out of its queue.
+    fn unqueue(&mut self, id: CallId, effects: &mut Effects) {
+        let queue = &mut self.functions[self.calls[id].function.0 as usize].queue;
+        self.calls.unlink(queue, Chain::Queue, id);
+        effects.push(Effect::DropPayload { call: id });
+    }
+
+    /// The work for `parent` is over: what it asked for and did not wait for has no reader. Queued
+    /// children go, for their payloads are in the parent's worker's memory; running ones go on.
+    fn disown_children(&mut self, parent: CallId, effects: &mut Effects) {
+        while let Some(child) = self.calls.front(&self.calls[parent].children) {
+            self.abandon(child, effects);
+        }
+    }
+
+    /// Whoever asked for `id` is gone.
+    fn abandon(&mut self, id: CallId, effects: &mut Effects) {
+        let Call { function, state, .. } = self.calls[id];
+        self.function(function).counters.abandoned += 1;
+        self.settle(id);
+        if state == CallState::Queued {
+            self.unqueue(id, effects);
+            self.calls.remove(id);
+        }
+    }
+
+    fn caller_gone(&mut self, id: CallId, effects: &mut Effects) {
+        let Some(&Call { origin: Origin::External(_), function, state, .. }) = self.calls.get(id)
+        else {
+            return;
+        };
+        match state {
+            CallState::Queued => self.abandon(id, effects),
+            CallState::Running(lane) => {
+                self.abandon(id, effects);
+                effects
+                    .push(Effect::CancelWorker { worker: WorkerId { function, lane }, call: id });
+            }
+            // Answered already: its deadline has passed.
+            CallState::Orphaned(_) => {}
+        }
+    }
+
+    // Time.
+
+    fn tick(&mut self, now: Nanos, effects: &mut Effects) {
+        let mut expired = std::mem::take(&mut self.expired);
+        self.timers.expire(now, |alarm| expired.push(alarm));
+        for alarm in expired.drain(..) {
+            match alarm {
+                Alarm::Deadline(id) => self.deadline_passed(id, effects),
+                Alarm::TrimWindowEnds(function) => self.trim(now, function, effects),
+                Alarm::SpawnPauseEnds(function) => {
+                    self.function(function).container = Container::Up;
+                    self.grow(function, effects);
+                }
+            }
+        }
+        self.expired = expired;
+    }
+
+    /// The caller gets its answer now. A worker on the call stays busy until it completes.
+    fn deadline_passed(&mut self, id: CallId, effects: &mut Effects) {
+        let queued = self.calls[id].state == CallState::Queued;
+        if queued {
+            self.unqueue(id, effects);
+        }
+        self.answer(id, Refusal::DEADLINE_PASSED.into(), effects);
+        if queued {
+            self.calls.remove(id);
+        }
+    }
+
+    // Containers and workers.
+
+    fn container_up(&mut self, function: FunctionId, effects: &mut Effects) {
+        let f = self.function(function);
+        if f.container == Container::Down {
+            f.container = Container::Up;
+            self.grow(function, effects);
+        }
+    }
+
+    fn container_down(&mut self, function: FunctionId, effects: &mut Effects) {
+        // First every child of every call that dies here: a child may die here as well, and its
+        // answer must not go to a worker that is about to be gone.
+        for lane in self.function(function).lanes() {
+            if let Some(call) = self.on_lane(function, lane).call() {
+                self.disown_children(call, effects);
+            }
+        }
+        for lane in self.function(function).lanes().rev() {
+            let call = self.on_lane(function, lane).call();
+            self.function(function).apply(lane, WorkerEvent::ContainerDown);
+            let Some(call) = call else { continue };
+            if matches!(self.calls[call].state, CallState::Running(_)) {
+                self.answer(call, Refusal::CONTAINER_DIED.into(), effects);
+            }
+            self.calls.remove(call);
+        }
+        let f = &mut self.functions[function.0 as usize];
+        if let Container::UpPaused(timer) = std::mem::replace(&mut f.container, Container::Down) {
+            self.timers.cancel(timer);
+        }
+        if let Some(window) = f.trim.take() {
+            self.timers.cancel(window.timer);
+        }
+    }
+
+    fn pause_spawning(&mut self, now: Nanos, function: FunctionId) {
+        let f = &mut self.functions[function.0 as usize];
+        if f.container == Container::Up {
+            let timer = self.timers.insert(now + SPAWN_PAUSE, Alarm::SpawnPauseEnds(function));
+            f.container = Container::UpPaused(timer);
+        }
+    }
+
+    /// Asks for as many workers as the limit wants now.
+    fn grow(&mut self, function: FunctionId, effects: &mut Effects) {
+        let f = self.function(function);
+        if f.container != Container::Up {
+            return;
+        }
+        for _ in 0..f.limit.grow(f.pool()) {
+            let Some(lane) = f.vacant() else { return };
+            f.apply(lane, WorkerEvent::Spawn);
+            effects.push(Effect::SpawnWorker { worker: f.worker_id(lane) });
+        }
+    }
+
+    /// A worker has become idle: it gets the next call, or the pool may be larger than the load.
+    fn worker_idle(&mut self, now: Nanos, function: FunctionId, effects: &mut Effects) {
+        self.dispatch(function, effects);
+        self.grow(function, effects);
+        self.watch_surplus(now, function);
+    }
+
+    /// Opens a trim window while there are idle workers that the limit would let go.
+    fn watch_surplus(&mut self, now: Nanos, function: FunctionId) {
+        let f = &mut self.functions[function.0 as usize];
+        if f.trim.is_none() && f.surplus(f.idle()) > 0 {
+            let alarm = Alarm::TrimWindowEnds(function);
+            let timer = self.timers.insert(now + TRIM_WINDOW, alarm);
+            f.trim = Some(TrimWindow { timer, unused: f.idle() });
+        }
+    }
+
+    fn trim(&mut self, now: Nanos, function: FunctionId, effects: &mut Effects) {
+        let f = self.function(function);
+        let unused = f.trim.take().map_or(0, |window| window.unused);
+        for _ in 0..f.surplus(unused) {
+            let Some(lane) = f.coldest() else { break };
+            f.apply(lane, WorkerEvent::Retire);
+            effects.push(Effect::RetireWorker { worker: f.worker_id(lane) });
+        }
+        self.watch_surplus(now, function);
+    }
+
+    fn on_lane(&self, function: FunctionId, lane: LaneIndex) -> WorkerState {
+        self.worker(WorkerId { function, lane })
+    }
+
+    fn function(&mut self, function: FunctionId) -> &mut Function {
+        &mut self.functions[function.0 as usize]
+    }
+}

@@ -1,0 +1,303 @@
+//! What the core is told and what it owes: events, effects, replies, refusals and violations.
+//!
+//! Events and effects are plain values without buffers or descriptors, so that a day of traffic can
+//! be replayed in a test. Payloads stay with whoever performs the effects, keyed by [`CallId`].
+
+use std::time::Duration;
+
+use ipc::{CallId, LaneIndex, Outcome};
+
+/// A deployed function; dense, in the order of `add_function`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct FunctionId(pub u32);
+
+/// A worker thread: one lane of its function's channel. Unique within a shard.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct WorkerId {
+    /// The function whose container the worker lives in.
+    pub function: FunctionId,
+    /// The worker's lane in the channel between this shard and that container.
+    pub lane: LaneIndex,
+}
+
+/// The front end's key for whoever waits for an external call. Opaque here.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Caller(pub u64);
+
+/// Who asked for a call, and so who is owed its answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// A front end.
+    External(Caller),
+    /// A function, while it was serving `parent`.
+    Internal {
+        /// The call that `worker` was serving when it asked.
+        parent: CallId,
+        /// The worker that asked; it stays on `parent` for as long as an answer is sent to it.
+        worker: WorkerId,
+        /// The worker's own name for this call; unique among its unanswered ones.
+        token: u32,
+    },
+}
+
+/// What is deployed: the limits of one function on this shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FunctionSpec {
+    /// Workers kept even when idle. 0 on every shard but the function's home.
+    pub min_workers: u16,
+    /// Workers at most: the lanes of the channel, 1 to `ipc::LANES_MAX`.
+    pub max_workers: u16,
+    /// How long a call may take, from admission to answer, queueing included.
+    pub timeout: Duration,
+    /// Calls that may wait for a worker. 0 refuses whatever cannot start at once.
+    pub queue_max: u32,
+}
+
+/// The bounds of the whole core.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Calls of all functions that are queued or on a worker at one time. Bounds the call table.
+    pub calls_max: u32,
+    /// Depth of the deepest call. An external call has depth 0, its children 1.
+    pub depth_max: u16,
+}
+
+impl Default for Limits {
+    /// 65,536 calls (the table then takes about 10 MiB when full, none of it before it is used) and
+    /// chains of 16, several times deeper than the microservices of the paper's evaluation.
+    fn default() -> Limits {
+        Limits { calls_max: 65_536, depth_max: 16 }
+    }
+}
+
+/// What happened. The first five come from a container or its launcher and may be lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A spawned worker runs and waits in its lane.
+    WorkerStarted {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// A worker could not be spawned; its lane is free again.
+    WorkerFailed {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// A worker finished its call.
+    Completed {
+        /// Which worker.
+        worker: WorkerId,
+        /// The call, as the worker names it.
+        call: CallId,
+        /// How it went, as the worker says.
+        outcome: Outcome,
+    },
+    /// A worker that was told to retire has left; its lane is free again.
+    WorkerRetired {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// The function's container can spawn workers.
+    ContainerUp {
+        /// Whose container.
+        function: FunctionId,
+    },
+    /// The function's container is gone or has been closed, and all its lanes with it.
+    ContainerDown {
+        /// Whose container.
+        function: FunctionId,
+    },
+    /// The answer of `call` has been read out of the worker's memory: the worker may get its next
+    /// call. Owed exactly once for every answer with [`Reply::Completed`]; harmless when late.
+    Released {
+        /// The worker that completed the call.
+        worker: WorkerId,
+        /// The call whose result was read.
+        call: CallId,
+    },
+    /// Nobody waits for this external call any more. Harmless when it crosses the answer.
+    CallerGone {
+        /// Which call.
+        call: CallId,
+    },
+    /// Time has passed; owed no later than `next_timer`.
+    Tick,
+    /// Stop admitting external calls. What was admitted, and its internal calls, go on.
+    Drain,
+}
+
+/// What is owed to the world, in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Give the call to the worker. Its payload moves into the worker's arena.
+    Dispatch {
+        /// To whom.
+        worker: WorkerId,
+        /// Which call.
+        call: CallId,
+    },
+    /// Answer whoever asked. Exactly one for each call, unless whoever asked is gone.
+    Answer {
+        /// Which call.
+        call: CallId,
+        /// Whom to answer.
+        origin: Origin,
+        /// With what.
+        reply: Reply,
+    },
+    /// Open the lane and ask the launcher for a worker in it.
+    SpawnWorker {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// Tell an idle worker to leave.
+    RetireWorker {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// Tell a worker that nobody waits for its call any more.
+    CancelWorker {
+        /// Which worker.
+        worker: WorkerId,
+        /// The call it is on.
+        call: CallId,
+    },
+    /// The payload of a call that will never be dispatched is not needed any more. Every call with an
+    /// id ends in exactly one of this and `Dispatch`; it precedes the call's `Answer`.
+    DropPayload {
+        /// Which call.
+        call: CallId,
+    },
+}
+
+/// An answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// A worker completed the call; the result is in its memory until `Event::Released`.
+    Completed {
+        /// Which worker.
+        worker: WorkerId,
+        /// How it went, as the worker says.
+        outcome: Outcome,
+    },
+    /// The runtime failed the call, for the reasons of a [`Refusal`].
+    Failed {
+        /// The kind of failure.
+        outcome: Outcome,
+        /// For people.
+        message: &'static str,
+        /// When trying again makes sense.
+        retry_after_s: Option<u32>,
+    },
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Reply {
+        let Refusal { outcome, message, retry_after_s } = refusal;
+        Reply::Failed { outcome, message, retry_after_s }
+    }
+}
+
+impl Reply {
+    /// The kind of success or failure.
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Reply::Completed { outcome, .. } | Reply::Failed { outcome, .. } => outcome,
+        }
+    }
+}
+
+/// Why the runtime fails a call or does not take it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// The kind of failure.
+    pub outcome: Outcome,
+    /// For people.
+    pub message: &'static str,
+    /// When trying again makes sense.
+    pub retry_after_s: Option<u32>,
+}
+
+impl Refusal {
+    pub(super) const QUEUE_FULL: Refusal =
+        Refusal::retry(Outcome::Overloaded, "the function's queue is full");
+    pub(super) const CALLS_FULL: Refusal =
+        Refusal::retry(Outcome::Overloaded, "too many calls are in progress on this engine");
+    pub(super) const DRAINING: Refusal =
+        Refusal::retry(Outcome::Unavailable, "the engine is shutting down");
+    pub(super) const UNKNOWN_FUNCTION: Refusal =
+        Refusal::plain(Outcome::NotFound, "no function of that name is deployed");
+    pub(super) const TOO_DEEP: Refusal =
+        Refusal::plain(Outcome::TooDeep, "the chain of calls is too deep");
+    pub(super) const DEADLINE_PASSED: Refusal =
+        Refusal::plain(Outcome::DeadlineExceeded, "the call's deadline has passed");
+    pub(super) const CONTAINER_DIED: Refusal =
+        Refusal::plain(Outcome::ContainerDied, "the function's container died during the call");
+
+    const fn plain(outcome: Outcome, message: &'static str) -> Refusal {
+        Refusal { outcome, message, retry_after_s: None }
+    }
+
+    /// One second: a queue of short calls has long emptied by then, and clients do not herd back
+    /// within the same instant.
+    const fn retry(outcome: Outcome, message: &'static str) -> Refusal {
+        Refusal { outcome, message, retry_after_s: Some(1) }
+    }
+}
+
+/// What a container did that no correct container does. The core has changed nothing; whoever gets
+/// this closes the container and reports [`Event::ContainerDown`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Violation {
+    /// A message in a lane that the channel does not have.
+    #[error("lane {} of function {} does not exist", worker.lane.0, worker.function.0)]
+    NoSuchLane {
+        /// As named.
+        worker: WorkerId,
+    },
+    /// A message that a worker in this state cannot send.
+    #[error("a worker that is {state} cannot say that it {event}")]
+    Unexpected {
+        /// Who sent it.
+        worker: WorkerId,
+        /// What the worker was doing.
+        state: &'static str,
+        /// What it claimed.
+        event: &'static str,
+    },
+    /// The completion of a call that the worker is not on.
+    #[error("the worker is on call {:#x} and completed {:#x}", expected.0, got.0)]
+    WrongCall {
+        /// Who sent it.
+        worker: WorkerId,
+        /// The call it was given.
+        expected: CallId,
+        /// The call it named.
+        got: CallId,
+    },
+    /// An internal call from a worker that serves none.
+    #[error("a worker that is {state} made a call")]
+    NotOnCall {
+        /// Who sent it.
+        worker: WorkerId,
+        /// What the worker was doing.
+        state: &'static str,
+    },
+    /// An internal call under the token of one that is not answered yet.
+    #[error("token {token} is in use by an unanswered call")]
+    TokenInUse {
+        /// Who sent it.
+        worker: WorkerId,
+        /// The token.
+        token: u32,
+    },
+    /// More unanswered internal calls than a lane may have.
+    #[error("more than {max} unanswered calls from one worker")]
+    TooManyOutstanding {
+        /// Who sent it.
+        worker: WorkerId,
+        /// The bound.
+        max: u16,
+    },
+}

@@ -1,0 +1,234 @@
+//! One function of a shard: its queue, its workers and what it counts.
+//!
+//! Invariants: `census` counts the lanes by state; `idle` holds exactly the idle lanes, the most
+//! recently used last; `absent` holds exactly the absent ones. All three change in `transition` only.
+
+use std::time::Duration;
+
+use ipc::{CallId, LaneIndex};
+use reactor::wheel::Timer;
+
+use super::call::List;
+use super::event::{FunctionId, FunctionSpec, Violation, WorkerId};
+use super::limit::{Limit, Pool};
+use super::snapshot::{Counters, Snapshot};
+use super::worker::{Mismatch, WorkerEvent, WorkerState};
+
+/// Workers that stay idle this long are retired: long against the gaps within a burst, short against
+/// the memory they hold.
+pub(super) const TRIM_WINDOW: Duration = Duration::from_secs(10);
+
+/// After a failed spawn: the launcher is out of threads or memory, and asking again at once would
+/// not help it.
+pub(super) const SPAWN_PAUSE: Duration = Duration::from_secs(1);
+
+/// A function's container.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Container {
+    Down,
+    Up,
+    /// Up, but a spawn failed; the timer ends the pause.
+    UpPaused(Timer),
+}
+
+/// How far the idle stack has been emptied since the window began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TrimWindow {
+    pub timer: Timer,
+    pub unused: u16,
+}
+
+/// How many lanes are in each state.
+#[derive(Clone, Copy, Default, Debug)]
+struct Census {
+    absent: u16,
+    starting: u16,
+    idle: u16,
+    running: u16,
+    waiting: u16,
+    held: u16,
+    retiring: u16,
+}
+
+#[derive(Debug)]
+pub(super) struct Function {
+    pub id: FunctionId,
+    pub spec: FunctionSpec,
+    pub limit: Limit,
+    pub queue: List,
+    pub counters: Counters,
+    pub container: Container,
+    pub trim: Option<TrimWindow>,
+    lanes: Vec<WorkerState>,
+    idle: Vec<LaneIndex>,
+    absent: Vec<LaneIndex>,
+    census: Census,
+}
+
+impl Function {
+    pub fn new(id: FunctionId, spec: FunctionSpec) -> Function {
+        let lanes_max = u16::try_from(ipc::LANES_MAX).unwrap_or(u16::MAX);
+        let lanes = spec.max_workers;
+        assert!((1..=lanes_max).contains(&lanes), "max_workers {lanes} is not 1 to {lanes_max}");
+        Function {
+            id,
+            spec,
+            limit: Limit::fixed(spec.min_workers, lanes),
+            queue: List::default(),
+            counters: Counters::default(),
+            container: Container::Down,
+            trim: None,
+            lanes: vec![WorkerState::Absent; lanes.into()],
+            idle: Vec::with_capacity(lanes.into()),
+            // Low lanes come first: they share pages of the channel with other low lanes.
+            absent: (0..lanes).rev().map(LaneIndex).collect(),
+            census: Census { absent: lanes, ..Census::default() },
+        }
+    }
+
+    /// What the worker in a lane is doing; a lane outside the table is the container's lie.
+    pub fn worker(&self, lane: LaneIndex) -> Result<WorkerState, Violation> {
+        let state = self.lanes.get(usize::from(lane.0)).copied();
+        state.ok_or(Violation::NoSuchLane { worker: self.worker_id(lane) })
+    }
+
+    pub fn worker_id(&self, lane: LaneIndex) -> WorkerId {
+        WorkerId { function: self.id, lane }
+    }
+
+    /// An event that the container reports: it may be a lie.
+    pub fn report(&mut self, lane: LaneIndex, event: WorkerEvent) -> Result<(), Violation> {
+        let state = self.worker(lane)?;
+        let worker = self.worker_id(lane);
+        match state.on(event) {
+            Ok(next) => {
+                self.transition(lane, next);
+                Ok(())
+            }
+            Err(Mismatch::State) => {
+                Err(Violation::Unexpected { worker, state: state.name(), event: event.name() })
+            }
+            Err(Mismatch::Call { expected }) => {
+                let (WorkerEvent::Complete(got) | WorkerEvent::Release(got)) = event else {
+                    unreachable!("only these name a call that can be another")
+                };
+                Err(Violation::WrongCall { worker, expected, got })
+            }
+        }
+    }
+
+    /// An event that the core itself decided on, whose precondition it has checked.
+    pub fn apply(&mut self, lane: LaneIndex, event: WorkerEvent) {
+        let state = self.lanes[usize::from(lane.0)];
+        match state.on(event) {
+            Ok(next) => self.transition(lane, next),
+            Err(_) => unreachable!("the core applied {event:?} to a worker that is {state:?}"),
+        }
+    }
+
+    /// Gives `call` to the most recently idle worker: its caches are warm, and the ones below it
+    /// stay unused and can be trimmed.
+    pub fn dispatch(&mut self, call: CallId) -> LaneIndex {
+        let lane = *self.idle.last().expect("can_dispatch was asked before");
+        self.apply(lane, WorkerEvent::Dispatch(call));
+        lane
+    }
+
+    /// The least recently idle worker, to be retired.
+    pub fn coldest(&self) -> Option<LaneIndex> {
+        self.idle.first().copied()
+    }
+
+    /// A lane for a new worker.
+    pub fn vacant(&self) -> Option<LaneIndex> {
+        self.absent.last().copied()
+    }
+
+    /// Is there a worker for one more call, and may it have one?
+    pub fn can_dispatch(&self) -> bool {
+        self.census.idle > 0 && self.limit.admits(self.census.running + self.census.waiting)
+    }
+
+    /// Would a new call neither start at once nor find room in the queue?
+    pub fn is_full(&self) -> bool {
+        let starts = self.queue.is_empty() && self.can_dispatch();
+        !starts && self.queue.size() >= self.spec.queue_max
+    }
+
+    /// All lanes, to walk them.
+    pub fn lanes(&self) -> impl DoubleEndedIterator<Item = LaneIndex> + use<> {
+        (0..self.spec.max_workers).map(LaneIndex)
+    }
+
+    pub fn pool(&self) -> Pool {
+        Pool {
+            workers: self.spec.max_workers - self.census.absent,
+            starting: self.census.starting,
+            queued: self.queue.size(),
+        }
+    }
+
+    /// How many of `unused` idle workers the limit lets go.
+    pub fn surplus(&self, unused: u16) -> u16 {
+        let staying = self.pool().workers - self.census.retiring;
+        self.limit.trim(staying, unused.min(self.census.idle))
+    }
+
+    /// Workers that are idle now.
+    pub fn idle(&self) -> u16 {
+        self.census.idle
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            queued: self.queue.size(),
+            running: self.census.running,
+            waiting: self.census.waiting,
+            idle: self.census.idle,
+            starting: self.census.starting,
+            held: self.census.held,
+            retiring: self.census.retiring,
+            counters: self.counters,
+        }
+    }
+
+    fn transition(&mut self, lane: LaneIndex, next: WorkerState) {
+        let state = std::mem::replace(&mut self.lanes[usize::from(lane.0)], next);
+        *self.census.of(state) -= 1;
+        *self.census.of(next) += 1;
+        match state {
+            WorkerState::Absent if next != state => leave(&mut self.absent, lane),
+            WorkerState::Idle => leave(&mut self.idle, lane),
+            _ => {}
+        }
+        match next {
+            WorkerState::Absent if next != state => self.absent.push(lane),
+            WorkerState::Idle => self.idle.push(lane),
+            _ => {}
+        }
+        if let Some(window) = &mut self.trim {
+            window.unused = window.unused.min(self.census.idle);
+        }
+    }
+}
+
+impl Census {
+    fn of(&mut self, state: WorkerState) -> &mut u16 {
+        match state {
+            WorkerState::Absent => &mut self.absent,
+            WorkerState::Starting => &mut self.starting,
+            WorkerState::Idle => &mut self.idle,
+            WorkerState::Running { .. } => &mut self.running,
+            WorkerState::Waiting { .. } => &mut self.waiting,
+            WorkerState::Held { .. } => &mut self.held,
+            WorkerState::Retiring => &mut self.retiring,
+        }
+    }
+}
+
+/// Takes a lane off a stack; nearly always it is on top.
+fn leave(stack: &mut Vec<LaneIndex>, lane: LaneIndex) {
+    if let Some(position) = stack.iter().rposition(|&other| other == lane) {
+        stack.remove(position);
+    }
+}

@@ -1,0 +1,77 @@
+//! The pure core of a shard: which call goes to which worker, and what everybody is owed.
+//!
+//! No descriptor, clock, thread or buffer. Whoever drives it tells it what happened and the time,
+//! and performs the effects it appends; the same events give the same effects, always. In steady
+//! state it allocates nothing.
+//!
+//! | file          | what                                                            |
+//! |---------------|-----------------------------------------------------------------|
+//! | `event.rs`    | what the core is told, what it owes, whom it blames             |
+//! | `core.rs`     | the steps: admission, dispatch, completion, deadlines, loss     |
+//! | `call.rs`     | the table of calls, their queues and families                   |
+//! | `worker.rs`   | the states of a worker, every transition                        |
+//! | `function.rs` | one function: queue, lanes, idle stack                          |
+//! | `limit.rs`    | the seam of concurrency control                                 |
+//! | `snapshot.rs` | what metrics see                                                |
+//!
+//! # A call
+//!
+//! ```text
+//!   external_call, internal_call
+//!     |        |
+//!     |        +--> refused (bounds, deadline, depth, unknown, draining): answered, never live
+//!     v
+//!  +--------+  a worker is idle   +---------+  Completed: answered
+//!  | Queued |------ Dispatch ---->| Running |------------------------------> ended
+//!  +--------+                     +---------+  ContainerDown: answered ContainerDied
+//!     |                                |
+//!     | deadline: answered             | deadline: answered
+//!     | caller or parent gone          | caller or parent gone (caller: CancelWorker)
+//!     v   (DropPayload)                v
+//!   ended                         +----------+  Completed, ContainerDown: swallowed
+//!                                 | Orphaned |------------------------------> ended
+//!                                 +----------+
+//! ```
+//!
+//! A call is answered exactly once, unless whoever asked is gone. A parent is gone when its call is
+//! completed or its container is down; a parent whose own caller left, or whose deadline has passed,
+//! still runs, and is answered.
+//!
+//! # A worker
+//!
+//! ```text
+//!            Spawn           Started            Dispatch             CallOut
+//!  +--------+     +----------+     +------+     +---------+ ------> +---------+
+//!  | Absent |---->| Starting |---->| Idle |---->| Running |         | Waiting |--+ CallOut,
+//!  +--------+     +----------+     +------+     +---------+ <------ +---------+<-+ Answered
+//!    ^   ^   Failed   |             |    ^           |      last         |
+//!    |   +------------+      Retire |    |           |    Answered       |
+//!    |                              |    | Release   | Complete          | Complete (its unanswered
+//!    |              +----------+    |    |           v                   |   calls are disowned)
+//!    +--------------| Retiring |<---+    |       +------+                |
+//!         Retired   +----------+         +-------| Held |<---------------+
+//!                                                +------+
+//!  ContainerDown leads from every state to Absent. Whatever is not drawn is a violation when a
+//!  container says it, and a bug when the core does it.
+//! ```
+//!
+//! A worker is `Held` from its completion until the result has been read out of its memory. When
+//! nobody is owed the result, both happen in one step.
+
+mod call;
+#[allow(clippy::module_inception, reason = "the core's own file in the core's folder")]
+mod core;
+mod event;
+mod function;
+mod limit;
+mod snapshot;
+mod worker;
+
+pub use self::call::Call;
+pub use self::core::{Core, Effects};
+pub use self::event::{
+    Caller, Effect, Event, FunctionId, FunctionSpec, Limits, Origin, Refusal, Reply, Violation,
+    WorkerId,
+};
+pub use self::snapshot::{Counters, Snapshot};
+pub use self::worker::WorkerState;

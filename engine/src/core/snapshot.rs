@@ -1,0 +1,59 @@
+//! What a function is doing and has done, for metrics and for whoever waits for quiet.
+
+use ipc::Outcome;
+
+/// One more than the largest outcome's number.
+const OUTCOMES: usize = Outcome::NoSpace as usize + 1;
+
+/// One function's present and past on this shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// Calls that wait for a worker.
+    pub queued: u32,
+    /// Workers on a call, with no unanswered internal call.
+    pub running: u16,
+    /// Workers on a call, with unanswered internal calls.
+    pub waiting: u16,
+    /// Workers that wait for a call.
+    pub idle: u16,
+    /// Workers that were asked for and have not reported in.
+    pub starting: u16,
+    /// Workers whose result is being read.
+    pub held: u16,
+    /// Workers that were told to leave and have not left.
+    pub retiring: u16,
+    /// Totals since start.
+    pub counters: Counters,
+}
+
+/// Totals of one function. `arrivals` is the sum of all others plus the calls whose answers are
+/// still owed.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counters {
+    /// Calls that named this function, the refused ones included.
+    pub arrivals: u64,
+    /// Calls answered with success.
+    pub completed: u64,
+    /// Calls whose caller was gone before the answer.
+    pub abandoned: u64,
+    failed: [u64; OUTCOMES],
+}
+
+impl Counters {
+    /// Calls answered or refused with this outcome; 0 for `Ok`.
+    pub fn failed(&self, outcome: Outcome) -> u64 {
+        self.failed[outcome as usize]
+    }
+
+    /// Calls answered or refused with any outcome but `Ok`.
+    pub fn failed_total(&self) -> u64 {
+        self.failed.iter().sum()
+    }
+
+    pub(super) fn count(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Ok => self.completed += 1,
+            failure => self.failed[failure as usize] += 1,
+        }
+    }
+}
