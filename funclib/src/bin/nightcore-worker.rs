@@ -1,0 +1,2 @@
+//! The process of a container.
+fn main() {}
