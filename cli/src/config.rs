@@ -43,6 +43,8 @@ const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const DURATION_MIN: Duration = Duration::from_millis(1);
 /// A function's name travels in a path and in a 64-byte field.
 const NAME_SIZE_MAX: usize = 64;
+/// What a function's name looks like, for messages.
+pub const FUNCTION_NAME: &str = "a name of 1 to 64 letters, digits, \"_\", \".\" or \"-\"";
 /// Prefix of the variables by which the engine speaks to a container.
 const ENV_RESERVED: &str = "NIGHTCORE_";
 
@@ -171,6 +173,14 @@ impl Config {
         engine.shards = overrides.shards.or(engine.shards);
         Ok(Config { gateway, engine, functions })
     }
+}
+
+/// Whether `text` can name a function: [`FUNCTION_NAME`].
+pub fn is_function_name(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let is_name = (1..=NAME_SIZE_MAX).contains(&text.len()) && text.bytes().all(is_plain);
+    // Clients resolve these two away before they send the path.
+    is_name && text != "." && text != ".."
 }
 
 fn read_gateway(
@@ -327,15 +337,9 @@ fn read_function<'a>(
 }
 
 fn read_name(value: &Value<'_>) -> Result<String, ConfigError> {
-    const EXPECTED: &str = "a name of 1 to 64 letters, digits, \"_\", \".\" or \"-\"";
-    let name = value.text(EXPECTED)?;
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    let is_valid = (1..=NAME_SIZE_MAX).contains(&name.len()) && name.bytes().all(is_plain);
-    // Clients resolve these two away before they send the path.
-    if is_valid && name != "." && name != ".." {
-        Ok(name.to_owned())
-    } else {
-        Err(value.unexpected(EXPECTED))
+    match value.text(FUNCTION_NAME)? {
+        name if is_function_name(name) => Ok(name.to_owned()),
+        _ => Err(value.unexpected(FUNCTION_NAME)),
     }
 }
 
