@@ -97,3 +97,21 @@ pub enum Event {
         value: u64,
     },
 }
+
+impl Event {
+    /// The token of the operation that this event is about; messages between shards have none.
+    #[must_use]
+    pub fn token(&self) -> Option<Token> {
+        match self {
+            Event::Accepted { token, .. }
+            | Event::AcceptEnded { token, .. }
+            | Event::Received { token, .. }
+            | Event::ReceiveEnded { token, .. }
+            | Event::Sent { token, .. }
+            | Event::Polled { token }
+            | Event::PollEnded { token, .. }
+            | Event::DoorbellFailed { token, .. } => Some(*token),
+            Event::Message { .. } | Event::MessageFailed { .. } => None,
+        }
+    }
+}
