@@ -1,0 +1,1 @@
+//! The function is in `hello.c`; `build.rs` compiles it to `libhello.so` beside the other functions.
