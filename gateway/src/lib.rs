@@ -1,1 +1,47 @@
-//! See Cargo.toml.
+//! The HTTP front end of a shard: reads requests from the shard's ring, turns those for functions
+//! into calls of an [`Upstream`], and sends the answers. Speaks HTTP/1.1 and 1.0 on connections
+//! that the shard accepted; owns no thread, no listener and no ring.
+//!
+//! The modules, in the order a request meets them:
+//! - `gateway`: the connections of a shard; routes events to them
+//! - `key`: names a connection in tokens, timers and calls
+//! - `connection`: one connection's state, and what is owed to it (`lifecycle`)
+//! - `backlog`, `pool`, `deadline`, `shared`: its bytes, vectors, time, and what all share
+//! - `request`: from bytes to a call, with `request_body` for what comes in parts
+//! - `http`: heads and chunked bodies as bytes
+//! - `route`: which resource a request names
+//! - `request_id`: the id that follows a request everywhere
+//! - `upstream`: what runs the calls, as seen from here
+//! - `answer`: from what became of a call to an answer; `reject` where there was no call
+//! - `respond`, `date`: answers as bytes
+//! - `send`, `body`: answers on their way out
+//! - `metrics`, `config`: what an operator sees and sets
+#![deny(unsafe_code)]
+
+mod answer;
+mod backlog;
+mod body;
+mod config;
+mod connection;
+mod date;
+mod deadline;
+mod gateway;
+mod http;
+mod key;
+mod lifecycle;
+mod metrics;
+mod pool;
+mod reject;
+mod request;
+mod request_body;
+mod request_id;
+mod respond;
+mod route;
+mod send;
+mod shared;
+mod upstream;
+
+pub use config::{Config, HEAD_SIZE_LIMIT, HEADERS_LIMIT};
+pub use gateway::Gateway;
+pub use reject::Reject;
+pub use upstream::{Answer, ForwardedHeaders, NewCall, Refusal, Upstream};

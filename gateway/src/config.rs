@@ -1,0 +1,58 @@
+//! What an operator may set, with the defaults and the bounds that hold whatever is set.
+
+use std::time::Duration;
+
+/// Largest head that can be configured: method, query, suffix and headers must fit the envelope
+/// of a call (64 KiB) with room for its framing.
+pub const HEAD_SIZE_LIMIT: u32 = 32 * 1024;
+/// Most header fields that can be configured: the parser's table lives on the stack, and an
+/// envelope has a bounded number of fields, of which 8 are left for what is no header.
+pub const HEADERS_LIMIT: usize = 96;
+
+const _: () = assert!(HEAD_SIZE_LIMIT as usize * 2 <= ipc::ENVELOPE_MAX);
+const _: () = assert!(HEADERS_LIMIT + 8 <= ipc::envelope::FIELDS_MAX);
+
+/// Limits of one shard's gateway. Sizes are bytes.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Largest request body, after chunked decoding. Beyond it: 413.
+    pub body_max: u32,
+    /// Largest request head; at most [`HEAD_SIZE_LIMIT`]. Beyond it: 431, or 414 if it is the URI.
+    pub head_max: u32,
+    /// Most header fields of a request; at most [`HEADERS_LIMIT`]. Beyond it: 431.
+    pub headers_max: usize,
+    /// Connections served at once. Beyond it: 503 and a polite close.
+    pub connections_max: u32,
+    /// From the first byte of a head to its last. Beyond it: 408.
+    pub head_timeout: Duration,
+    /// Without progress in a body. Beyond it: 408.
+    pub body_timeout: Duration,
+    /// Between two requests of a connection. Beyond it: closed without a word.
+    pub idle_timeout: Duration,
+    /// Without the client taking a byte of its answer. Beyond it: closed.
+    pub write_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            body_max: 16 * 1024 * 1024,
+            head_max: 16 * 1024,
+            headers_max: 64,
+            connections_max: 16 * 1024,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Config {
+    /// The same with every limit brought into the range the code relies on.
+    pub(crate) fn bounded(mut self) -> Config {
+        self.head_max = self.head_max.clamp(256, HEAD_SIZE_LIMIT);
+        self.headers_max = self.headers_max.clamp(1, HEADERS_LIMIT);
+        self
+    }
+}

@@ -1,0 +1,189 @@
+//! The connections of one shard: finds the one an event is about, lets it take its step, and
+//! buries those that ended.
+
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+
+use reactor::clock::Nanos;
+use reactor::{Event, Reactor, Token};
+use slab::Slab;
+
+use crate::config::Config;
+use crate::connection::{Admission, Connection, Fate};
+use crate::key::{self, CONNECTIONS_LIMIT, Key, Purpose};
+use crate::lifecycle::Incident;
+use crate::shared::{Io, Shared, Stage};
+use crate::upstream::{Answer, Upstream};
+
+/// Connections over the limit that are being told so at once; the next ones are just closed.
+const REFUSALS_MAX: usize = 256;
+
+/// One shard's front end. Everything in it belongs to the shard's thread.
+pub struct Gateway {
+    connections: Slab<Connection>,
+    shared: Shared,
+    /// Of the next connection.
+    generation: u32,
+    /// Reused by `on_tick`; empty in between.
+    expired: Vec<Key>,
+}
+
+impl Gateway {
+    /// A gateway without connections.
+    pub fn new(config: Config, shard: u16) -> Gateway {
+        Gateway {
+            connections: Slab::new(),
+            shared: Shared::new(config, shard),
+            generation: 0,
+            expired: Vec::new(),
+        }
+    }
+
+    /// Whether an event with this token is for [`Gateway::on_event`].
+    pub fn owns(token: Token) -> bool {
+        key::is_ours(token)
+    }
+
+    /// Takes a connection that was accepted.
+    pub fn adopt(&mut self, reactor: &mut Reactor, now: Nanos, socket: OwnedFd) {
+        let open = self.connections.len();
+        let over = self.shared.served >= self.shared.config.connections_max.min(CONNECTIONS_LIMIT);
+        let admission = if over { Admission::Refused } else { Admission::Served };
+        match admission {
+            Admission::Served => {
+                self.shared.metrics.accepted += 1;
+                self.shared.served += 1;
+            }
+            Admission::Refused => {
+                self.shared.metrics.refused += 1;
+                if open >= self.shared.served as usize + REFUSALS_MAX {
+                    reactor.close(socket);
+                    return;
+                }
+            }
+        }
+        // Answers are written whole, so there is nothing for Nagle's algorithm to gather; with
+        // it, an answer behind another would wait for the client's delayed ACK.
+        let stream = TcpStream::from(socket);
+        // Fails only for what is not TCP, and is not needed there.
+        let _ = stream.set_nodelay(true);
+        self.generation = self.generation.wrapping_add(1);
+        let entry = self.connections.vacant_entry();
+        let Some(key) = Key::new(entry.key(), self.generation) else {
+            reactor.close(stream.into());
+            return;
+        };
+        let mut io = Io { shared: &mut self.shared, reactor, now };
+        entry.insert(Connection::adopt(&mut io, key, stream.into(), admission));
+    }
+
+    /// Takes an event whose token is [owned](Gateway::owns). An event of a connection that is
+    /// gone has no effect.
+    pub fn on_event(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        upstream: &mut impl Upstream,
+        event: Event,
+    ) {
+        match event {
+            Event::Received { token, data } => {
+                self.step(reactor, now, token.0, |connection, io, _| {
+                    connection.on_received(io, upstream, data)
+                });
+            }
+            Event::ReceiveEnded { token, error } => {
+                self.step(reactor, now, token.0, |connection, io, _| {
+                    connection.on_receive_ended(io, upstream, error)
+                });
+            }
+            Event::Sent { token, data, body, result } => {
+                self.step(reactor, now, token.0, |connection, io, purpose| match purpose {
+                    Purpose::SendInterim => connection.on_interim_sent(io, upstream, data, result),
+                    _ => connection.on_sent(io, upstream, data, result),
+                });
+                // Only now: what the client did not take has been copied out of it.
+                drop(body);
+            }
+            // The gateway starts no other operations.
+            _ => {}
+        }
+    }
+
+    /// Takes the answer to a call that the upstream accepted from `caller`.
+    pub fn on_answer(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        _upstream: &mut impl Upstream,
+        caller: u64,
+        answer: Answer,
+    ) {
+        self.step(reactor, now, caller, |connection, io, _| {
+            connection.on_answer(io, answer);
+            Fate::Open
+        });
+    }
+
+    /// Lets timers fire. To be called when [`Gateway::next_timer`] has come, or at any time.
+    pub fn on_tick(&mut self, reactor: &mut Reactor, now: Nanos, upstream: &mut impl Upstream) {
+        let mut expired = std::mem::take(&mut self.expired);
+        self.shared.wheel.expire(now, |key| expired.push(key));
+        for key in expired.drain(..) {
+            self.step(reactor, now, key.caller(), |connection, io, _| {
+                connection.on_timer(io, upstream)
+            });
+        }
+        self.expired = expired;
+    }
+
+    /// When `on_tick` is wanted next.
+    pub fn next_timer(&self) -> Option<Nanos> {
+        self.shared.wheel.next()
+    }
+
+    /// From now on every answer is the last of its connection, and idle connections are closed
+    /// after a short grace. Listening is the owner's to stop.
+    pub fn drain(&mut self, reactor: &mut Reactor, now: Nanos, upstream: &mut impl Upstream) {
+        self.shared.stage = Stage::Draining;
+        let keys: Vec<Key> = self.connections.iter().map(|(_, open)| open.key).collect();
+        for key in keys {
+            self.step(reactor, now, key.caller(), |connection, io, _| {
+                connection.on_incident(io, upstream, Incident::Drain)
+            });
+        }
+    }
+
+    /// No connection is left.
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// The gateway's own metrics, as `/metrics` of this shard has them.
+    pub fn metrics(&self, out: &mut String) {
+        self.shared.metrics.write(self.shared.shard, self.shared.served as usize, out);
+    }
+
+    /// Lets the connection that `word` names take a step, if it is still there.
+    fn step(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        word: u64,
+        step: impl FnOnce(&mut Connection, &mut Io<'_>, Purpose) -> Fate,
+    ) {
+        let Some((key, purpose)) = Key::parse(word) else { return };
+        let mut io = Io { shared: &mut self.shared, reactor, now };
+        let connection = self.connections.get_mut(key.slot());
+        let Some(connection) = connection.filter(|connection| connection.key == key) else {
+            return;
+        };
+        if step(connection, &mut io, purpose) == Fate::Closed {
+            let connection = self.connections.remove(key.slot());
+            if connection.admission == Admission::Served {
+                io.shared.served -= 1;
+            }
+            connection.close(&mut io);
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! HTTP/1.x as bytes: heads and chunked bodies. Knows no sockets.
+
+pub(crate) mod chunked;
+pub(crate) mod head;
