@@ -1,1 +1,21 @@
-//! See Cargo.toml.
+//! What the end-to-end tests share: the real `nightcore`, a client that forgives nothing, and eyes
+//! in `/proc`.
+//!
+//! Every test has a stack of its own, with just the functions it needs: they run in any order, in
+//! threads of one process or in processes of their own. A stack ends with its test, whatever becomes
+//! of it. Times in here are watchdogs: a test that waits for one has failed.
+
+pub mod binaries;
+pub mod client;
+pub mod config;
+pub mod functions;
+pub mod process;
+pub mod random;
+pub mod stack;
+pub mod watchdog;
+
+pub use client::{Answer, Connection, get, post, request};
+pub use config::functions;
+pub use random::Random;
+pub use stack::Stack;
+pub use watchdog::wait_until;

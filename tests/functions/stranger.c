@@ -1,0 +1,4 @@
+/* A library that is no function. */
+int stranger(void);
+
+int stranger(void) { return 0; }

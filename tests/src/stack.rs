@@ -1,0 +1,251 @@
+//! The real `nightcore up`, from its start to its end.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::binaries::{built, in_tree};
+use crate::client::{Answer, Connection, get, post};
+use crate::config::with_runtime_dir;
+use crate::process::Process;
+use crate::watchdog::{PATIENCE, wait_until};
+
+/// A running stack. Killed when dropped, unless it was stopped.
+#[derive(Debug)]
+pub struct Stack {
+    run: Run,
+    address: SocketAddr,
+}
+
+/// How `nightcore up` ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit code; none after a signal.
+    pub code: Option<i32>,
+    /// All it wrote to standard error.
+    pub stderr: String,
+    /// What it left behind in its `runtime_dir`.
+    pub left: Vec<PathBuf>,
+}
+
+/// A `nightcore up` from its first moment, with a directory of its own:
+/// `nightcore.toml`, `stderr`, and `run`, its `runtime_dir`.
+#[derive(Debug)]
+struct Run {
+    child: Child,
+    process: Process,
+    directory: TempDir,
+}
+
+impl Stack {
+    /// Starts a stack of this configuration on a free port and waits until it serves.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn start(config: &str) -> Stack {
+        let mut run = Run::start(config, "127.0.0.1:0");
+        let stdout = run.child.stdout.take().expect("it is a pipe");
+        match read_address(stdout) {
+            Some(address) => Stack { run, address },
+            None => panic!("`nightcore up` did not start: {}", run.stderr()),
+        }
+    }
+
+    /// Starts the stack that the examples describe.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_examples() -> Stack {
+        let path = in_tree("examples/nightcore.toml");
+        Stack::start(&fs::read_to_string(path).expect("the examples have a configuration"))
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The process of `nightcore`.
+    #[must_use]
+    pub fn process(&self) -> Process {
+        self.run.process
+    }
+
+    /// The processes of the containers.
+    #[must_use]
+    pub fn containers(&self) -> Vec<Process> {
+        self.run.process.children()
+    }
+
+    /// A new connection.
+    ///
+    /// # Panics
+    /// If it is refused.
+    #[must_use]
+    pub fn connect(&self) -> Connection {
+        Connection::open(self.address).expect("the stack takes connections")
+    }
+
+    /// Calls a function on a connection of its own.
+    #[must_use]
+    pub fn call(&self, function: &str, input: &[u8]) -> Answer {
+        self.connect().exchange(&post(&format!("/function/{function}"), input))
+    }
+
+    /// Gets a path on a connection of its own.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Answer {
+        self.connect().exchange(&get(path))
+    }
+
+    /// One number of a function's entry in `/v1/functions`.
+    ///
+    /// # Panics
+    /// If there is no such function or number.
+    #[must_use]
+    pub fn count(&self, function: &str, key: &str) -> u64 {
+        let list = self.get("/v1/functions").json();
+        let functions = list["functions"].as_array().expect("a list");
+        let entry = functions.iter().find(|entry| entry["name"] == function).expect("it is listed");
+        entry[key].as_u64().expect("a number")
+    }
+
+    /// All it has written to standard error so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.run.stderr()
+    }
+
+    /// Sends a signal to `nightcore`.
+    pub fn signal(&self, signal: Signal) {
+        self.run.process.signal(signal);
+    }
+
+    /// Stops it as an operator does, and waits for the end.
+    #[must_use]
+    pub fn stop(self) -> Ended {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// If it does not come.
+    #[must_use]
+    pub fn wait(mut self) -> Ended {
+        self.run.wait()
+    }
+}
+
+/// Runs `nightcore up` with a configuration with which it is not meant to serve.
+///
+/// # Panics
+/// If it serves, or does not end.
+#[must_use]
+pub fn refused(config: &str) -> Ended {
+    refused_at(config, "127.0.0.1:0")
+}
+
+/// The same, with an address to listen on.
+///
+/// # Panics
+/// If it serves, or does not end.
+#[must_use]
+pub fn refused_at(config: &str, listen: &str) -> Ended {
+    let mut run = Run::start(config, listen);
+    let mut stdout = String::new();
+    let mut pipe = run.child.stdout.take().expect("it is a pipe");
+    let (done, watchdog) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        pipe.read_to_string(&mut stdout).expect("text");
+        let _ = done.send(());
+        stdout
+    });
+    if watchdog.recv_timeout(PATIENCE).is_err() {
+        panic!("`nightcore up` neither ended nor closed its output: {}", run.stderr());
+    }
+    let stdout = reader.join().expect("it does not panic");
+    assert_eq!(stdout, "", "`nightcore up` started: {}", run.stderr());
+    run.wait()
+}
+
+impl Run {
+    fn start(config: &str, listen: &str) -> Run {
+        let directory = TempDir::with_prefix("nightcore-test-").expect("a temporary directory");
+        let run_directory = directory.path().join("run");
+        fs::create_dir(&run_directory).expect("a directory");
+        let path = directory.path().join("nightcore.toml");
+        fs::write(&path, with_runtime_dir(config, &run_directory)).expect("a file");
+        let stderr = File::create(directory.path().join("stderr")).expect("a file");
+        let child = Command::new(built("nightcore"))
+            .args(["up", "--listen", listen, "--config"])
+            .arg(&path)
+            .env_remove("NIGHTCORE_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .expect("`nightcore` can be run");
+        // Not waited for yet, so its entry is there even if it has ended.
+        let process = Process::of_child(&child);
+        Run { child, process, directory }
+    }
+
+    fn stderr(&self) -> String {
+        let bytes = fs::read(self.directory.path().join("stderr")).expect("it was made at the start");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn wait(&mut self) -> Ended {
+        let mut status = None;
+        wait_until("`nightcore up` ends", || {
+            status = self.child.try_wait().expect("it is a child");
+            status.is_some()
+        });
+        Ended {
+            code: status.and_then(|status| status.code()),
+            stderr: self.stderr(),
+            left: entries(&self.directory.path().join("run")),
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // Its containers die with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("standard error of `nightcore up`:\n{}", self.stderr());
+        }
+    }
+}
+
+/// The address of the summary's first line, `... serves on http://127.0.0.1:1234`. The rest is read
+/// too, so that the writer is never stopped.
+fn read_address(stdout: ChildStdout) -> Option<SocketAddr> {
+    let (found, address) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if let Some((_, address)) = line.split_once(" serves on http://") {
+                let _ = found.send(address.parse().expect("an address"));
+            }
+        }
+    });
+    address.recv_timeout(PATIENCE).ok()
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("the directory is there");
+    entries.map(|entry| entry.expect("an entry").path()).collect()
+}
