@@ -5,3 +5,4 @@ pub mod config;
 pub mod client;
 pub mod invoke;
 pub mod ls;
+pub mod up;

@@ -1,3 +1,117 @@
-//! Entry of the `nightcore` command.
+//! Entry of the `nightcore` command: its arguments, its log, its exit codes.
 
-fn main() {}
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use nightcore_cli::client::ClientError;
+use nightcore_cli::config::{Config, Overrides, SHARDS_MAX};
+use nightcore_cli::{invoke, ls, up};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Variable that sets what is logged, as in `debug` or `engine=debug,warn`.
+const LOG_VARIABLE: &str = "NIGHTCORE_LOG";
+/// Exit code of a wrong command line or configuration; clap uses the same.
+const EXIT_USAGE: u8 = 2;
+
+const ENVIRONMENT_HELP: &str = "\
+Environment:
+  NIGHTCORE_LOG  what is logged to standard error: error, warn, info (default), debug, trace,
+                 or a list such as engine=debug,warn";
+
+const UP_HELP: &str = "\
+Exit codes:
+  0  stopped by SIGTERM or Ctrl-C, and every accepted request was answered
+  1  could not start or go on (the system lacks something, the address is taken), or the drain
+     was cut short by its time limit or a second signal
+  2  wrong command line or configuration, or a library that cannot be used; nothing is left running";
+
+const CLIENT_HELP: &str = "\
+Exit codes:
+  0  success
+  1  the gateway answered that it failed (any status but 2xx), or the output cannot be written
+  2  wrong command line, or the data to send cannot be read
+  3  no answer, or not all of it";
+
+/// A function runtime for latency-sensitive, interactive microservices
+#[derive(Parser)]
+#[command(name = "nightcore", version, after_help = ENVIRONMENT_HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start gateway, engine and containers on this host
+    #[command(after_help = UP_HELP)]
+    Up(UpOptions),
+    /// Call a function and print its answer
+    #[command(after_help = CLIENT_HELP)]
+    Invoke(invoke::Options),
+    /// List the functions of a running stack
+    #[command(after_help = CLIENT_HELP)]
+    Ls(ls::Options),
+}
+
+#[derive(Args)]
+struct UpOptions {
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE", default_value = "nightcore.toml")]
+    config: PathBuf,
+    /// Address and port to listen on, instead of the file's; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// Number of shards, instead of the file's or one per core
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
+    shards: Option<u16>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Err(message) = log_to_stderr() {
+        eprintln!("nightcore: {message}");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    match arguments.command {
+        Command::Up(options) => run_up(&options),
+        Command::Invoke(options) => client_exit(invoke::run(&options, &mut io::stdout().lock())),
+        Command::Ls(options) => client_exit(ls::run(&options, &mut io::stdout().lock())),
+    }
+}
+
+fn run_up(options: &UpOptions) -> ExitCode {
+    let overrides = Overrides { listen: options.listen, shards: options.shards };
+    match Config::load(&options.config, overrides) {
+        Ok(config) => up::run(&config),
+        Err(error) => {
+            // Bare, so that the line begins with file and line as editors and people expect it.
+            eprintln!("{error}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+fn client_exit(result: Result<(), ClientError>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    // A reader that has seen enough (`| head`) is no news.
+    let is_silent =
+        matches!(&error, ClientError::Output(cause) if cause.kind() == io::ErrorKind::BrokenPipe);
+    if !is_silent {
+        eprintln!("nightcore: {error}");
+    }
+    ExitCode::from(error.exit_code())
+}
+
+fn log_to_stderr() -> Result<(), String> {
+    let filter = EnvFilter::builder()
+        .with_env_var(LOG_VARIABLE)
+        .with_default_directive(LevelFilter::INFO.into())
+        .from_env()
+        .map_err(|error| format!("{LOG_VARIABLE}: {error}"))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    Ok(())
+}

@@ -1,3 +1,15 @@
-//! See Cargo.toml.
+//! The engine of one host: dispatches every external and internal call.
+//!
+//! | module      | what, in the order a call meets it                                          |
+//! |-------------|------------------------------------------------------------------------------|
+//! | `io`        | one shard's half: calls in, effects performed, answers out                  |
+//! | `core`      | pure policy: which call goes to which worker, and what everybody is owed    |
+//! | `container` | the processes that hold functions: start, handshake, death                  |
+//! | `mailbox`   | control messages between the supervisor and the shards                      |
+//! | `stats`     | counters, written by shards, read by whoever serves metrics                 |
 
+pub mod container;
 pub mod core;
+pub mod io;
+pub mod mailbox;
+pub mod stats;

@@ -1,11 +1,11 @@
-//! The core itself: admission, dispatch, completion, deadlines and loss of containers.
+//! The core itself: admission, dispatch, completion and deadlines of calls.
 //!
 //! Every public method is one step: it leaves all invariants whole, and the effects that it appends
 //! are complete and in the order in which they are to be performed.
 
 use std::time::Duration;
 
-use ipc::{CALLS_OUTSTANDING_MAX, CallId, LaneIndex, Outcome};
+use ipc::{CALLS_OUTSTANDING_MAX, CallId, Outcome};
 use reactor::clock::Nanos;
 use reactor::wheel::Wheel;
 
@@ -14,7 +14,7 @@ use super::event::{
     Caller, Effect, Event, FunctionId, FunctionSpec, Limits, Origin, Refusal, Reply, Violation,
     WorkerId,
 };
-use super::function::{Container, Function, SPAWN_PAUSE, TRIM_WINDOW, TrimWindow};
+use super::function::{Function, SPAWN_PAUSE};
 use super::snapshot::Snapshot;
 use super::worker::{WorkerEvent, WorkerState};
 
@@ -27,7 +27,7 @@ pub type Effects = Vec<Effect>;
 
 /// What a timer is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Alarm {
+pub(super) enum Alarm {
     Deadline(CallId),
     TrimWindowEnds(FunctionId),
     SpawnPauseEnds(FunctionId),
@@ -43,9 +43,9 @@ enum Admission {
 pub struct Core {
     limits: Limits,
     admission: Admission,
-    functions: Vec<Function>,
-    calls: Calls,
-    timers: Wheel<Alarm>,
+    pub(super) functions: Vec<Function>,
+    pub(super) calls: Calls,
+    pub(super) timers: Wheel<Alarm>,
     /// Scratch of `tick`; empty between steps, its capacity is kept.
     expired: Vec<Alarm>,
 }
@@ -150,7 +150,7 @@ impl Core {
             }
             Event::WorkerFailed { worker: WorkerId { function, lane } } => {
                 self.function(function).report(lane, WorkerEvent::Failed)?;
-                self.pause_spawning(now, function);
+                self.pause_spawning(now, function, SPAWN_PAUSE);
             }
             Event::Completed { worker, call, outcome } => {
                 self.function(worker.function).report(worker.lane, WorkerEvent::Complete(call))?;
@@ -164,6 +164,8 @@ impl Core {
             Event::ContainerDown { function } => self.container_down(function, effects),
             Event::Released { worker, call } => self.release(now, worker, call, effects),
             Event::CallerGone { call } => self.caller_gone(call, effects),
+            Event::YieldWorker { function } => self.yield_worker(now, function, effects),
+            Event::WorkerFreed { function } => self.worker_freed(function, effects),
             Event::Tick => self.tick(now, effects),
             Event::Drain => self.admission = Admission::Draining,
         }
@@ -198,10 +200,9 @@ impl Core {
 
     // Admission.
 
+    /// The function's timeout from now, or what was asked for if that is sooner.
     fn deadline(&mut self, now: Nanos, function: FunctionId, asked: Nanos) -> Nanos {
-        let timeout = self.function(function).spec.timeout.as_nanos();
-        let timeout = u64::try_from(timeout).unwrap_or(u64::MAX);
-        asked.min(Nanos(now.0.saturating_add(timeout)))
+        asked.min(now + self.function(function).spec.timeout)
     }
 
     fn refusal(&mut self, now: Nanos, function: FunctionId, deadline: Nanos) -> Option<Refusal> {
@@ -222,9 +223,9 @@ impl Core {
         let Some(parent) = state.call() else {
             return Err(Violation::NotOnCall { worker, state: state.name() });
         };
-        let max = u16::try_from(CALLS_OUTSTANDING_MAX).unwrap_or(u16::MAX);
         let children = &self.calls[parent].children;
-        if children.size() >= u32::from(max) {
+        if children.size() >= CALLS_OUTSTANDING_MAX {
+            let max = CALLS_OUTSTANDING_MAX;
             return Err(Violation::TooManyOutstanding { worker, max });
         }
         let is_same =
@@ -262,7 +263,7 @@ impl Core {
     // Dispatch, completion, release.
 
     /// Gives queued calls to idle workers.
-    fn dispatch(&mut self, function: FunctionId, effects: &mut Effects) {
+    pub(super) fn dispatch(&mut self, function: FunctionId, effects: &mut Effects) {
         let f = &mut self.functions[function.0 as usize];
         while f.can_dispatch() {
             let Some(call) = self.calls.pop_front(&mut f.queue, Chain::Queue) else { return };
@@ -304,7 +305,7 @@ impl Core {
     }
 
     /// Gives the answer that is owed for `id`.
-    fn answer(&mut self, id: CallId, reply: Reply, effects: &mut Effects) {
+    pub(super) fn answer(&mut self, id: CallId, reply: Reply, effects: &mut Effects) {
         let Call { origin, function, .. } = self.calls[id];
         self.function(function).counters.count(reply.outcome());
         self.settle(id);
@@ -337,7 +338,7 @@ impl Core {
 
     /// The work for `parent` is over: what it asked for and did not wait for has no reader. Queued
     /// children go, for their payloads are in the parent's worker's memory; running ones go on.
-    fn disown_children(&mut self, parent: CallId, effects: &mut Effects) {
+    pub(super) fn disown_children(&mut self, parent: CallId, effects: &mut Effects) {
         while let Some(child) = self.calls.front(&self.calls[parent].children) {
             self.abandon(child, effects);
         }
@@ -380,10 +381,7 @@ impl Core {
             match alarm {
                 Alarm::Deadline(id) => self.deadline_passed(id, effects),
                 Alarm::TrimWindowEnds(function) => self.trim(now, function, effects),
-                Alarm::SpawnPauseEnds(function) => {
-                    self.function(function).container = Container::Up;
-                    self.grow(function, effects);
-                }
+                Alarm::SpawnPauseEnds(function) => self.end_spawn_pause(function, effects),
             }
         }
         self.expired = expired;
@@ -401,96 +399,7 @@ impl Core {
         }
     }
 
-    // Containers and workers.
-
-    fn container_up(&mut self, function: FunctionId, effects: &mut Effects) {
-        let f = self.function(function);
-        if f.container == Container::Down {
-            f.container = Container::Up;
-            self.grow(function, effects);
-        }
-    }
-
-    fn container_down(&mut self, function: FunctionId, effects: &mut Effects) {
-        // First every child of every call that dies here: a child may die here as well, and its
-        // answer must not go to a worker that is about to be gone.
-        for lane in self.function(function).lanes() {
-            if let Some(call) = self.on_lane(function, lane).call() {
-                self.disown_children(call, effects);
-            }
-        }
-        for lane in self.function(function).lanes().rev() {
-            let call = self.on_lane(function, lane).call();
-            self.function(function).apply(lane, WorkerEvent::ContainerDown);
-            let Some(call) = call else { continue };
-            if matches!(self.calls[call].state, CallState::Running(_)) {
-                self.answer(call, Refusal::CONTAINER_DIED.into(), effects);
-            }
-            self.calls.remove(call);
-        }
-        let f = &mut self.functions[function.0 as usize];
-        if let Container::UpPaused(timer) = std::mem::replace(&mut f.container, Container::Down) {
-            self.timers.cancel(timer);
-        }
-        if let Some(window) = f.trim.take() {
-            self.timers.cancel(window.timer);
-        }
-    }
-
-    fn pause_spawning(&mut self, now: Nanos, function: FunctionId) {
-        let f = &mut self.functions[function.0 as usize];
-        if f.container == Container::Up {
-            let timer = self.timers.insert(now + SPAWN_PAUSE, Alarm::SpawnPauseEnds(function));
-            f.container = Container::UpPaused(timer);
-        }
-    }
-
-    /// Asks for as many workers as the limit wants now.
-    fn grow(&mut self, function: FunctionId, effects: &mut Effects) {
-        let f = self.function(function);
-        if f.container != Container::Up {
-            return;
-        }
-        for _ in 0..f.limit.grow(f.pool()) {
-            let Some(lane) = f.vacant() else { return };
-            f.apply(lane, WorkerEvent::Spawn);
-            effects.push(Effect::SpawnWorker { worker: f.worker_id(lane) });
-        }
-    }
-
-    /// A worker has become idle: it gets the next call, or the pool may be larger than the load.
-    fn worker_idle(&mut self, now: Nanos, function: FunctionId, effects: &mut Effects) {
-        self.dispatch(function, effects);
-        self.grow(function, effects);
-        self.watch_surplus(now, function);
-    }
-
-    /// Opens a trim window while there are idle workers that the limit would let go.
-    fn watch_surplus(&mut self, now: Nanos, function: FunctionId) {
-        let f = &mut self.functions[function.0 as usize];
-        if f.trim.is_none() && f.surplus(f.idle()) > 0 {
-            let alarm = Alarm::TrimWindowEnds(function);
-            let timer = self.timers.insert(now + TRIM_WINDOW, alarm);
-            f.trim = Some(TrimWindow { timer, unused: f.idle() });
-        }
-    }
-
-    fn trim(&mut self, now: Nanos, function: FunctionId, effects: &mut Effects) {
-        let f = self.function(function);
-        let unused = f.trim.take().map_or(0, |window| window.unused);
-        for _ in 0..f.surplus(unused) {
-            let Some(lane) = f.coldest() else { break };
-            f.apply(lane, WorkerEvent::Retire);
-            effects.push(Effect::RetireWorker { worker: f.worker_id(lane) });
-        }
-        self.watch_surplus(now, function);
-    }
-
-    fn on_lane(&self, function: FunctionId, lane: LaneIndex) -> WorkerState {
-        self.worker(WorkerId { function, lane })
-    }
-
-    fn function(&mut self, function: FunctionId) -> &mut Function {
+    pub(super) fn function(&mut self, function: FunctionId) -> &mut Function {
         &mut self.functions[function.0 as usize]
     }
 }

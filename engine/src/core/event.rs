@@ -11,6 +11,23 @@ use ipc::{CallId, LaneIndex, Outcome};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct FunctionId(pub u32);
 
+impl FunctionId {
+    /// The function at this place of the deployment.
+    ///
+    /// # Panics
+    /// When there are more functions than a `u32` counts.
+    #[must_use]
+    pub fn from_index(index: usize) -> FunctionId {
+        FunctionId(u32::try_from(index).expect("functions are few"))
+    }
+
+    /// Its place in the deployment.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// A worker thread: one lane of its function's channel. Unique within a shard.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct WorkerId {
@@ -119,6 +136,17 @@ pub enum Event {
     CallerGone {
         /// Which call.
         call: CallId,
+    },
+    /// Another shard wants a worker of this function, and the container has as many as it may have:
+    /// the next one that is idle here leaves.
+    YieldWorker {
+        /// Whose worker.
+        function: FunctionId,
+    },
+    /// A worker of this function left on another shard: the container has room for one more.
+    WorkerFreed {
+        /// Whose worker.
+        function: FunctionId,
     },
     /// Time has passed; owed no later than `next_timer`.
     Tick,
@@ -230,9 +258,13 @@ impl Refusal {
         Refusal::plain(Outcome::NotFound, "no function of that name is deployed");
     pub(super) const TOO_DEEP: Refusal =
         Refusal::plain(Outcome::TooDeep, "the chain of calls is too deep");
+    pub(crate) const UNFIT_REQUEST: Refusal = Refusal::plain(
+        Outcome::BadRequest,
+        "the request's headers are too many or too large for an envelope, or hold control characters",
+    );
     pub(super) const DEADLINE_PASSED: Refusal =
         Refusal::plain(Outcome::DeadlineExceeded, "the call's deadline has passed");
-    pub(super) const CONTAINER_DIED: Refusal =
+    pub(crate) const CONTAINER_DIED: Refusal =
         Refusal::plain(Outcome::ContainerDied, "the function's container died during the call");
 
     const fn plain(outcome: Outcome, message: &'static str) -> Refusal {
@@ -298,6 +330,6 @@ pub enum Violation {
         /// Who sent it.
         worker: WorkerId,
         /// The bound.
-        max: u16,
+        max: u32,
     },
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use ipc::{CallId, LaneIndex};
+use ipc::{CallId, LANES_MAX, LaneIndex};
 use reactor::wheel::Timer;
 
 use super::call::List;
@@ -21,6 +21,9 @@ pub(super) const TRIM_WINDOW: Duration = Duration::from_secs(10);
 /// After a failed spawn: the launcher is out of threads or memory, and asking again at once would
 /// not help it.
 pub(super) const SPAWN_PAUSE: Duration = Duration::from_secs(1);
+/// After a worker was given up to another shard: time for that shard to take the place, so that two
+/// shards that share one worker take turns of this length.
+pub(super) const YIELD_PAUSE: Duration = Duration::from_millis(10);
 
 /// A function's container.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +62,8 @@ pub(super) struct Function {
     pub counters: Counters,
     pub container: Container,
     pub trim: Option<TrimWindow>,
+    /// Whether another shard is to get the next worker that is idle.
+    pub yield_owed: bool,
     lanes: Vec<WorkerState>,
     idle: Vec<LaneIndex>,
     absent: Vec<LaneIndex>,
@@ -67,9 +72,8 @@ pub(super) struct Function {
 
 impl Function {
     pub fn new(id: FunctionId, spec: FunctionSpec) -> Function {
-        let lanes_max = u16::try_from(ipc::LANES_MAX).unwrap_or(u16::MAX);
         let lanes = spec.max_workers;
-        assert!((1..=lanes_max).contains(&lanes), "max_workers {lanes} is not 1 to {lanes_max}");
+        assert!((1..=LANES_MAX).contains(&lanes), "max_workers {lanes} is not 1 to {LANES_MAX}");
         Function {
             id,
             spec,
@@ -78,6 +82,7 @@ impl Function {
             counters: Counters::default(),
             container: Container::Down,
             trim: None,
+            yield_owed: false,
             lanes: vec![WorkerState::Absent; lanes.into()],
             idle: Vec::with_capacity(lanes.into()),
             // Low lanes come first: they share pages of the channel with other low lanes.

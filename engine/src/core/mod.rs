@@ -7,7 +7,8 @@
 //! | file          | what                                                            |
 //! |---------------|-----------------------------------------------------------------|
 //! | `event.rs`    | what the core is told, what it owes, whom it blames             |
-//! | `core.rs`     | the steps: admission, dispatch, completion, deadlines, loss     |
+//! | `core.rs`     | the steps of a call: admission, dispatch, completion, deadline  |
+//! | `pool.rs`     | the steps of a pool: containers, growth, trimming               |
 //! | `call.rs`     | the table of calls, their queues and families                   |
 //! | `worker.rs`   | the states of a worker, every transition                        |
 //! | `function.rs` | one function: queue, lanes, idle stack                          |
@@ -64,6 +65,11 @@ mod core;
 mod event;
 mod function;
 mod limit;
+mod pool;
+#[cfg(test)]
+mod scenarios;
+#[cfg(test)]
+mod simulation;
 mod snapshot;
 mod worker;
 

@@ -1,0 +1,279 @@
+//! `nightcore up`: gateway, engine and containers on one host.
+//!
+//! The main thread becomes the supervisor of the containers; every shard runs on a thread of its own
+//! (`shard`). Nothing is served before everything stands, and a failed start leaves nothing behind.
+
+mod balance;
+mod listener;
+mod shard;
+mod upstream;
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{mpsc, Arc};
+use std::thread::JoinHandle;
+
+use engine::container::{ContainerSpec, SocketDirectory, StartError, Stopped, Supervisor};
+use engine::core::FunctionSpec;
+use engine::io::Function;
+use engine::mailbox::{mailbox, Mailbox, Post, ToShard, ToSupervisor};
+use engine::stats::Stats;
+use ipc::Geometry;
+use nix::sched::CpuSet;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+use reactor::Address;
+use thiserror::Error;
+
+use self::balance::Loads;
+use self::listener::Listener;
+use self::shard::Blueprint;
+use crate::config::{Config, Placement, Priority};
+
+/// Niceness of the shards where the system permits it: a doorbell then preempts a busy function at once.
+const SHARD_NICENESS: i32 = -10;
+/// Niceness of the containers where the shards may not be raised.
+const CONTAINER_NICENESS: i32 = 10;
+
+/// Names the container's host binary where it does not lie beside this executable.
+const WORKER_VARIABLE: &str = "NIGHTCORE_WORKER";
+
+/// Why the stack did not start.
+#[derive(Debug, Error)]
+enum UpError {
+    #[error("cannot listen on {address}: {error}")]
+    Listen { address: SocketAddr, error: io::Error },
+    #[error("no directory for control sockets in {parent}: {error}")]
+    Sockets { parent: PathBuf, error: io::Error },
+    #[error("{0}")]
+    Setup(#[from] reactor::SetupError),
+    #[error("{0}")]
+    Start(#[from] StartError),
+    #[error("{what}: {error}")]
+    System { what: &'static str, error: io::Error },
+}
+
+impl UpError {
+    /// 2 where the configuration is to blame, 1 where the system is.
+    fn exit_code(&self) -> u8 {
+        if matches!(self, Self::Start(_)) { 2 } else { 1 }
+    }
+}
+
+/// Something that only the system can refuse.
+fn system<T>(what: &'static str, result: Result<T, impl Into<io::Error>>) -> Result<T, UpError> {
+    result.map_err(|error| UpError::System { what, error: error.into() })
+}
+
+/// Called on each shard's thread before it does anything: lets an embedding test look at the threads.
+pub type ThreadHook = fn(shard: u16);
+
+/// Runs the stack until a signal ends it.
+#[must_use]
+pub fn run(config: &Config) -> ExitCode {
+    run_with_hook(config, |_| {})
+}
+
+/// The same, with a hook on every shard's thread.
+#[must_use]
+pub fn run_with_hook(config: &Config, hook: ThreadHook) -> ExitCode {
+    match serve(config, hook) {
+        Ok(Stopped::Drained) => ExitCode::SUCCESS,
+        Ok(Stopped::Cut) => {
+            eprintln!("nightcore: stopped before every request was answered");
+            ExitCode::FAILURE
+        }
+        Ok(Stopped::Failed(reason)) => {
+            eprintln!("nightcore: {reason}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("nightcore: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// The threads of the shards and what the main thread needs to speak to them.
+struct Shards {
+    posts: Vec<Post<ToShard>>,
+    peers: Arc<[Address]>,
+    threads: Vec<JoinHandle<()>>,
+    mailbox: Mailbox<ToSupervisor>,
+    raised: bool,
+}
+
+fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
+    // Before any thread is made, so that all of them inherit the mask.
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    system("signals cannot be blocked", signals.thread_block())?;
+    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+    let signals = system("signals cannot be read", SignalFd::with_flags(&signals, flags))?;
+
+    let address = config.gateway.listen;
+    let listener = Listener::bind(address).map_err(|error| UpError::Listen { address, error })?;
+    let address = listener.address();
+    let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let sockets =
+        SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
+    let worker = system("the path of this executable is unknown", worker_binary())?;
+
+    let shards = start_shards(config, hook)?;
+    let specs = container_specs(config, shards.raised);
+    let mut supervisor =
+        Supervisor::new(worker, sockets, specs, shards.posts.clone(), shards.mailbox, signals);
+    let started = supervisor.start_all().map_err(UpError::from).and_then(|()| {
+        listener.listen().map_err(|error| UpError::Listen { address, error })
+    });
+    match started {
+        Ok(listener) => {
+            if let Some(acceptor) = shards.posts.first() {
+                acceptor.send(ToShard::Serve { listener, peers: Arc::clone(&shards.peers) });
+            }
+        }
+        Err(error) => {
+            supervisor.shut_down();
+            join(shards.threads);
+            return Err(error);
+        }
+    }
+    summarize(config, address, shards.posts.len(), shards.raised, &supervisor);
+    let stopped = supervisor.run(config.engine.drain_timeout);
+    supervisor.shut_down();
+    join(shards.threads);
+    Ok(stopped)
+}
+
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        // A shard that panicked has reported itself to the supervisor.
+        let _ = thread.join();
+    }
+}
+
+/// The container's host binary lies beside this one, unless the environment names another.
+fn worker_binary() -> io::Result<PathBuf> {
+    if let Some(path) = std::env::var_os(WORKER_VARIABLE) {
+        return Ok(path.into());
+    }
+    Ok(std::env::current_exe()?.with_file_name("nightcore-worker"))
+}
+
+fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
+    let cores = system("the cores of this machine are unknown", usable_cores())?;
+    let wanted = config.engine.shards.map_or(cores.len(), usize::from);
+    let count = u16::try_from(wanted).unwrap_or(u16::MAX);
+    let (to_supervisor, mail) = system("no mailbox", mailbox())?;
+    let (posts, mailboxes): (Vec<_>, Vec<_>) =
+        system("no mailbox", (0..count).map(|_| mailbox()).collect::<io::Result<Vec<_>>>())?
+            .into_iter()
+            .unzip();
+    let loads = Arc::new(Loads::new(count));
+    let stats = Arc::new(Stats::new(config.functions.len(), count));
+    let (ready, readiness) = mpsc::channel();
+    let mut threads = Vec::new();
+    for (index, mailbox) in (0..count).zip(mailboxes) {
+        let others = posts.iter().enumerate().filter(|(other, _)| *other != usize::from(index));
+        let blueprint = Blueprint {
+            index,
+            core: cores[usize::from(index) % cores.len()],
+            niceness: (config.engine.priority == Priority::High).then_some(SHARD_NICENESS),
+            functions: functions(config, index)?,
+            siblings: others.map(|(_, post)| post.clone()).collect(),
+            supervisor: to_supervisor.clone(),
+            mailbox,
+            loads: Arc::clone(&loads),
+            stats: Arc::clone(&stats),
+            hook,
+        };
+        let (config, ready) = (config.clone(), ready.clone());
+        let thread = std::thread::Builder::new()
+            .name(format!("shard-{index}"))
+            .spawn(move || shard::run(blueprint, &config, &ready));
+        threads.push(system("a shard's thread cannot be started", thread)?);
+    }
+    drop(ready);
+    let mut peers = vec![None; threads.len()];
+    let mut raised = true;
+    for _ in 0..threads.len() {
+        let news = readiness.recv().map_err(io::Error::other);
+        let news: shard::Ready = system("a shard ended before it was ready", news)??;
+        peers[usize::from(news.index)] = Some(news.address);
+        raised &= news.raised;
+    }
+    let peers: Arc<[Address]> = peers.into_iter().flatten().collect();
+    Ok(Shards { posts, peers, threads, mailbox: mail, raised })
+}
+
+/// The functions as one shard needs to know them.
+fn functions(config: &Config, shard: u16) -> Result<Vec<Function>, StartError> {
+    let functions = config.functions.iter().map(|function| {
+        let geometry = Geometry::new(function.max_workers, config.gateway.body_max).map_err(|error| {
+            StartError { function: function.name.clone(), reason: error.to_string() }
+        })?;
+        let spec = FunctionSpec {
+            // The first shard is every function's home; others start workers when calls come.
+            min_workers: if shard == 0 { function.min_workers } else { 0 },
+            max_workers: function.max_workers,
+            timeout: function.timeout,
+            queue_max: function.queue_max,
+        };
+        let pinned = function.placement == Placement::Core;
+        Ok(Function { name: function.name.clone(), spec, geometry, pinned })
+    });
+    functions.collect()
+}
+
+fn usable_cores() -> io::Result<Vec<u16>> {
+    let set = nix::sched::sched_getaffinity(Pid::from_raw(0))?;
+    let usable = (0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false));
+    let cores: Vec<u16> = usable.filter_map(|core| u16::try_from(core).ok()).collect();
+    if cores.is_empty() { Err(io::Error::other("the affinity mask is empty")) } else { Ok(cores) }
+}
+
+fn container_specs(config: &Config, raised: bool) -> Vec<ContainerSpec> {
+    let lower = config.engine.priority == Priority::High && !raised;
+    let niceness = if lower { CONTAINER_NICENESS } else { 0 };
+    let specs = config.functions.iter().map(|function| ContainerSpec {
+        name: function.name.clone(),
+        library: function.library.clone(),
+        memory: function.memory,
+        env: function.env.clone(),
+        payload_max: config.gateway.body_max,
+        max_workers: function.max_workers,
+        niceness,
+    });
+    specs.collect()
+}
+
+fn summarize(
+    config: &Config,
+    address: SocketAddr,
+    shards: usize,
+    raised: bool,
+    supervisor: &Supervisor,
+) {
+    let mut text = format!("nightcore {} serves on http://{address}\n", env!("CARGO_PKG_VERSION"));
+    let priority = match (config.engine.priority, raised) {
+        (Priority::Normal, _) => "same priority as functions",
+        (Priority::High, true) => "above functions",
+        (Priority::High, false) => "above functions, which run at lower priority",
+    };
+    text.push_str(&format!("  {shards} shards, one per core, {priority}\n"));
+    text.push_str(&format!("  {:<20} {:>8} {:>9} {:>9}  library\n", "function", "pid", "workers", "timeout"));
+    for (function, (name, pid)) in config.functions.iter().zip(supervisor.containers()) {
+        let workers = format!("{}..{}", function.min_workers, function.max_workers);
+        let place = if function.placement == Placement::Free { " (any core)" } else { "" };
+        let library = function.library.display();
+        let timeout = format!("{:?}", function.timeout);
+        text.push_str(&format!("  {name:<20} {pid:>8} {workers:>9} {timeout:>9}  {library}{place}\n"));
+    }
+    text.push_str("  stop with Ctrl-C or SIGTERM\n");
+    // Nobody may be reading; that is no reason to stop.
+    let _ = io::stdout().write_all(text.as_bytes());
+}

@@ -1,0 +1,360 @@
+//! One shard: a thread with a reactor, a gateway and an engine that share nothing with other shards.
+//!
+//! A request that comes in on a shard stays on its core: parsed here, dispatched here, answered here.
+//! The first shard also accepts connections and passes them on to shards that have room.
+
+use std::io;
+use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::mpsc::Sender;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::core::Limits;
+use engine::io::{Engine, Function, Order, Parts};
+use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
+use engine::stats::Stats;
+use gateway::{Answer, Gateway};
+use nix::sched::{sched_setaffinity, CpuSet};
+use nix::unistd::Pid;
+use reactor::clock::{self, Nanos};
+use reactor::{Address, Event, Operation, Reactor, SetupError, Token, Wait};
+
+use super::balance::{Loads, Meter};
+use super::upstream::EngineUpstream;
+use super::ThreadHook;
+use crate::config::Config;
+
+/// The only operation that is the shard's own.
+const ACCEPT: Token = Token(0x53 << 56);
+/// After an accept that failed for lack of descriptors or memory: time for some to become free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Rounds of polling lanes before the network gets its turn again.
+const POLL_ROUNDS: usize = 4;
+
+/// What a shard is made of.
+pub(super) struct Blueprint {
+    pub(super) index: u16,
+    pub(super) core: u16,
+    pub(super) niceness: Option<i32>,
+    pub(super) functions: Vec<Function>,
+    pub(super) siblings: Vec<Post<ToShard>>,
+    pub(super) supervisor: Post<ToSupervisor>,
+    pub(super) mailbox: Mailbox<ToShard>,
+    pub(super) loads: Arc<Loads>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) hook: ThreadHook,
+}
+
+/// What a shard says once its ring stands.
+pub(super) struct Ready {
+    pub(super) index: u16,
+    pub(super) address: Address,
+    /// Whether the thread got its priority.
+    pub(super) raised: bool,
+}
+
+struct Shard {
+    index: u16,
+    reactor: Reactor,
+    engine: Engine,
+    gateway: Gateway,
+    loads: Arc<Loads>,
+    acceptor: Acceptor,
+    peers: Arc<[Address]>,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Nothing new is accepted.
+    Draining,
+    /// The same, and all is answered.
+    Drained,
+    Stopped,
+}
+
+enum Acceptor {
+    /// This shard does not listen.
+    Closed,
+    Open { listener: OwnedFd, operation: Operation },
+    /// Out of descriptors: tried again later.
+    Paused { listener: OwnedFd, until: Nanos },
+    /// The ring's accept is being cancelled.
+    Closing { listener: OwnedFd },
+}
+
+/// The body of a shard's thread.
+pub(super) fn run(blueprint: Blueprint, config: &Config, ready: &Sender<Result<Ready, SetupError>>) {
+    let Blueprint { index, core, niceness, supervisor, .. } = &blueprint;
+    let (index, supervisor) = (*index, supervisor.clone());
+    (blueprint.hook)(index);
+    if let Err(error) = pin(*core) {
+        tracing::warn!("shard {index} cannot be pinned to core {core}: {error}");
+    }
+    let raised = niceness.is_none_or(|niceness| raise(index, niceness));
+    let reactor = match Reactor::new(&reactor::Config::default()) {
+        Ok(reactor) => reactor,
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    let address = reactor.address();
+    let mut shard = Shard::new(blueprint, config, reactor);
+    // Whoever waits for this has gone only if the whole start failed.
+    let _ = ready.send(Ok(Ready { index, address, raised }));
+    let report = ReportPanic { shard: index, supervisor: supervisor.clone() };
+    if let Err(error) = shard.run() {
+        supervisor.send(ToSupervisor::ShardFailed { shard: index, reason: error.to_string() });
+    }
+    drop(report);
+}
+
+/// Tells the supervisor if the thread unwinds.
+struct ReportPanic {
+    shard: u16,
+    supervisor: Post<ToSupervisor>,
+}
+
+impl Drop for ReportPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let reason = "it panicked".to_owned();
+            self.supervisor.send(ToSupervisor::ShardFailed { shard: self.shard, reason });
+        }
+    }
+}
+
+fn pin(core: u16) -> nix::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core.into())?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+}
+
+/// Raises this thread above the functions on its core.
+fn raise(index: u16, niceness: i32) -> bool {
+    // SAFETY: setpriority takes plain numbers; 0 means the calling thread on Linux.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) };
+    if result != 0 {
+        let error = io::Error::last_os_error();
+        tracing::info!("shard {index} keeps its priority ({error}); containers are lowered instead");
+    }
+    result == 0
+}
+
+impl Shard {
+    fn new(blueprint: Blueprint, config: &Config, mut reactor: Reactor) -> Self {
+        let Blueprint { index, core, functions, siblings, supervisor, mailbox, loads, stats, .. } = blueprint;
+        let parts = Parts {
+            shard: index,
+            core,
+            limits: Limits { depth_max: config.engine.depth_max, ..Limits::default() },
+            functions,
+            supervisor,
+            siblings,
+            mailbox,
+            stats,
+        };
+        let engine = Engine::new(parts, &mut reactor);
+        let gateway = Gateway::new(gateway_config(config), index);
+        let acceptor = Acceptor::Closed;
+        let (peers, phase) = (Arc::from([]), Phase::Serving);
+        Self { index, reactor, engine, gateway, loads, acceptor, peers, phase }
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        let mut events = Vec::new();
+        let mut meter = Meter::new(self.index, clock::now());
+        loop {
+            self.engine.flush(&mut self.reactor);
+            let before = clock::now();
+            let wait = if self.engine.arm() { Wait::Not } else { self.wait(before) };
+            self.reactor.turn(wait, &mut events)?;
+            let now = clock::now();
+            meter.waited(&self.loads, before, now);
+            for event in events.drain(..) {
+                self.handle(now, event);
+            }
+            for _ in 0..POLL_ROUNDS {
+                if !self.engine.poll_channels(&mut self.reactor, now) {
+                    break;
+                }
+            }
+            self.pass_answers(now);
+            self.tick(now);
+            if self.phase == Phase::Draining && self.is_done() {
+                self.phase = Phase::Drained;
+                self.engine.report_drained();
+            }
+            if self.phase == Phase::Stopped {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Until the next timer, or for ever.
+    fn wait(&self, now: Nanos) -> Wait {
+        let paused = match &self.acceptor {
+            Acceptor::Paused { until, .. } => Some(*until),
+            _ => None,
+        };
+        let timers = [self.engine.next_timer(), self.gateway.next_timer(), paused];
+        match timers.into_iter().flatten().min() {
+            Some(at) => Wait::For(at.saturating_since(now)),
+            None => Wait::Forever,
+        }
+    }
+
+    fn handle(&mut self, now: Nanos, event: Event) {
+        match event {
+            Event::Accepted { socket, .. } => self.place(now, socket),
+            Event::AcceptEnded { error, .. } => self.accept_ended(now, &error),
+            Event::Message { value } => {
+                if let Some(socket) = received_socket(value) {
+                    self.gateway.adopt(&mut self.reactor, now, socket);
+                }
+            }
+            Event::MessageFailed { value, error } => {
+                tracing::warn!("a connection could not be passed to another shard: {error}");
+                if let Some(socket) = received_socket(value) {
+                    self.gateway.adopt(&mut self.reactor, now, socket);
+                }
+            }
+            event => {
+                if event.token().is_some_and(engine::io::owns) {
+                    self.engine.on_event(&mut self.reactor, now, event);
+                    while let Some(order) = self.engine.next_order() {
+                        self.obey(now, order);
+                    }
+                } else {
+                    let draining = self.phase != Phase::Serving;
+                    let mut upstream = EngineUpstream { engine: &mut self.engine, draining };
+                    self.gateway.on_event(&mut self.reactor, now, &mut upstream, event);
+                }
+                self.pass_answers(now);
+            }
+        }
+    }
+
+    fn pass_answers(&mut self, now: Nanos) {
+        while let Some((caller, answer)) = self.engine.next_answer() {
+            let engine::io::Answer { outcome, message, retry_after_s, block } = answer;
+            let answer = Answer { outcome, message, retry_after_s, block };
+            let draining = self.phase != Phase::Serving;
+            let mut upstream = EngineUpstream { engine: &mut self.engine, draining };
+            self.gateway.on_answer(&mut self.reactor, now, &mut upstream, caller.0, answer);
+        }
+    }
+
+    fn tick(&mut self, now: Nanos) {
+        self.engine.tick(&mut self.reactor, now);
+        let draining = self.phase != Phase::Serving;
+        let mut upstream = EngineUpstream { engine: &mut self.engine, draining };
+        self.gateway.on_tick(&mut self.reactor, now, &mut upstream);
+        self.pass_answers(now);
+        if matches!(&self.acceptor, Acceptor::Paused { until, .. } if *until <= now) {
+            if let Acceptor::Paused { listener, .. } = std::mem::replace(&mut self.acceptor, Acceptor::Closed) {
+                self.accept_from(listener);
+            }
+        }
+    }
+
+    fn obey(&mut self, now: Nanos, order: Order) {
+        match order {
+            Order::Serve { listener, peers } => {
+                self.peers = peers;
+                self.accept_from(listener);
+            }
+            Order::Drain => self.drain(now),
+            Order::Stop => self.phase = Phase::Stopped,
+        }
+    }
+
+    fn accept_from(&mut self, listener: OwnedFd) {
+        let operation = self.reactor.accept(listener.as_fd(), ACCEPT);
+        self.acceptor = Acceptor::Open { listener, operation };
+    }
+
+    /// Gives a connection to the shard that has room for it.
+    fn place(&mut self, now: Nanos, socket: OwnedFd) {
+        let target = self.loads.choose(now);
+        match self.peers.get(usize::from(target)) {
+            Some(peer) if target != self.index && self.phase == Phase::Serving => {
+                self.reactor.message(*peer, sent_socket(socket));
+            }
+            _ => self.gateway.adopt(&mut self.reactor, now, socket),
+        }
+    }
+
+    fn accept_ended(&mut self, now: Nanos, error: &io::Error) {
+        match std::mem::replace(&mut self.acceptor, Acceptor::Closed) {
+            Acceptor::Open { listener, .. } => {
+                tracing::warn!("accepting pauses: {error}");
+                self.acceptor = Acceptor::Paused { listener, until: now + ACCEPT_PAUSE };
+            }
+            Acceptor::Closing { listener } => self.accept_the_rest(now, &listener),
+            other => self.acceptor = other,
+        }
+    }
+
+    fn drain(&mut self, now: Nanos) {
+        if self.phase != Phase::Serving {
+            return;
+        }
+        self.phase = Phase::Draining;
+        let mut upstream = EngineUpstream { engine: &mut self.engine, draining: true };
+        self.gateway.drain(&mut self.reactor, now, &mut upstream);
+        match std::mem::replace(&mut self.acceptor, Acceptor::Closed) {
+            Acceptor::Open { listener, operation } => {
+                self.reactor.cancel(operation);
+                self.acceptor = Acceptor::Closing { listener };
+            }
+            Acceptor::Paused { listener, .. } => self.accept_the_rest(now, &listener),
+            Acceptor::Closed | Acceptor::Closing { .. } => {}
+        }
+    }
+
+    /// Whoever had connected before the drain is served; after that the listener closes, and the other
+    /// shards learn that no connection will come from here any more.
+    fn accept_the_rest(&mut self, now: Nanos, listener: &OwnedFd) {
+        use std::os::fd::AsRawFd;
+
+        use nix::sys::socket::{accept4, SockFlag};
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        while let Ok(fd) = accept4(listener.as_raw_fd(), flags) {
+            // SAFETY: accept4 has just made this descriptor for us, and nobody else knows it.
+            let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+            self.gateway.adopt(&mut self.reactor, now, socket);
+        }
+        self.engine.tell_siblings(|| ToShard::Drain);
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(self.acceptor, Acceptor::Closed) && self.gateway.is_empty()
+    }
+}
+
+/// A connection on its way to another shard is its descriptor's number: the process is the same.
+#[expect(clippy::cast_sign_loss, reason = "descriptors are not negative")]
+fn sent_socket(socket: OwnedFd) -> u64 {
+    socket.into_raw_fd() as u64
+}
+
+fn received_socket(value: u64) -> Option<OwnedFd> {
+    let fd = RawFd::try_from(value).ok()?;
+    // SAFETY: only `sent_socket` of this process makes such values, and it gave up the descriptor.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn gateway_config(config: &Config) -> gateway::Config {
+    gateway::Config {
+        body_max: config.gateway.body_max,
+        connections_max: config.gateway.connections_max,
+        head_timeout: config.gateway.head_timeout,
+        body_timeout: config.gateway.body_timeout,
+        idle_timeout: config.gateway.idle_timeout,
+        write_timeout: config.gateway.write_timeout,
+        ..gateway::Config::default()
+    }
+}

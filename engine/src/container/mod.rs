@@ -1,0 +1,71 @@
+//! Function containers: the process, its start and its death.
+//!
+//! `process` starts one and watches it by pidfd, `supervisor` keeps every function's container alive
+//! and tells the shards, `sockets` is the private directory in which containers find their control socket.
+
+mod process;
+mod sockets;
+mod supervisor;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ipc::control::ControlSocket;
+
+pub use self::sockets::SocketDirectory;
+pub use self::supervisor::{StartError, Stopped, Supervisor};
+
+/// How to start the container of one function.
+#[derive(Clone, Debug)]
+pub struct ContainerSpec {
+    /// The function's name.
+    pub name: String,
+    /// Absolute path of its cdylib.
+    pub library: PathBuf,
+    /// Limit of the container's private memory in bytes.
+    pub memory: Option<u64>,
+    /// Environment of the function, beside the few variables that every container gets.
+    pub env: Vec<(String, String)>,
+    /// Largest input or output of one call, in bytes.
+    pub payload_max: u32,
+    /// Workers the container may have, on all shards together.
+    pub max_workers: u16,
+    /// Niceness of the container relative to the supervisor's thread.
+    pub niceness: i32,
+}
+
+/// A running container, as the shards see it.
+#[derive(Debug)]
+pub struct Container {
+    /// Counts the containers that the function has had.
+    pub generation: u32,
+    /// Its process.
+    pub pid: u32,
+    /// Where its launcher takes orders: sending is atomic, so every shard may.
+    pub control: ControlSocket,
+    workers: AtomicU32,
+    workers_max: u32,
+}
+
+impl Container {
+    pub(crate) fn new(generation: u32, pid: u32, control: ControlSocket, workers_max: u16) -> Self {
+        Self { generation, pid, control, workers: AtomicU32::new(0), workers_max: workers_max.into() }
+    }
+
+    /// Takes one of the `max_workers` places, if one is free.
+    #[must_use]
+    pub fn reserve_worker(&self) -> bool {
+        // A plain counter: it orders nothing but itself.
+        self.workers
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+                (count < self.workers_max).then_some(count + 1)
+            })
+            .is_ok()
+    }
+
+    /// Gives a place back.
+    pub fn free_worker(&self) {
+        let before = self.workers.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "a worker was freed that had no place");
+    }
+}

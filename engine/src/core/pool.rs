@@ -1,0 +1,134 @@
+//! The workers of a function: containers that come and go, growth and trimming.
+
+use std::time::Duration;
+
+use ipc::LaneIndex;
+use reactor::clock::Nanos;
+
+use super::call::CallState;
+use super::core::{Alarm, Core, Effects};
+use super::event::{Effect, FunctionId, Refusal, WorkerId};
+use super::function::{Container, TRIM_WINDOW, TrimWindow, YIELD_PAUSE};
+use super::worker::{WorkerEvent, WorkerState};
+
+impl Core {
+    pub(super) fn container_up(&mut self, function: FunctionId, effects: &mut Effects) {
+        let f = self.function(function);
+        if f.container == Container::Down {
+            f.container = Container::Up;
+            self.grow(function, effects);
+        }
+    }
+
+    pub(super) fn container_down(&mut self, function: FunctionId, effects: &mut Effects) {
+        // First every child of every call that dies here: a child may die here as well, and its
+        // answer must not go to a worker that is about to be gone.
+        for lane in self.function(function).lanes() {
+            if let Some(call) = self.on_lane(function, lane).call() {
+                self.disown_children(call, effects);
+            }
+        }
+        for lane in self.function(function).lanes().rev() {
+            let call = self.on_lane(function, lane).call();
+            self.function(function).apply(lane, WorkerEvent::ContainerDown);
+            let Some(call) = call else { continue };
+            if matches!(self.calls[call].state, CallState::Running(_)) {
+                self.answer(call, Refusal::CONTAINER_DIED.into(), effects);
+            }
+            self.calls.remove(call);
+        }
+        let f = &mut self.functions[function.0 as usize];
+        if let Container::UpPaused(timer) = std::mem::replace(&mut f.container, Container::Down) {
+            self.timers.cancel(timer);
+        }
+        if let Some(window) = f.trim.take() {
+            self.timers.cancel(window.timer);
+        }
+        f.yield_owed = false;
+    }
+
+    pub(super) fn yield_worker(&mut self, now: Nanos, function: FunctionId, effects: &mut Effects) {
+        self.function(function).yield_owed = true;
+        self.settle_yield(now, function, effects);
+    }
+
+    /// Gives up the coldest idle worker, if one is owed.
+    fn settle_yield(&mut self, now: Nanos, function: FunctionId, effects: &mut Effects) {
+        let f = self.function(function);
+        if !f.yield_owed || f.container == Container::Down {
+            return;
+        }
+        let Some(lane) = f.coldest() else { return };
+        f.yield_owed = false;
+        f.apply(lane, WorkerEvent::Retire);
+        effects.push(Effect::RetireWorker { worker: f.worker_id(lane) });
+        self.pause_spawning(now, function, YIELD_PAUSE);
+    }
+
+    pub(super) fn worker_freed(&mut self, function: FunctionId, effects: &mut Effects) {
+        let f = &mut self.functions[function.0 as usize];
+        if let Container::UpPaused(timer) = f.container {
+            self.timers.cancel(timer);
+            self.end_spawn_pause(function, effects);
+        }
+    }
+
+    pub(super) fn pause_spawning(&mut self, now: Nanos, function: FunctionId, pause: Duration) {
+        let f = &mut self.functions[function.0 as usize];
+        if f.container == Container::Up {
+            let timer = self.timers.insert(now + pause, Alarm::SpawnPauseEnds(function));
+            f.container = Container::UpPaused(timer);
+        }
+    }
+
+    pub(super) fn end_spawn_pause(&mut self, function: FunctionId, effects: &mut Effects) {
+        self.function(function).container = Container::Up;
+        self.grow(function, effects);
+    }
+
+    /// Asks for as many workers as the limit wants now.
+    pub(super) fn grow(&mut self, function: FunctionId, effects: &mut Effects) {
+        let f = self.function(function);
+        if f.container != Container::Up {
+            return;
+        }
+        for _ in 0..f.limit.grow(f.pool()) {
+            let Some(lane) = f.vacant() else { return };
+            f.apply(lane, WorkerEvent::Spawn);
+            effects.push(Effect::SpawnWorker { worker: f.worker_id(lane) });
+        }
+    }
+
+    /// A worker has become idle: it gets the next call, or the pool may be larger than the load.
+    pub(super) fn worker_idle(&mut self, now: Nanos, function: FunctionId, effects: &mut Effects) {
+        self.settle_yield(now, function, effects);
+        self.dispatch(function, effects);
+        self.grow(function, effects);
+        self.watch_surplus(now, function);
+    }
+
+    /// Opens a trim window while there are idle workers that the limit would let go.
+    fn watch_surplus(&mut self, now: Nanos, function: FunctionId) {
+        let f = &mut self.functions[function.0 as usize];
+        if f.trim.is_none() && f.surplus(f.idle()) > 0 {
+            let alarm = Alarm::TrimWindowEnds(function);
+            let timer = self.timers.insert(now + TRIM_WINDOW, alarm);
+            f.trim = Some(TrimWindow { timer, unused: f.idle() });
+        }
+    }
+
+    pub(super) fn trim(&mut self, now: Nanos, function: FunctionId, effects: &mut Effects) {
+        let f = self.function(function);
+        let unused = f.trim.take().map_or(0, |window| window.unused);
+        for _ in 0..f.surplus(unused) {
+            let Some(lane) = f.coldest() else { break };
+            f.apply(lane, WorkerEvent::Retire);
+            effects.push(Effect::RetireWorker { worker: f.worker_id(lane) });
+        }
+        self.watch_surplus(now, function);
+    }
+
+    fn on_lane(&self, function: FunctionId, lane: LaneIndex) -> WorkerState {
+        self.worker(WorkerId { function, lane })
+    }
+}

@@ -1,0 +1,382 @@
+//! Seeded random lives of a core: containers that crash and lie, workers that come and go, callers
+//! that leave, recursion, deadlines under a virtual clock.
+//!
+//! A model beside the core keeps what the world outside knows: which worker is on which call, who
+//! awaits what. Every effect is checked against it when it appears, every invariant after every
+//! event, and at the end everything must come to rest. `NIGHTCORE_SEED=n` replays one seed.
+
+mod model;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ipc::{CallId, LaneIndex, Outcome};
+use reactor::clock::Nanos;
+
+use super::*;
+
+const SEEDS: u64 = 1_000;
+const STEPS: u32 = 400;
+const TICK: Duration = Duration::from_millis(1);
+const OUTCOMES: [Outcome; 3] = [Outcome::Ok, Outcome::FunctionError, Outcome::FunctionPanic];
+
+/// Xorshift: small, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap() % bound
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+        if from.is_empty() { None } else { Some(from[self.below(from.len())]) }
+    }
+}
+
+/// What the world knows of a call that has an id.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    origin: Origin,
+    function: FunctionId,
+    deadline: Nanos,
+    /// `None` while queued.
+    worker: Option<WorkerId>,
+    /// Is its answer still owed?
+    owed: bool,
+    /// How many calls were admitted before it.
+    order: usize,
+}
+
+/// What a worker thread is doing, seen from inside its container.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Thread {
+    Starting,
+    Idle,
+    On(CallId),
+    Held(CallId),
+    Retiring,
+}
+
+struct World {
+    seed: u64,
+    random: Random,
+    core: Core,
+    now: Nanos,
+    effects: Effects,
+    specs: Vec<FunctionSpec>,
+    up: Vec<bool>,
+    draining: bool,
+    calls: BTreeMap<u64, Known>,
+    /// Every id ever given; none may come twice.
+    ids: BTreeSet<u64>,
+    threads: BTreeMap<(u32, u16), Thread>,
+    /// Releases that are owed, those of crashed workers included.
+    releases: Vec<(WorkerId, CallId)>,
+    /// Per function: arrivals, answers or refusals, calls abandoned by their callers.
+    counts: Vec<[u64; 3]>,
+    /// Per function: until when a failed spawn may keep it from growing.
+    paused: Vec<Option<Nanos>>,
+    /// All effects, in order.
+    trace: Vec<Effect>,
+}
+
+fn key(worker: WorkerId) -> (u32, u16) {
+    (worker.function.0, worker.lane.0)
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let calls_max = u32::try_from(4 + random.below(60)).unwrap();
+        let mut core = Core::new(Limits { calls_max, depth_max: 4 });
+        let mut specs = Vec::new();
+        for _ in 0..=random.below(3) {
+            let max_workers = u16::try_from(1 + random.below(4)).unwrap();
+            let spec = FunctionSpec {
+                min_workers: u16::try_from(random.below(usize::from(max_workers) + 1)).unwrap(),
+                max_workers,
+                timeout: Duration::from_millis(u64::try_from(1 + random.below(200)).unwrap()),
+                queue_max: u32::try_from(random.below(12)).unwrap(),
+            };
+            core.add_function(spec);
+            specs.push(spec);
+        }
+        World {
+            seed,
+            random,
+            core,
+            now: Nanos(1_000_000_000),
+            effects: Vec::new(),
+            up: vec![false; specs.len()],
+            counts: vec![[0; 3]; specs.len()],
+            paused: vec![None; specs.len()],
+            specs,
+            draining: false,
+            calls: BTreeMap::new(),
+            ids: BTreeSet::new(),
+            threads: BTreeMap::new(),
+            releases: Vec::new(),
+            trace: Vec::new(),
+        }
+    }
+
+    fn run(mut self) -> Vec<Effect> {
+        for _ in 0..STEPS {
+            self.step();
+            self.check();
+        }
+        self.come_to_rest();
+        std::mem::take(&mut self.trace)
+    }
+
+    fn step(&mut self) {
+        match self.random.below(100) {
+            0..25 => self.external_call(),
+            25..45 => self.internal_call(),
+            45..62 => self.complete(),
+            62..76 => self.release(),
+            76..84 => self.worker_reports(),
+            84..87 => self.caller_gone(),
+            87..93 => self.pass_time(),
+            93..96 => self.container_up(),
+            96..97 => {
+                let function = self.any_function();
+                self.container_down(function);
+            }
+            97..99 => self.lie(),
+            _ if self.random.below(20) == 0 => {
+                self.draining = true;
+                self.tell(Event::Drain);
+            }
+            _ => {}
+        }
+    }
+
+    // What may happen.
+
+    fn any_function(&mut self) -> FunctionId {
+        FunctionId(u32::try_from(self.random.below(self.specs.len())).unwrap())
+    }
+
+    fn threads(&self, wanted: impl Fn(Thread) -> bool) -> Vec<WorkerId> {
+        let found = self.threads.iter().filter(|&(_, &thread)| wanted(thread));
+        let id = |&(function, lane): &(u32, u16)| WorkerId {
+            function: FunctionId(function),
+            lane: LaneIndex(lane),
+        };
+        found.map(|(key, _)| id(key)).collect()
+    }
+
+    fn busy(&mut self) -> Option<(WorkerId, CallId)> {
+        let busy = self.threads(|thread| matches!(thread, Thread::On(_)));
+        let worker = self.random.pick(&busy)?;
+        match self.threads[&key(worker)] {
+            Thread::On(call) => Some((worker, call)),
+            _ => None,
+        }
+    }
+
+    fn external_call(&mut self) {
+        let function = self.any_function();
+        let caller = Caller(self.random.0);
+        let deadline = match self.random.below(4) {
+            0 => Some(self.now + TICK * u32::try_from(self.random.below(50)).unwrap()),
+            _ => None,
+        };
+        self.counts[function.0 as usize][0] += 1;
+        let effects = &mut self.effects;
+        match self.core.external_call(self.now, function, caller, deadline, effects) {
+            Ok(call) => {
+                assert!(!self.draining);
+                self.learn(call, Origin::External(caller), function);
+                self.perform();
+            }
+            Err(_) => {
+                self.counts[function.0 as usize][1] += 1;
+                assert_eq!(self.effects, []);
+            }
+        }
+    }
+
+    fn internal_call(&mut self) {
+        let Some((worker, parent)) = self.busy() else { return };
+        let function = self.any_function();
+        let named = (self.random.below(20) > 0).then_some(function);
+        let token = u32::try_from(self.random.below(6)).unwrap();
+        let children = self.children(parent);
+        let result =
+            self.core.internal_call(self.now, worker, token, named, u64::MAX, &mut self.effects);
+        if children.contains(&token) {
+            assert_eq!(result, Err(Violation::TokenInUse { worker, token }));
+            assert_eq!(self.effects, []);
+            return;
+        }
+        let call = result.unwrap();
+        let origin = Origin::Internal { parent, worker, token };
+        self.counts[function.0 as usize][0] += u64::from(named.is_some());
+        if self.core.call(call).is_some() {
+            self.learn(call, origin, function);
+            return self.perform();
+        }
+        assert!(self.ids.insert(call.0), "an id came twice");
+        self.counts[function.0 as usize][1] += u64::from(named.is_some());
+        let effects = self.take_effects();
+        assert_eq!(effects[0], Effect::DropPayload { call });
+        assert!(
+            matches!(effects[1], Effect::Answer { call: c, origin: o, .. } if (c, o) == (call, origin))
+        );
+        assert_eq!(effects.len(), 2);
+    }
+
+    fn complete(&mut self) {
+        let Some((worker, call)) = self.busy() else { return };
+        let owed = self.calls[&call.0].owed;
+        self.threads.insert(key(worker), if owed { Thread::Held(call) } else { Thread::Idle });
+        if owed {
+            self.releases.push((worker, call));
+        }
+        self.forget_children(call);
+        if !owed {
+            self.calls.remove(&call.0);
+        }
+        let outcome = self.random.pick(&OUTCOMES).unwrap();
+        self.tell(Event::Completed { worker, call, outcome });
+        assert!(!self.calls.contains_key(&call.0), "no answer to a completed call");
+    }
+
+    fn release(&mut self) {
+        if self.releases.is_empty() {
+            return;
+        }
+        let (worker, call) = self.releases.swap_remove(self.random.below(self.releases.len()));
+        if self.threads.get(&key(worker)) == Some(&Thread::Held(call)) {
+            self.threads.insert(key(worker), Thread::Idle);
+        }
+        self.tell(Event::Released { worker, call });
+    }
+
+    fn worker_reports(&mut self) {
+        let reporting =
+            self.threads(|thread| matches!(thread, Thread::Starting | Thread::Retiring));
+        let Some(worker) = self.random.pick(&reporting) else { return };
+        let fails = self.random.below(6) == 0;
+        let event = match self.threads[&key(worker)] {
+            Thread::Retiring => Event::WorkerRetired { worker },
+            _ if fails => Event::WorkerFailed { worker },
+            _ => Event::WorkerStarted { worker },
+        };
+        match event {
+            Event::WorkerStarted { .. } => self.threads.insert(key(worker), Thread::Idle),
+            _ => self.threads.remove(&key(worker)),
+        };
+        if matches!(event, Event::WorkerFailed { .. }) {
+            let pause = &mut self.paused[worker.function.0 as usize];
+            pause.get_or_insert(self.now + Duration::from_secs(1));
+        }
+        self.tell(event);
+    }
+
+    fn caller_gone(&mut self) {
+        let is_external = |known: &Known| matches!(known.origin, Origin::External(_));
+        let external = self.calls.iter().filter(|(_, known)| is_external(known));
+        let external: Vec<u64> = external.map(|(&id, _)| id).collect();
+        let Some(id) = self.random.pick(&external) else { return };
+        let known = self.calls[&id];
+        if known.owed {
+            self.abandon(id);
+        }
+        let call = CallId(id);
+        self.core.on_event(self.now, Event::CallerGone { call }, &mut self.effects).unwrap();
+        let expected = match known.worker {
+            _ if !known.owed => vec![],
+            Some(worker) => vec![Effect::CancelWorker { worker, call }],
+            None => vec![Effect::DropPayload { call }],
+        };
+        assert_eq!(self.take_effects(), expected);
+        if known.worker.is_none() {
+            self.calls.remove(&id);
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let ms = [1, 5, 50, 1_500, 11_000][self.random.below(5)];
+        self.now = self.now + TICK * ms;
+        self.tell(Event::Tick);
+        for pause in &mut self.paused {
+            // The wheel may be one tick late.
+            *pause = pause.filter(|&until| until + TICK * 2 > self.now);
+        }
+        for known in self.calls.values().filter(|known| known.owed) {
+            assert!(known.deadline + TICK * 2 > self.now, "a deadline passed unnoticed");
+        }
+    }
+
+    fn container_up(&mut self) {
+        let function = self.any_function();
+        self.up[function.0 as usize] = true;
+        self.tell(Event::ContainerUp { function });
+    }
+
+    fn container_down(&mut self, function: FunctionId) {
+        self.up[function.0 as usize] = false;
+        self.paused[function.0 as usize] = None;
+        let lost = self.threads(|_| true);
+        for worker in lost.into_iter().filter(|worker| worker.function == function) {
+            if let Some(Thread::On(call)) = self.threads.remove(&key(worker)) {
+                self.forget_children(call);
+            }
+        }
+        self.tell(Event::ContainerDown { function });
+        let here = |known: &Known| known.worker.is_some_and(|worker| worker.function == function);
+        assert!(!self.calls.values().any(|known| known.owed && here(known)), "no answer");
+        self.calls.retain(|_, known| !here(known));
+    }
+
+    /// Something that no correct container says; the container is then closed.
+    fn lie(&mut self) {
+        let lane = LaneIndex(u16::try_from(self.random.below(6)).unwrap());
+        let worker = WorkerId { function: self.any_function(), lane };
+        let thread = self.threads.get(&key(worker)).copied();
+        let call = CallId(self.random.0);
+        let event = match self.random.below(4) {
+            0 if thread != Some(Thread::Starting) => Event::WorkerStarted { worker },
+            1 if thread != Some(Thread::Starting) => Event::WorkerFailed { worker },
+            2 if thread != Some(Thread::Retiring) => Event::WorkerRetired { worker },
+            _ => Event::Completed { worker, call, outcome: Outcome::Ok },
+        };
+        let before = self.core.snapshot(worker.function);
+        assert!(self.core.on_event(self.now, event, &mut self.effects).is_err(), "{event:?}");
+        assert_eq!(self.effects, []);
+        assert_eq!(self.core.snapshot(worker.function), before);
+        self.container_down(worker.function);
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay with NIGHTCORE_SEED={}", self.seed);
+        }
+    }
+}
+
+#[test]
+fn every_admitted_call_is_answered_exactly_once_whatever_happens() {
+    if let Ok(seed) = std::env::var("NIGHTCORE_SEED") {
+        World::new(seed.parse().unwrap()).run();
+        return;
+    }
+    for seed in 0..SEEDS {
+        World::new(seed).run();
+    }
+}
+
+#[test]
+fn the_same_events_give_the_same_effects() {
+    let trace = World::new(7).run();
+    assert!(trace.len() > 100);
+    assert_eq!(trace, World::new(7).run());
+}

@@ -1,0 +1,200 @@
+//! The model: what the world outside the core knows, and the invariants that follow from it.
+
+use std::collections::BTreeSet;
+
+use ipc::{CallId, LaneIndex};
+
+use super::super::*;
+use super::{Known, TICK, Thread, World, key};
+
+impl World {
+    pub(super) fn tell(&mut self, event: Event) {
+        self.core.on_event(self.now, event, &mut self.effects).unwrap();
+        self.perform();
+    }
+
+    pub(super) fn take_effects(&mut self) -> Vec<Effect> {
+        let effects = std::mem::take(&mut self.effects);
+        self.trace.extend(&effects);
+        effects
+    }
+
+    pub(super) fn learn(&mut self, call: CallId, origin: Origin, function: FunctionId) {
+        assert!(self.ids.insert(call.0), "an id came twice");
+        let deadline = self.core.call(call).unwrap().deadline;
+        let order = self.ids.len();
+        let known = Known { origin, function, deadline, worker: None, owed: true, order };
+        self.calls.insert(call.0, known);
+    }
+
+    /// The tokens under which the worker on `call` awaits answers.
+    pub(super) fn children(&self, call: CallId) -> BTreeSet<u32> {
+        let token = |known: &Known| match known.origin {
+            Origin::Internal { parent, token, .. } if parent == call && known.owed => Some(token),
+            _ => None,
+        };
+        self.calls.values().filter_map(token).collect()
+    }
+
+    pub(super) fn forget_children(&mut self, call: CallId) {
+        let is_child = |known: &Known| matches!(known.origin, Origin::Internal { parent, .. } if parent == call);
+        let children = self.calls.iter().filter(|(_, known)| known.owed && is_child(known));
+        for id in children.map(|(&id, _)| id).collect::<Vec<_>>() {
+            self.abandon(id);
+        }
+    }
+
+    pub(super) fn abandon(&mut self, id: u64) {
+        let known = self.calls.get_mut(&id).unwrap();
+        known.owed = false;
+        self.counts[known.function.0 as usize][2] += 1;
+    }
+
+    /// Does what the core asks for, and checks that it may ask.
+    pub(super) fn perform(&mut self) {
+        let effects = self.take_effects();
+        for (index, &effect) in effects.iter().enumerate() {
+            match effect {
+                Effect::Dispatch { worker, call } => {
+                    let before = self.threads.insert(key(worker), Thread::On(call));
+                    assert_eq!(before, Some(Thread::Idle));
+                    let known = self.calls.get_mut(&call.0).unwrap();
+                    assert_eq!((known.worker, known.owed), (None, true));
+                    assert_eq!(known.function, worker.function);
+                    known.worker = Some(worker);
+                    let order = known.order;
+                    let mut queued = self.calls.values().filter(|other| other.worker.is_none());
+                    let overtaken =
+                        |other: &Known| other.function == worker.function && other.order < order;
+                    assert!(!queued.any(overtaken), "a call overtook another");
+                }
+                Effect::DropPayload { call } => {
+                    let known = self.calls[&call.0];
+                    assert_eq!(known.worker, None, "dropped after dispatch");
+                    if known.owed {
+                        let next = effects[index + 1];
+                        assert!(matches!(next, Effect::Answer { call: c, .. } if c == call));
+                    } else {
+                        self.calls.remove(&call.0);
+                    }
+                }
+                Effect::Answer { call, origin, reply } => {
+                    if self.calls[&call.0].worker.is_none() {
+                        assert_eq!(effects[index - 1], Effect::DropPayload { call });
+                    }
+                    self.answered(call, origin, reply);
+                }
+                Effect::SpawnWorker { worker } => {
+                    assert!(self.up[worker.function.0 as usize]);
+                    assert_eq!(self.threads.insert(key(worker), Thread::Starting), None);
+                }
+                Effect::RetireWorker { worker } => {
+                    let before = self.threads.insert(key(worker), Thread::Retiring);
+                    assert_eq!(before, Some(Thread::Idle));
+                }
+                Effect::CancelWorker { .. } => panic!("nobody left"),
+            }
+        }
+    }
+
+    fn answered(&mut self, call: CallId, origin: Origin, reply: Reply) {
+        let known = self.calls.get_mut(&call.0).unwrap();
+        assert!(known.owed, "answered twice, or after whoever asked was gone");
+        assert_eq!(known.origin, origin);
+        known.owed = false;
+        self.counts[known.function.0 as usize][1] += 1;
+        if let Origin::Internal { parent, worker, .. } = origin {
+            assert_eq!(self.threads[&key(worker)], Thread::On(parent));
+        }
+        match (reply, known.worker) {
+            (Reply::Completed { worker, .. }, at) => {
+                assert_eq!(at, Some(worker));
+                self.calls.remove(&call.0);
+            }
+            (Reply::Failed { .. }, None) => {
+                self.calls.remove(&call.0);
+            }
+            (Reply::Failed { .. }, Some(_)) => {}
+        }
+    }
+
+    pub(super) fn check(&self) {
+        assert_eq!(self.core.calls_live() as usize, self.calls.len());
+        for (&id, known) in &self.calls {
+            assert_eq!(self.core.call(CallId(id)).unwrap().origin, known.origin);
+        }
+        let owed = self.calls.values().filter(|known| known.owed);
+        if let Some(first) = owed.map(|known| known.deadline).min() {
+            assert!(self.core.next_timer().unwrap() <= first + TICK, "a deadline has no timer");
+        }
+        for (index, spec) in self.specs.iter().enumerate() {
+            self.check_function(FunctionId(u32::try_from(index).unwrap()), spec);
+        }
+    }
+
+    fn check_function(&self, function: FunctionId, spec: &FunctionSpec) {
+        let seen = self.core.snapshot(function);
+        let mut busy = [0; 2];
+        for lane in 0..spec.max_workers {
+            let worker = WorkerId { function, lane: LaneIndex(lane) };
+            match (self.core.worker(worker), self.threads.get(&key(worker)).copied()) {
+                (WorkerState::Absent, None) => {}
+                (WorkerState::Starting, Some(Thread::Starting)) => {}
+                (WorkerState::Idle, Some(Thread::Idle)) => {}
+                (WorkerState::Retiring, Some(Thread::Retiring)) => {}
+                (WorkerState::Held { call: a }, Some(Thread::Held(b))) => assert_eq!(a, b),
+                (WorkerState::Running { call: a }, Some(Thread::On(b))) => {
+                    assert_eq!((a, self.children(b).len()), (b, 0));
+                    busy[0] += 1;
+                }
+                (WorkerState::Waiting { call: a, outstanding }, Some(Thread::On(b))) => {
+                    assert_eq!((a, self.children(b).len()), (b, usize::from(outstanding)));
+                    busy[1] += 1;
+                }
+                (state, thread) => panic!("{worker:?} is {state:?}, its thread {thread:?}"),
+            }
+        }
+        assert_eq!([seen.running, seen.waiting], busy);
+        let here = || self.calls.values().filter(|known| known.function == function);
+        let queued = here().filter(|known| known.worker.is_none()).count();
+        assert_eq!(seen.queued as usize, queued);
+        assert!(seen.queued <= spec.queue_max);
+        assert!(seen.queued == 0 || seen.idle == 0, "a call waits beside an idle worker");
+        let workers =
+            seen.starting + seen.idle + seen.running + seen.waiting + seen.held + seen.retiring;
+        if self.up[function.0 as usize] && self.paused[function.0 as usize].is_none() {
+            assert!(workers >= spec.min_workers);
+            let growing = seen.starting > 0 || workers == spec.max_workers;
+            assert!(seen.queued == 0 || growing, "a call waits and no worker is asked for");
+        }
+        let [arrivals, answers, abandoned] = self.counts[function.0 as usize];
+        let owed = here().filter(|known| known.owed).count() as u64;
+        let counters = seen.counters;
+        assert_eq!(counters.arrivals, arrivals);
+        assert_eq!(counters.completed + counters.failed_total(), answers);
+        assert_eq!(counters.abandoned, abandoned);
+        assert_eq!(arrivals, answers + abandoned + owed);
+    }
+
+    /// No new calls; everything that is under way ends, and then nothing is left to do.
+    pub(super) fn come_to_rest(&mut self) {
+        let still = |thread| matches!(thread, Thread::Idle);
+        while !(self.calls.is_empty()
+            && self.releases.is_empty()
+            && self.threads.values().all(|&thread| still(thread))
+            && self.core.next_timer().is_none())
+        {
+            self.complete();
+            self.release();
+            self.worker_reports();
+            self.pass_time();
+            self.check();
+        }
+        for (index, spec) in self.specs.iter().enumerate() {
+            let mine = |&&(function, _): &&(u32, u16)| function as usize == index;
+            let workers = self.threads.keys().filter(mine).count();
+            let kept = if self.up[index] { spec.min_workers } else { 0 };
+            assert_eq!(workers, usize::from(kept), "idle workers were not trimmed");
+        }
+    }
+}

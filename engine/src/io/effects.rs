@@ -1,0 +1,298 @@
+//! Performs what `core` decided.
+
+use ipc::engine_side::{EngineLane, SharedBlock};
+use ipc::{Block, CallId, NoSpace, Outcome, ToWorker};
+use reactor::clock::Nanos;
+use reactor::Reactor;
+
+use super::engine::{Answer, Engine, NewCall};
+use super::payload::Payload;
+use super::token::HeldBy;
+use crate::core::{Effect, Effects, Event, Origin, Refusal, Reply, WorkerId};
+use crate::mailbox::ToShard;
+
+impl Engine {
+    /// Performs every effect that is owed, those that follow from them included.
+    pub(super) fn perform(&mut self, reactor: &mut Reactor, now: Nanos) {
+        // Each round's effects were caused by the round before; every round frees a worker or ends a
+        // call, so the number of rounds is bounded by the calls in flight.
+        loop {
+            let mut effects = std::mem::take(&mut self.effects);
+            for effect in effects.drain(..) {
+                self.perform_one(reactor, now, effect);
+            }
+            self.give_back(effects);
+            match self.next_released() {
+                Some((worker, call)) => {
+                    self.touch(worker.function);
+                    let event = Event::Released { worker, call };
+                    if let Err(violation) = self.core.on_event(now, event, &mut self.effects) {
+                        self.condemn(reactor, now, worker.function, violation.to_string());
+                    }
+                }
+                None if self.effects.is_empty() => return,
+                None => {}
+            }
+        }
+    }
+
+    /// Keeps the emptied list's capacity unless effects came up meanwhile.
+    fn give_back(&mut self, emptied: Effects) {
+        if self.effects.is_empty() {
+            self.effects = emptied;
+        }
+    }
+
+    /// The next worker whose result was let go, if its container is still the same.
+    fn next_released(&mut self) -> Option<(WorkerId, CallId)> {
+        loop {
+            let HeldBy { worker, link: number } = HeldBy::of(self.released.take()?);
+            let Some(link) = self.link(worker.function).filter(|link| link.number == number) else { continue };
+            if let Some((_, state)) = link.lane(worker.lane) {
+                return Some((worker, state.completed));
+            }
+        }
+    }
+
+    fn perform_one(&mut self, reactor: &mut Reactor, now: Nanos, effect: Effect) {
+        match effect {
+            Effect::Dispatch { worker, call } => self.dispatch(reactor, now, worker, call),
+            Effect::Answer { origin, reply, .. } => self.answer(reactor, now, origin, reply),
+            Effect::SpawnWorker { worker } => self.spawn(reactor, now, worker),
+            Effect::RetireWorker { worker } => self.publish(reactor, now, worker, &ToWorker::Retire),
+            Effect::CancelWorker { worker, call } => {
+                self.publish(reactor, now, worker, &ToWorker::Cancel { call });
+            }
+            Effect::DropPayload { call } => self.drop_payload(call),
+        }
+    }
+
+    fn drop_payload(&mut self, call: CallId) {
+        if let Payload::Stored { bytes, .. } = self.payloads.take(call) {
+            self.payloads.recycle(bytes);
+        }
+    }
+
+    /// Sends a call out of its queue to a worker.
+    fn dispatch(&mut self, reactor: &mut Reactor, now: Nanos, worker: WorkerId, call: CallId) {
+        let payload = self.payloads.take(call);
+        let context = self.payloads.context(call).clone();
+        let written = self.lane(worker).map(|lane| match &payload {
+            Payload::Stored { bytes, envelope_size } => write_block(lane, *envelope_size, bytes),
+            Payload::Shared(block) => {
+                let mut writer = lane.reserve(context.envelope_size(), block.payload_size())?;
+                context.encode(&mut writer);
+                writer.write_shared(&block.payload());
+                Ok(writer.finish())
+            }
+            Payload::None => write_block(lane, 0, &[]),
+        });
+        if let Payload::Stored { bytes, .. } = payload {
+            self.payloads.recycle(bytes);
+        }
+        self.publish_dispatch(reactor, now, worker, call, written);
+    }
+
+    /// Sends a call that has just come from the front end straight to a worker.
+    pub(super) fn dispatch_external<'a, H>(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        worker: WorkerId,
+        id: CallId,
+        call: &NewCall<'a, H>,
+        envelope_size: usize,
+    ) where
+        H: Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    {
+        let written = self.lane(worker).map(|lane| {
+            let mut writer = lane.reserve(envelope_size, call.body.len())?;
+            call.request.encode(&mut writer);
+            writer.write(call.body);
+            Ok(writer.finish())
+        });
+        self.publish_dispatch(reactor, now, worker, id, written);
+    }
+
+    /// Keeps what a queued external call needs.
+    pub(super) fn keep_external<'a, H>(
+        &mut self,
+        id: CallId,
+        call: &NewCall<'a, H>,
+        envelope_size: usize,
+    ) where
+        H: Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    {
+        let mut bytes = self.payloads.buffer();
+        bytes.reserve(envelope_size + call.body.len());
+        call.request.encode(&mut bytes);
+        bytes.extend_from_slice(call.body);
+        self.payloads.store(id, Payload::Stored { bytes, envelope_size });
+    }
+
+    fn publish_dispatch(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        worker: WorkerId,
+        id: CallId,
+        written: Option<Result<Block, NoSpace>>,
+    ) {
+        let Some(call) = self.core.call(id) else { return };
+        let (depth, deadline_ns) = (call.depth, call.deadline.0);
+        match written {
+            Some(Ok(block)) => {
+                if let Some((_, state)) = self.link(worker.function).and_then(|link| link.lane(worker.lane)) {
+                    state.request = Some(block);
+                }
+                let message = ToWorker::Dispatch { call: id, depth, deadline_ns, block };
+                self.publish(reactor, now, worker, &message);
+            }
+            // An idle worker's lane holds nothing, and no input is larger than a lane: it is our books
+            // that are wrong. Without its container the call is answered, and the books begin anew.
+            Some(Err(NoSpace { .. })) => {
+                let reason = "its lane has no room for one call's input".to_owned();
+                self.condemn(reactor, now, worker.function, reason);
+            }
+            None => {}
+        }
+    }
+
+    fn answer(&mut self, reactor: &mut Reactor, now: Nanos, origin: Origin, reply: Reply) {
+        let (reply, result) = match reply {
+            Reply::Completed { worker, .. } => match self.take_result(worker) {
+                Some(result) => (reply, Some(result)),
+                // Its container was closed between its completion and now.
+                None => (Reply::from(Refusal::CONTAINER_DIED), None),
+            },
+            Reply::Failed { .. } => (reply, None),
+        };
+        match origin {
+            Origin::External(caller) => {
+                let answer = match reply {
+                    Reply::Completed { outcome, .. } => {
+                        Answer { outcome, message: "", retry_after_s: None, block: result }
+                    }
+                    Reply::Failed { outcome, message, retry_after_s } => {
+                        Answer { outcome, message, retry_after_s, block: None }
+                    }
+                };
+                self.answers.push_back((caller, answer));
+            }
+            Origin::Internal { worker, token, .. } => match reply {
+                Reply::Completed { outcome, .. } => {
+                    self.answer_internal(reactor, now, worker, token, outcome, result);
+                }
+                Reply::Failed { outcome, message, .. } => {
+                    self.fail_internal(reactor, now, worker, token, outcome, message);
+                }
+            },
+        }
+    }
+
+    /// Copies a callee's result into its caller's memory, the one copy of this hop.
+    fn answer_internal(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        worker: WorkerId,
+        token: u32,
+        outcome: Outcome,
+        result: Option<SharedBlock>,
+    ) {
+        let written = self.lane(worker).map(|lane| {
+            let Some(block) = &result else { return write_block(lane, 0, &[]) };
+            let mut writer = lane.reserve(block.envelope_size(), block.payload_size())?;
+            writer.write_shared(&block.whole());
+            Ok(writer.finish())
+        });
+        drop(result);
+        match written {
+            Some(Ok(block)) => self.publish_answer(reactor, now, worker, token, outcome, block),
+            Some(Err(NoSpace { .. })) => {
+                let message = "answers that the caller has not released leave no room for this one";
+                self.fail_internal(reactor, now, worker, token, Outcome::NoSpace, message);
+            }
+            None => {}
+        }
+    }
+
+    fn fail_internal(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        worker: WorkerId,
+        token: u32,
+        outcome: Outcome,
+        message: &str,
+    ) {
+        let written = self.lane(worker).map(|lane| {
+            // Without room for words the outcome alone has to do.
+            write_block(lane, 0, message.as_bytes()).or_else(|_| write_block(lane, 0, &[]))
+        });
+        if let Some(Ok(block)) = written {
+            self.publish_answer(reactor, now, worker, token, outcome, block);
+        }
+    }
+
+    fn publish_answer(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        worker: WorkerId,
+        token: u32,
+        outcome: Outcome,
+        block: Block,
+    ) {
+        if let Some((_, state)) = self.link(worker.function).and_then(|link| link.lane(worker.lane)) {
+            state.answers.push((token, block));
+        }
+        self.publish(reactor, now, worker, &ToWorker::Answer { token, outcome, block });
+    }
+
+    fn spawn(&mut self, reactor: &mut Reactor, now: Nanos, worker: WorkerId) {
+        let placement = self.placement(worker.function);
+        let Some(link) = self.link(worker.function) else { return };
+        if !link.container.reserve_worker() {
+            self.tell_siblings(|| ToShard::YieldWorker { function: worker.function });
+            self.tell_core(reactor, now, worker.function, Event::WorkerFailed { worker });
+            return;
+        }
+        if let Err(error) = link.spawn(reactor, worker.function, worker.lane, placement) {
+            link.container.free_worker();
+            let name = &self.functions[worker.function.index()].function.name;
+            tracing::warn!(function = name, "a worker could not be asked for: {error}");
+            self.tell_core(reactor, now, worker.function, Event::WorkerFailed { worker });
+        }
+    }
+
+    /// Puts a message into a worker's lane; its doorbell is rung by the next flush if it sleeps.
+    fn publish(&mut self, reactor: &mut Reactor, now: Nanos, worker: WorkerId, message: &ToWorker) {
+        let Some((lane, state)) = self.link(worker.function).and_then(|link| link.lane(worker.lane)) else {
+            return;
+        };
+        if let Err(fault) = lane.publish(message) {
+            return self.condemn(reactor, now, worker.function, fault.to_string());
+        }
+        if !std::mem::replace(&mut state.must_ring, true) {
+            self.unrung.push(worker);
+        }
+    }
+
+    fn lane(&mut self, worker: WorkerId) -> Option<&mut EngineLane> {
+        self.link(worker.function)?.lane(worker.lane).map(|(lane, _)| lane)
+    }
+
+    /// Takes a worker's published result; the worker is free once what comes out is dropped.
+    pub(super) fn take_result(&mut self, worker: WorkerId) -> Option<SharedBlock> {
+        let (_, state) = self.link(worker.function)?.lane(worker.lane)?;
+        state.result.take()
+    }
+}
+
+/// Writes `bytes`, of which the first `envelope_size` are the envelope.
+fn write_block(lane: &mut EngineLane, envelope_size: usize, bytes: &[u8]) -> Result<Block, NoSpace> {
+    let mut writer = lane.reserve(envelope_size, bytes.len() - envelope_size)?;
+    writer.write(bytes);
+    Ok(writer.finish())
+}

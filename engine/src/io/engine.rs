@@ -1,0 +1,444 @@
+//! One shard's half of the engine: calls come in from the front end and from lanes, `core` decides,
+//! effects are performed, answers go to the front end and to lanes.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipc::engine_side::{DropList, SharedBlock};
+use ipc::envelope::RequestFields;
+use ipc::{CallId, Geometry, Outcome};
+use reactor::clock::Nanos;
+use reactor::{Address, Event as ReactorEvent, Reactor};
+
+use super::link::{Link, Placement};
+use super::payload::{Payload, Payloads, RequestContext};
+use super::token::Subject;
+use crate::core::{
+    Caller, Core, Effect, Effects, Event, FunctionId, FunctionSpec, Limits, Refusal, Snapshot, WorkerId,
+};
+use crate::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
+use crate::stats::Stats;
+
+/// A function as a shard needs to know it.
+#[derive(Clone, Debug)]
+pub struct Function {
+    /// Its name, which callers use.
+    pub name: String,
+    /// Bounds and timeout for this shard's core.
+    pub spec: FunctionSpec,
+    /// Shape of its channels.
+    pub geometry: Geometry,
+    /// Whether its workers are pinned to the shard's core.
+    pub pinned: bool,
+}
+
+/// A call from the front end; everything is borrowed until [`Engine::submit`] returns.
+#[derive(Debug)]
+pub struct NewCall<'a, H> {
+    /// Which function.
+    pub function: FunctionId,
+    /// Comes back with the answer.
+    pub caller: Caller,
+    /// Shortens the function's own timeout.
+    pub timeout: Option<Duration>,
+    /// What the function may know of the request.
+    pub request: RequestFields<'a, H>,
+    /// The input.
+    pub body: &'a [u8],
+}
+
+/// The answer to a call of the front end.
+#[derive(Debug)]
+pub struct Answer {
+    /// How the call ended.
+    pub outcome: Outcome,
+    /// For people, when the runtime itself failed the call.
+    pub message: &'static str,
+    /// When to try again, in seconds.
+    pub retry_after_s: Option<u32>,
+    /// Reply envelope and payload of a call that completed, straight from the function's memory. The
+    /// worker gets its next call once this is dropped.
+    pub block: Option<SharedBlock>,
+}
+
+/// See the module's description.
+pub struct Engine {
+    pub(super) shard: u16,
+    pub(super) core_index: u16,
+    pub(super) core: Core,
+    pub(super) functions: Vec<FunctionState>,
+    names: HashMap<Box<[u8]>, FunctionId>,
+    pub(super) effects: Effects,
+    pub(super) payloads: Payloads,
+    pub(super) answers: VecDeque<(Caller, Answer)>,
+    /// Tags of results that were let go since the loop last looked.
+    pub(super) released: DropList,
+    /// Functions whose channel is polled instead of armed.
+    pub(super) watched: Vec<FunctionId>,
+    /// Workers to whom something was published since the last flush.
+    pub(super) unrung: Vec<WorkerId>,
+    pub(super) scratch: Vec<u8>,
+    supervisor: Post<ToSupervisor>,
+    siblings: Vec<Post<ToShard>>,
+    mailbox: Mailbox<ToShard>,
+    pub(super) stats: Arc<Stats>,
+    /// Functions whose published counters lag behind.
+    changed: Vec<FunctionId>,
+    orders: Vec<Order>,
+}
+
+/// One function's state on this shard.
+pub(super) struct FunctionState {
+    pub(super) function: Function,
+    pub(super) link: Option<Link>,
+    links_made: u16,
+    /// Whether the function is listed in [`Engine::changed`].
+    changed: bool,
+}
+
+/// What the embedding loop must do on behalf of the supervisor.
+#[derive(Debug)]
+pub enum Order {
+    /// Accept connections from here on; the peers are the rings of all shards.
+    Serve {
+        /// Listens already.
+        listener: OwnedFd,
+        /// By shard.
+        peers: Arc<[Address]>,
+    },
+    /// Stop accepting, finish, report.
+    Drain,
+    /// End the loop now.
+    Stop,
+}
+
+/// What an [`Engine`] is made of.
+pub struct Parts {
+    /// Which shard this is.
+    pub shard: u16,
+    /// The core that its thread is pinned to.
+    pub core: u16,
+    /// Bounds of the core.
+    pub limits: Limits,
+    /// Every function, in the supervisor's order.
+    pub functions: Vec<Function>,
+    /// Where faults are reported.
+    pub supervisor: Post<ToSupervisor>,
+    /// The other shards' mailboxes.
+    pub siblings: Vec<Post<ToShard>>,
+    /// This shard's mailbox.
+    pub mailbox: Mailbox<ToShard>,
+    /// Where counters are published.
+    pub stats: Arc<Stats>,
+}
+
+impl Engine {
+    /// Makes the engine half of a shard and starts to listen to its mailbox.
+    #[must_use]
+    pub fn new(parts: Parts, reactor: &mut Reactor) -> Self {
+        let mut core = Core::new(parts.limits);
+        let mut names = HashMap::new();
+        let functions = parts.functions.into_iter().map(|function| {
+            let id = core.add_function(function.spec);
+            names.insert(function.name.clone().into_bytes().into_boxed_slice(), id);
+            FunctionState { function, link: None, links_made: 0, changed: false }
+        });
+        let functions = functions.collect();
+        reactor.poll(parts.mailbox.bell(), Subject::Mailbox.token());
+        Self {
+            shard: parts.shard,
+            core_index: parts.core,
+            core,
+            functions,
+            names,
+            effects: Effects::default(),
+            payloads: Payloads::default(),
+            answers: VecDeque::new(),
+            released: DropList::default(),
+            watched: Vec::new(),
+            unrung: Vec::new(),
+            scratch: Vec::new(),
+            supervisor: parts.supervisor,
+            siblings: parts.siblings,
+            mailbox: parts.mailbox,
+            stats: parts.stats,
+            changed: Vec::new(),
+            orders: Vec::new(),
+        }
+    }
+
+    /// Finds a function by name.
+    #[must_use]
+    pub fn resolve(&self, name: &[u8]) -> Option<FunctionId> {
+        self.names.get(name).copied()
+    }
+
+    /// Takes a call. Its answer comes through [`Self::next_answer`], never from inside this function.
+    ///
+    /// # Errors
+    /// When the call is refused: nothing of it is kept.
+    pub fn submit<'a, H>(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        call: &NewCall<'a, H>,
+    ) -> Result<CallId, Refusal>
+    where
+        H: Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    {
+        let Ok(envelope_size) = call.request.encoded_size() else {
+            return Err(Refusal::UNFIT_REQUEST);
+        };
+        let deadline = call.timeout.map(|timeout| now + timeout);
+        let mut effects = std::mem::take(&mut self.effects);
+        let admitted = self.core.external_call(now, call.function, call.caller, deadline, &mut effects);
+        self.touch(call.function);
+        if let Ok(id) = admitted {
+            let context = RequestContext::new(call.request.request_id, call.request.traceparent);
+            self.payloads.admit(id, Payload::None, context);
+            let dispatched = effects.iter().find_map(|effect| match effect {
+                Effect::Dispatch { worker, call } if *call == id => Some(*worker),
+                _ => None,
+            });
+            match dispatched {
+                Some(worker) => self.dispatch_external(reactor, now, worker, id, call, envelope_size),
+                None => self.keep_external(id, call, envelope_size),
+            }
+            effects.retain(|effect| !matches!(effect, Effect::Dispatch { call, .. } if *call == id));
+        }
+        self.effects = effects;
+        self.perform(reactor, now);
+        admitted
+    }
+
+    /// The front end no longer wants the answer to `call`.
+    pub fn cancel(&mut self, reactor: &mut Reactor, now: Nanos, call: CallId) {
+        if let Some(function) = self.core.call(call).map(|call| call.function) {
+            self.tell_core(reactor, now, function, Event::CallerGone { call });
+        }
+    }
+
+    /// The next answer for the front end. Drain them after every call into the engine.
+    pub fn next_answer(&mut self) -> Option<(Caller, Answer)> {
+        self.answers.pop_front()
+    }
+
+    /// Handles an event whose token [`super::owns`].
+    pub fn on_event(&mut self, reactor: &mut Reactor, now: Nanos, event: ReactorEvent) {
+        match event {
+            ReactorEvent::Polled { token } => match Subject::of(token) {
+                Some(Subject::Mailbox) => self.read_mail(reactor, now),
+                Some(Subject::Bell { function, link }) => self.bell_rang(function, link),
+                Some(Subject::Doorbell { .. }) | None => {}
+            },
+            ReactorEvent::DoorbellFailed { token, error } => {
+                if let Some(Subject::Doorbell { function, link }) = Subject::of(token) {
+                    if self.is_current(function, link) {
+                        let reason = format!("it keeps its doorbell from being rung: {error}");
+                        self.condemn(reactor, now, function, reason);
+                    }
+                }
+            }
+            ReactorEvent::PollEnded { token, error } => {
+                if let Some(Subject::Bell { function, link }) = Subject::of(token) {
+                    if self.is_current(function, link) {
+                        self.condemn(reactor, now, function, format!("its bell cannot be polled: {error}"));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What the supervisor wants of the loop; drain it after [`Self::on_event`].
+    pub fn next_order(&mut self) -> Option<Order> {
+        self.orders.pop()
+    }
+
+    /// Lets deadlines pass.
+    pub fn tick(&mut self, reactor: &mut Reactor, now: Nanos) {
+        if self.core.next_timer().is_some_and(|at| at <= now) {
+            let outcome = self.core.on_event(now, Event::Tick, &mut self.effects);
+            debug_assert!(outcome.is_ok(), "time breaks no protocol");
+            self.perform(reactor, now);
+        }
+    }
+
+    /// When [`Self::tick`] is due.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<Nanos> {
+        self.core.next_timer()
+    }
+
+    /// Reports that this shard has nothing left to answer.
+    pub fn report_drained(&self) {
+        self.supervisor.send(ToSupervisor::Drained { shard: self.shard });
+    }
+
+    /// Rings the doorbells of sleeping workers that were given something. Call it before each turn.
+    pub fn flush(&mut self, reactor: &mut Reactor) {
+        while let Some(worker) = self.unrung.pop() {
+            let Some(link) = self.link(worker.function) else { continue };
+            let number = link.number;
+            let Some((lane, state)) = link.lane(worker.lane) else { continue };
+            if std::mem::take(&mut state.must_ring) && lane.must_ring() {
+                let subject = Subject::Doorbell { function: worker.function, link: number };
+                reactor.ring_doorbell(lane.doorbell(), subject.token());
+            }
+        }
+    }
+
+    /// Arms the bell of every watched channel. Returns whether there is something to read after all: then
+    /// poll again instead of sleeping.
+    pub fn arm(&mut self) -> bool {
+        self.publish_stats();
+        let mut ready = false;
+        for index in (0..self.watched.len()).rev() {
+            let function = self.watched[index];
+            let Some(open) = self.link(function).and_then(Link::open) else {
+                self.watched.swap_remove(index);
+                continue;
+            };
+            open.channel.arm();
+            if open.channel.has_ready() {
+                open.channel.disarm();
+                ready = true;
+            } else {
+                open.watched = false;
+                self.watched.swap_remove(index);
+            }
+        }
+        ready
+    }
+
+    /// Counters of one function on this shard.
+    #[must_use]
+    pub fn snapshot(&self, function: FunctionId) -> Snapshot {
+        self.core.snapshot(function)
+    }
+
+    pub(super) fn link(&mut self, function: FunctionId) -> Option<&mut Link> {
+        self.functions.get_mut(function.index())?.link.as_mut()
+    }
+
+    pub(super) fn touch(&mut self, function: FunctionId) {
+        if let Some(state) = self.functions.get_mut(function.index()) {
+            if !std::mem::replace(&mut state.changed, true) {
+                self.changed.push(function);
+            }
+        }
+    }
+
+    fn is_current(&mut self, function: FunctionId, number: u16) -> bool {
+        self.link(function).is_some_and(|link| link.number == number)
+    }
+
+    fn bell_rang(&mut self, function: FunctionId, number: u16) {
+        if self.is_current(function, number) {
+            self.watch(function);
+        }
+    }
+
+    /// Polls the channel from here on, until [`Self::arm`] finds it quiet.
+    pub(super) fn watch(&mut self, function: FunctionId) {
+        let Some(open) = self.link(function).and_then(Link::open) else { return };
+        if !std::mem::replace(&mut open.watched, true) {
+            open.channel.disarm();
+            self.watched.push(function);
+        }
+    }
+
+    pub(super) fn tell_core(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        function: FunctionId,
+        event: Event,
+    ) {
+        self.touch(function);
+        if let Err(violation) = self.core.on_event(now, event, &mut self.effects) {
+            self.condemn(reactor, now, function, violation.to_string());
+        }
+        self.perform(reactor, now);
+    }
+
+    /// Ends a container that broke the protocol: here at once, everywhere through the supervisor.
+    pub(super) fn condemn(&mut self, reactor: &mut Reactor, now: Nanos, function: FunctionId, reason: String) {
+        let Some(generation) = self.link(function).map(|link| link.container.generation) else { return };
+        let name = &self.functions[function.index()].function.name;
+        tracing::error!(function = name, "container is closed: {reason}");
+        self.supervisor.send(ToSupervisor::Condemn { function, generation, reason });
+        self.container_down(reactor, now, function, generation);
+    }
+
+    fn read_mail(&mut self, reactor: &mut Reactor, now: Nanos) {
+        while let Some(message) = self.mailbox.take() {
+            match message {
+                ToShard::ContainerUp { function, container } => {
+                    let Some(state) = self.functions.get_mut(function.index()) else { continue };
+                    state.links_made = state.links_made.wrapping_add(1);
+                    let link = Link::new(container, state.links_made, state.function.geometry);
+                    state.link = Some(link);
+                    self.tell_core(reactor, now, function, Event::ContainerUp { function });
+                }
+                ToShard::ContainerDown { function, generation } => {
+                    self.container_down(reactor, now, function, generation);
+                }
+                ToShard::WorkerFailed { function, generation, lane } => {
+                    if self.link(function).is_some_and(|link| link.container.generation == generation) {
+                        self.worker_failed(reactor, now, WorkerId { function, lane });
+                    }
+                }
+                ToShard::YieldWorker { function } => {
+                    self.tell_core(reactor, now, function, Event::YieldWorker { function });
+                }
+                ToShard::WorkerFreed { function } => {
+                    self.tell_core(reactor, now, function, Event::WorkerFreed { function });
+                }
+                ToShard::Serve { listener, peers } => self.orders.push(Order::Serve { listener, peers }),
+                ToShard::Drain => self.orders.push(Order::Drain),
+                ToShard::Stop => self.orders.push(Order::Stop),
+            }
+        }
+    }
+
+    fn container_down(&mut self, reactor: &mut Reactor, now: Nanos, function: FunctionId, generation: u32) {
+        if !self.link(function).is_some_and(|link| link.container.generation == generation) {
+            return;
+        }
+        let link = self.functions.get_mut(function.index()).and_then(|state| state.link.take());
+        // The core first: it drops the payloads that live in the channel.
+        self.tell_core(reactor, now, function, Event::ContainerDown { function });
+        if let Some(link) = link {
+            link.close(reactor);
+        }
+    }
+
+    pub(super) fn worker_failed(&mut self, reactor: &mut Reactor, now: Nanos, worker: WorkerId) {
+        if let Some(link) = self.link(worker.function) {
+            link.close_lane(worker.lane);
+        }
+        self.tell_core(reactor, now, worker.function, Event::WorkerFailed { worker });
+    }
+
+    /// Tells the other shards something.
+    pub fn tell_siblings(&self, message: impl Fn() -> ToShard) {
+        for sibling in &self.siblings {
+            sibling.send(message());
+        }
+    }
+
+    pub(super) fn placement(&self, function: FunctionId) -> Placement {
+        let pinned = self.functions.get(function.index()).is_some_and(|state| state.function.pinned);
+        Placement { shard: self.shard, core: pinned.then_some(self.core_index) }
+    }
+
+    fn publish_stats(&mut self) {
+        while let Some(function) = self.changed.pop() {
+            self.functions[function.index()].changed = false;
+            self.stats.publish(self.shard, function, &self.core.snapshot(function));
+        }
+    }
+}

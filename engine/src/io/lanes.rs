@@ -1,0 +1,174 @@
+//! Reads what workers published: copied once, checked, then told to `core`.
+
+use ipc::engine_side::SharedBlock;
+use ipc::{envelope, Block, CallId, LaneIndex, ToEngine};
+use reactor::clock::Nanos;
+use reactor::Reactor;
+
+use super::engine::Engine;
+use super::payload::Payload;
+use super::token::HeldBy;
+use crate::core::{Event, Origin, WorkerId};
+use crate::mailbox::ToShard;
+
+/// Messages taken from one lane before the others get their turn. A lane holds no more at once, so all
+/// that was there when its bit was taken is read, and a worker that publishes endlessly gets no more.
+const LANE_BUDGET: u32 = ipc::RING_DEPTH;
+
+impl Engine {
+    /// Reads every watched channel once. Returns whether anything was there.
+    pub fn poll_channels(&mut self, reactor: &mut Reactor, now: Nanos) -> bool {
+        let mut found = false;
+        let mut index = 0;
+        // By index: what is read may watch or close channels while the list is walked.
+        while let Some(&function) = self.watched.get(index) {
+            index += 1;
+            let Some(open) = self.link(function).and_then(super::link::Link::open) else { continue };
+            let ready = open.channel.take_ready();
+            for (word, mut bits) in ready.into_iter().enumerate() {
+                let first = u16::try_from(word * 64).unwrap_or(u16::MAX);
+                while bits != 0 {
+                    let bit = u16::try_from(bits.trailing_zeros()).unwrap_or(0);
+                    bits &= bits - 1;
+                    found = true;
+                    let lane = LaneIndex(first + bit);
+                    self.read_lane(reactor, now, WorkerId { function, lane });
+                }
+            }
+        }
+        // A result that the front end let go of late, after a slow send.
+        self.perform(reactor, now);
+        found
+    }
+
+    fn read_lane(&mut self, reactor: &mut Reactor, now: Nanos, worker: WorkerId) {
+        for _ in 0..LANE_BUDGET {
+            let Some(link) = self.link(worker.function) else { return };
+            let Some((lane, _)) = link.lane(worker.lane) else { return };
+            match lane.receive() {
+                Ok(Some(message)) => self.worker_said(reactor, now, worker, message),
+                Ok(None) => return,
+                Err(fault) => return self.condemn(reactor, now, worker.function, fault.to_string()),
+            }
+        }
+        // What was published since sets the lane's bit again.
+    }
+
+    fn worker_said(&mut self, reactor: &mut Reactor, now: Nanos, worker: WorkerId, message: ToEngine) {
+        let function = worker.function;
+        match message {
+            ToEngine::Started => self.tell_core(reactor, now, function, Event::WorkerStarted { worker }),
+            ToEngine::Call { token, deadline_ns, released, block } => {
+                self.release(worker, released);
+                self.call_arrived(reactor, now, worker, token, deadline_ns, &block);
+            }
+            ToEngine::Complete { call, outcome, released: _, block } => {
+                // Its input and every answer that it still held are free with this.
+                self.release_all(worker);
+                let Some(result) = self.outbound(reactor, now, worker, &block) else { return };
+                self.keep_result(worker, call, result);
+                self.tell_core(reactor, now, function, Event::Completed { worker, call, outcome });
+                // A late result that nobody waits for any more.
+                if self.take_result(worker).is_some() {
+                    self.perform(reactor, now);
+                }
+            }
+            ToEngine::Release { token } => self.release(worker, Some(token)),
+            ToEngine::Retired => {
+                if let Some(link) = self.link(function) {
+                    link.close_lane(worker.lane);
+                }
+                self.tell_core(reactor, now, function, Event::WorkerRetired { worker });
+                self.tell_siblings(|| ToShard::WorkerFreed { function });
+            }
+        }
+    }
+
+    /// An internal call: it is dispatched from here, without gateway and network.
+    fn call_arrived(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        worker: WorkerId,
+        token: u32,
+        deadline_ns: u64,
+        block: &Block,
+    ) {
+        let Some(input) = self.outbound(reactor, now, worker, block) else { return };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        input.copy_envelope(&mut scratch);
+        let callee = envelope::parse_call(&scratch).map(|name| self.resolve(name));
+        self.scratch = scratch;
+        let callee = match callee {
+            Ok(callee) => callee,
+            Err(error) => return self.condemn(reactor, now, worker.function, error.to_string()),
+        };
+        if let Some(callee) = callee {
+            self.touch(callee);
+        }
+        self.touch(worker.function);
+        match self.core.internal_call(now, worker, token, callee, deadline_ns, &mut self.effects) {
+            Ok(id) => {
+                // A refused call has an id that is not live, and its answer among the effects.
+                if let Some(Origin::Internal { parent, .. }) = self.core.call(id).map(|call| call.origin) {
+                    let context = self.payloads.context(parent).clone();
+                    self.payloads.admit(id, Payload::Shared(input), context);
+                }
+                self.perform(reactor, now);
+            }
+            Err(violation) => self.condemn(reactor, now, worker.function, violation.to_string()),
+        }
+    }
+
+    /// A block that a worker published, if it lies where it must.
+    fn outbound(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        worker: WorkerId,
+        block: &Block,
+    ) -> Option<SharedBlock> {
+        let (lane, _) = self.link(worker.function)?.lane(worker.lane)?;
+        match lane.outbound(block) {
+            Ok(shared) => Some(shared),
+            Err(fault) => {
+                self.condemn(reactor, now, worker.function, fault.to_string());
+                None
+            }
+        }
+    }
+
+    /// Holds a result until its answer is on its way; the worker is told free when it is dropped.
+    fn keep_result(&mut self, worker: WorkerId, call: CallId, mut result: SharedBlock) {
+        let released = self.released.clone();
+        let Some(link) = self.link(worker.function) else { return };
+        let number = link.number;
+        if let Some((_, state)) = link.lane(worker.lane) {
+            result.report_drop(released, HeldBy { worker, link: number }.tag());
+            state.result = Some(result);
+            state.completed = call;
+        }
+    }
+
+    fn release(&mut self, worker: WorkerId, token: Option<u32>) {
+        let Some(token) = token else { return };
+        let Some((lane, state)) = self.link(worker.function).and_then(|link| link.lane(worker.lane)) else {
+            return;
+        };
+        // A token that names no answer is a liar's or a late one's: there is nothing to free.
+        if let Some(position) = state.answers.iter().position(|(held, _)| *held == token) {
+            let (_, block) = state.answers.swap_remove(position);
+            lane.release(&block);
+        }
+    }
+
+    fn release_all(&mut self, worker: WorkerId) {
+        let Some((lane, state)) = self.link(worker.function).and_then(|link| link.lane(worker.lane)) else {
+            return;
+        };
+        for block in state.request.take().into_iter().chain(state.answers.drain(..).map(|(_, block)| block)) {
+            lane.release(&block);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! One container as this shard sees it: its channel, made when the first worker is asked for, and what
+//! each lane's worker holds of the channel's memory.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use ipc::control::ToLauncher;
+use ipc::engine_side::{ChannelFds, EngineChannel, EngineLane, SharedBlock};
+use ipc::{Block, CallId, Geometry, LaneIndex};
+use reactor::{Operation, Reactor};
+
+use super::token::Subject;
+use crate::container::Container;
+use crate::core::FunctionId;
+
+/// Which shard's channels these are, and where their workers run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Placement {
+    pub(super) shard: u16,
+    /// The core that this shard's workers are pinned to; none: the scheduler chooses.
+    pub(super) core: Option<u16>,
+}
+
+/// See the module's description.
+pub(super) struct Link {
+    pub(super) container: Arc<Container>,
+    /// Tells this link's events from those of a predecessor.
+    pub(super) number: u16,
+    geometry: Geometry,
+    channel: Option<OpenChannel>,
+}
+
+pub(super) struct OpenChannel {
+    pub(super) channel: EngineChannel,
+    pub(super) lanes: Vec<LaneState>,
+    poll: Operation,
+    /// Whether the channel is polled by the shard's loop; otherwise its bell is armed.
+    pub(super) watched: bool,
+}
+
+/// What a lane's worker holds.
+pub(super) struct LaneState {
+    /// Whether a worker was asked for and has not gone.
+    pub(super) worker: bool,
+    /// The input of the call that it runs.
+    pub(super) request: Option<Block>,
+    /// Answers that it has not released, by token.
+    pub(super) answers: Vec<(u32, Block)>,
+    /// The result that it has just published, until it is on its way.
+    pub(super) result: Option<SharedBlock>,
+    /// The call whose result was published last.
+    pub(super) completed: CallId,
+    /// Whether something was published since its doorbell was last considered.
+    pub(super) must_ring: bool,
+}
+
+impl LaneState {
+    fn new(worker: bool) -> Self {
+        let (request, answers, result) = (None, Vec::new(), None);
+        Self { worker, request, answers, result, completed: CallId(0), must_ring: false }
+    }
+}
+
+impl Link {
+    pub(super) fn new(container: Arc<Container>, number: u16, geometry: Geometry) -> Self {
+        Self { container, number, geometry, channel: None }
+    }
+
+    pub(super) fn open(&mut self) -> Option<&mut OpenChannel> {
+        self.channel.as_mut()
+    }
+
+    pub(super) fn lane(&mut self, lane: LaneIndex) -> Option<(&mut EngineLane, &mut LaneState)> {
+        let open = self.channel.as_mut()?;
+        let state = open.lanes.get_mut(usize::from(lane.0))?;
+        Some((open.channel.lane(lane)?, state))
+    }
+
+    /// Has the launcher start a worker for `lane`.
+    pub(super) fn spawn(
+        &mut self,
+        reactor: &mut Reactor,
+        function: FunctionId,
+        lane: LaneIndex,
+        placement: Placement,
+    ) -> io::Result<()> {
+        if self.channel.is_none() {
+            self.channel = Some(self.make_channel(reactor, function, placement)?);
+        }
+        let open = self.channel.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        let doorbell = open.channel.open_lane(lane)?;
+        let order = ToLauncher::Spawn { shard: placement.shard, lane: lane.0, core: placement.core };
+        if let Err(error) = self.container.control.send_to_launcher(&order, &[doorbell.as_fd()]) {
+            open.channel.close_lane(lane);
+            return Err(error);
+        }
+        if let Some(state) = open.lanes.get_mut(usize::from(lane.0)) {
+            *state = LaneState::new(true);
+        }
+        Ok(())
+    }
+
+    fn make_channel(
+        &self,
+        reactor: &mut Reactor,
+        function: FunctionId,
+        placement: Placement,
+    ) -> io::Result<OpenChannel> {
+        let (channel, ChannelFds { a, b, bell }) = EngineChannel::create(self.geometry)?;
+        let order = ToLauncher::Channel {
+            shard: placement.shard,
+            lanes: self.geometry.lanes(),
+            payload_max: self.geometry.payload_max(),
+        };
+        self.container.control.send_to_launcher(&order, &[a.as_fd(), b.as_fd(), bell.as_fd()])?;
+        channel.arm();
+        let token = Subject::Bell { function, link: self.number }.token();
+        let poll = reactor.poll(channel.bell(), token);
+        let lanes = (0..self.geometry.lanes()).map(|_| LaneState::new(false)).collect();
+        Ok(OpenChannel { channel, lanes, poll, watched: false })
+    }
+
+    /// The worker of `lane` is gone; its place in the container is free.
+    pub(super) fn close_lane(&mut self, lane: LaneIndex) {
+        let Some(open) = self.channel.as_mut() else { return };
+        let Some(state) = open.lanes.get_mut(usize::from(lane.0)) else { return };
+        if state.worker {
+            *state = LaneState::new(false);
+            open.channel.close_lane(lane);
+            self.container.free_worker();
+        }
+    }
+
+    /// Lets go of the channel. The kernel's poll is cancelled; its last event carries a stale number.
+    pub(super) fn close(self, reactor: &mut Reactor) {
+        if let Some(open) = self.channel {
+            reactor.cancel(open.poll);
+        }
+    }
+}

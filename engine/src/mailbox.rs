@@ -1,0 +1,149 @@
+//! Mail between the supervisor thread and the shards: rare control messages, never a call.
+//!
+//! A queue and an eventfd. The receiving side polls the eventfd with whatever it waits on (a shard its
+//! ring, the supervisor `poll(2)`), then takes everything that is there. Posting after the receiver is
+//! gone is harmless: the process is about to end.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::Arc;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use reactor::Address;
+
+use crate::container::Container;
+use crate::core::FunctionId;
+
+/// What a shard is told.
+#[derive(Debug)]
+pub enum ToShard {
+    /// A container answered its handshake and takes channels and workers.
+    ContainerUp {
+        /// The function whose container it is.
+        function: FunctionId,
+        /// The running container.
+        container: Arc<Container>,
+    },
+    /// A container is gone, with everything that was in flight inside it.
+    ContainerDown {
+        /// The function whose container it was.
+        function: FunctionId,
+        /// Which of its containers: a shard that already knows ignores the news.
+        generation: u32,
+    },
+    /// The launcher could not start a worker that this shard asked for.
+    WorkerFailed {
+        /// The function.
+        function: FunctionId,
+        /// Which of its containers.
+        generation: u32,
+        /// The lane that stays without a worker.
+        lane: ipc::LaneIndex,
+    },
+    /// Another shard wants a worker of this function while the container has all it may have:
+    /// give one up when one is idle.
+    YieldWorker {
+        /// The function.
+        function: FunctionId,
+    },
+    /// A worker of this function went away somewhere: there is room for one again.
+    WorkerFreed {
+        /// The function.
+        function: FunctionId,
+    },
+    /// To the shard that accepts: begin.
+    Serve {
+        /// Listens already.
+        listener: OwnedFd,
+        /// The rings of all shards, by shard.
+        peers: Arc<[Address]>,
+    },
+    /// Accept nothing new, finish what was accepted, then report [`ToSupervisor::Drained`].
+    Drain,
+    /// End the thread.
+    Stop,
+}
+
+/// What the supervisor is told.
+#[derive(Debug)]
+pub enum ToSupervisor {
+    /// A shard found a container breaking the protocol: end it.
+    Condemn {
+        /// The function whose container it is.
+        function: FunctionId,
+        /// Which of its containers.
+        generation: u32,
+        /// What it did wrong, for the log.
+        reason: String,
+    },
+    /// A draining shard has nothing left to answer.
+    Drained {
+        /// Which shard.
+        shard: u16,
+    },
+    /// A shard's loop ended with an error: the process must end too.
+    ShardFailed {
+        /// Which shard.
+        shard: u16,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The posting end. Cheap to clone.
+#[derive(Debug)]
+pub struct Post<T> {
+    queue: Sender<T>,
+    bell: Arc<EventFd>,
+}
+
+impl<T> Clone for Post<T> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), bell: Arc::clone(&self.bell) }
+    }
+}
+
+impl<T> Post<T> {
+    /// Queues `message` and wakes the receiver.
+    pub fn send(&self, message: T) {
+        if self.queue.send(message).is_ok() {
+            // The counter cannot overflow in practice, and a full one has woken the receiver already.
+            let _ = self.bell.write(1);
+        }
+    }
+}
+
+/// The receiving end.
+#[derive(Debug)]
+pub struct Mailbox<T> {
+    queue: Receiver<T>,
+    bell: Arc<EventFd>,
+}
+
+impl<T> Mailbox<T> {
+    /// Takes the next message, if there is one.
+    pub fn take(&self) -> Option<T> {
+        self.queue.try_recv().ok()
+    }
+
+    /// Clears the bell. Call it before taking messages, so that a later one rings again.
+    pub fn hush(&self) {
+        let _ = self.bell.read();
+    }
+
+    /// The eventfd that says there is mail.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}
+
+/// Makes a mailbox and its posting end.
+///
+/// # Errors
+/// When no eventfd can be made (descriptor limit).
+pub fn mailbox<T>() -> io::Result<(Post<T>, Mailbox<T>)> {
+    let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
+    let (sender, receiver) = mpsc::channel();
+    Ok((Post { queue: sender, bell: Arc::clone(&bell) }, Mailbox { queue: receiver, bell }))
+}
