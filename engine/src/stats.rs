@@ -88,7 +88,9 @@ impl Stats {
 
     /// Replaces what is known of one function on one shard. Called by that shard alone.
     pub fn publish(&self, shard: u16, function: FunctionId, snapshot: &Snapshot) {
-        let Some(cell) = self.cells.get(function.index() * self.shards + usize::from(shard)) else { return };
+        let Some(cell) = self.cells.get(function.index() * self.shards + usize::from(shard)) else {
+            return;
+        };
         let set = |to: &AtomicU64, value: u64| to.store(value, Ordering::Relaxed);
         let gauges = [
             u64::from(snapshot.queued),

@@ -84,7 +84,13 @@ impl Meter {
 mod tests {
     use super::*;
 
-    fn measure(loads: &Loads, shard: u16, began: Nanos, awake: Duration, asleep: Duration) -> Nanos {
+    fn measure(
+        loads: &Loads,
+        shard: u16,
+        began: Nanos,
+        awake: Duration,
+        asleep: Duration,
+    ) -> Nanos {
         let mut meter = Meter::new(shard, began);
         let end = began + awake + asleep;
         meter.waited(loads, began + awake, end);

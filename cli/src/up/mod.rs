@@ -12,13 +12,13 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{mpsc, Arc};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use engine::container::{ContainerSpec, SocketDirectory, StartError, Stopped, Supervisor};
 use engine::core::FunctionSpec;
 use engine::io::Function;
-use engine::mailbox::{mailbox, Mailbox, Post, ToShard, ToSupervisor};
+use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor, mailbox};
 use engine::stats::Stats;
 use ipc::Geometry;
 use nix::sched::CpuSet;
@@ -127,9 +127,10 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let specs = container_specs(config, shards.raised);
     let mut supervisor =
         Supervisor::new(worker, sockets, specs, shards.posts.clone(), shards.mailbox, signals);
-    let started = supervisor.start_all().map_err(UpError::from).and_then(|()| {
-        listener.listen().map_err(|error| UpError::Listen { address, error })
-    });
+    let started = supervisor
+        .start_all()
+        .map_err(UpError::from)
+        .and_then(|()| listener.listen().map_err(|error| UpError::Listen { address, error }));
     match started {
         Ok(listener) => {
             if let Some(acceptor) = shards.posts.first() {
@@ -213,9 +214,10 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
 /// The functions as one shard needs to know them.
 fn functions(config: &Config, shard: u16) -> Result<Vec<Function>, StartError> {
     let functions = config.functions.iter().map(|function| {
-        let geometry = Geometry::new(function.max_workers, config.gateway.body_max).map_err(|error| {
-            StartError { function: function.name.clone(), reason: error.to_string() }
-        })?;
+        let geometry =
+            Geometry::new(function.max_workers, config.gateway.body_max).map_err(|error| {
+                StartError { function: function.name.clone(), reason: error.to_string() }
+            })?;
         let spec = FunctionSpec {
             // The first shard is every function's home; others start workers when calls come.
             min_workers: if shard == 0 { function.min_workers } else { 0 },
@@ -265,13 +267,18 @@ fn summarize(
         (Priority::High, false) => "above functions, which run at lower priority",
     };
     text.push_str(&format!("  {shards} shards, one per core, {priority}\n"));
-    text.push_str(&format!("  {:<20} {:>8} {:>9} {:>9}  library\n", "function", "pid", "workers", "timeout"));
+    text.push_str(&format!(
+        "  {:<20} {:>8} {:>9} {:>9}  library\n",
+        "function", "pid", "workers", "timeout"
+    ));
     for (function, (name, pid)) in config.functions.iter().zip(supervisor.containers()) {
         let workers = format!("{}..{}", function.min_workers, function.max_workers);
         let place = if function.placement == Placement::Free { " (any core)" } else { "" };
         let library = function.library.display();
         let timeout = format!("{:?}", function.timeout);
-        text.push_str(&format!("  {name:<20} {pid:>8} {workers:>9} {timeout:>9}  {library}{place}\n"));
+        text.push_str(&format!(
+            "  {name:<20} {pid:>8} {workers:>9} {timeout:>9}  {library}{place}\n"
+        ));
     }
     text.push_str("  stop with Ctrl-C or SIGTERM\n");
     // Nobody may be reading; that is no reason to stop.

@@ -5,8 +5,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::mpsc::Sender;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use engine::core::Limits;
@@ -14,14 +14,14 @@ use engine::io::{Engine, Function, Order, Parts};
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use engine::stats::Stats;
 use gateway::{Answer, Gateway};
-use nix::sched::{sched_setaffinity, CpuSet};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use reactor::clock::{self, Nanos};
 use reactor::{Address, Event, Operation, Reactor, SetupError, Token, Wait};
 
+use super::ThreadHook;
 use super::balance::{Loads, Meter};
 use super::upstream::EngineUpstream;
-use super::ThreadHook;
 use crate::config::Config;
 
 /// The only operation that is the shard's own.
@@ -77,15 +77,27 @@ enum Phase {
 enum Acceptor {
     /// This shard does not listen.
     Closed,
-    Open { listener: OwnedFd, operation: Operation },
+    Open {
+        listener: OwnedFd,
+        operation: Operation,
+    },
     /// Out of descriptors: tried again later.
-    Paused { listener: OwnedFd, until: Nanos },
+    Paused {
+        listener: OwnedFd,
+        until: Nanos,
+    },
     /// The ring's accept is being cancelled.
-    Closing { listener: OwnedFd },
+    Closing {
+        listener: OwnedFd,
+    },
 }
 
 /// The body of a shard's thread.
-pub(super) fn run(blueprint: Blueprint, config: &Config, ready: &Sender<Result<Ready, SetupError>>) {
+pub(super) fn run(
+    blueprint: Blueprint,
+    config: &Config,
+    ready: &Sender<Result<Ready, SetupError>>,
+) {
     let Blueprint { index, core, niceness, supervisor, .. } = &blueprint;
     let (index, supervisor) = (*index, supervisor.clone());
     (blueprint.hook)(index);
@@ -138,14 +150,18 @@ fn raise(index: u16, niceness: i32) -> bool {
     let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) };
     if result != 0 {
         let error = io::Error::last_os_error();
-        tracing::info!("shard {index} keeps its priority ({error}); containers are lowered instead");
+        tracing::info!(
+            "shard {index} keeps its priority ({error}); containers are lowered instead"
+        );
     }
     result == 0
 }
 
 impl Shard {
     fn new(blueprint: Blueprint, config: &Config, mut reactor: Reactor) -> Self {
-        let Blueprint { index, core, functions, siblings, supervisor, mailbox, loads, stats, .. } = blueprint;
+        let Blueprint {
+            index, core, functions, siblings, supervisor, mailbox, loads, stats, ..
+        } = blueprint;
         let parts = Parts {
             shard: index,
             core,
@@ -254,7 +270,9 @@ impl Shard {
         self.gateway.on_tick(&mut self.reactor, now, &mut upstream);
         self.pass_answers(now);
         if matches!(&self.acceptor, Acceptor::Paused { until, .. } if *until <= now) {
-            if let Acceptor::Paused { listener, .. } = std::mem::replace(&mut self.acceptor, Acceptor::Closed) {
+            if let Acceptor::Paused { listener, .. } =
+                std::mem::replace(&mut self.acceptor, Acceptor::Closed)
+            {
                 self.accept_from(listener);
             }
         }
@@ -320,7 +338,7 @@ impl Shard {
     fn accept_the_rest(&mut self, now: Nanos, listener: &OwnedFd) {
         use std::os::fd::AsRawFd;
 
-        use nix::sys::socket::{accept4, SockFlag};
+        use nix::sys::socket::{SockFlag, accept4};
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         while let Ok(fd) = accept4(listener.as_raw_fd(), flags) {
             // SAFETY: accept4 has just made this descriptor for us, and nobody else knows it.

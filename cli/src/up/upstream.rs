@@ -3,8 +3,8 @@
 use engine::core::{Caller, FunctionId};
 use engine::io::Engine;
 use ipc::CallId;
-use reactor::clock::Nanos;
 use reactor::Reactor;
+use reactor::clock::Nanos;
 
 /// Lends the engine to the gateway for one event.
 pub(super) struct EngineUpstream<'a> {

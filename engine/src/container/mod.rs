@@ -6,6 +6,7 @@
 mod process;
 mod sockets;
 mod supervisor;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -49,7 +50,13 @@ pub struct Container {
 
 impl Container {
     pub(crate) fn new(generation: u32, pid: u32, control: ControlSocket, workers_max: u16) -> Self {
-        Self { generation, pid, control, workers: AtomicU32::new(0), workers_max: workers_max.into() }
+        Self {
+            generation,
+            pid,
+            control,
+            workers: AtomicU32::new(0),
+            workers_max: workers_max.into(),
+        }
     }
 
     /// Takes one of the `max_workers` places, if one is free.

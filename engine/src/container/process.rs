@@ -35,7 +35,9 @@ impl Process {
         }
         command.envs(spec.env.iter().map(|(name, value)| (name, value)));
         command.env("NIGHTCORE_SOCKET", socket);
-        command.stdin(Stdio::null()).stdout(Stdio::from(std::io::stderr().as_fd().try_clone_to_owned()?));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(std::io::stderr().as_fd().try_clone_to_owned()?));
         command.process_group(0);
         let (memory, niceness) = (spec.memory, spec.niceness);
         let parent = std::process::id();
@@ -87,7 +89,7 @@ impl Drop for Process {
 /// Runs in the child before `exec`.
 fn settle(parent: u32, memory: Option<u64>, niceness: i32) -> io::Result<()> {
     use nix::sys::prctl;
-    use nix::sys::resource::{setrlimit, Resource};
+    use nix::sys::resource::{Resource, setrlimit};
     use nix::sys::signal::{SigSet, Signal};
 
     prctl::set_pdeathsig(Signal::SIGKILL)?;

@@ -14,18 +14,17 @@
 //! A container that ends is started again at once; one that keeps ending soon after its start waits
 //! longer each time. During [`Supervisor::start_all`] nothing is retried: the first failure is the result.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipc::control::{ControlError, ControlListener, ControlSocket, FromLauncher, ToLauncher};
-use nix::errno::Errno;
-use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signalfd::SignalFd;
 use thiserror::Error;
 
 use super::process::Process;
+use super::watch::{Source, Watch};
 use super::{Container, ContainerSpec, SocketDirectory};
 use crate::core::FunctionId;
 use crate::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
@@ -87,20 +86,21 @@ struct Slot {
 
 #[derive(Debug)]
 enum Phase {
-    Waiting { until: Instant },
-    Starting { process: Process, listener: ControlListener, peer: Option<ControlSocket>, until: Instant },
-    Up { process: Process, container: Arc<Container>, since: Instant },
+    Waiting {
+        until: Instant,
+    },
+    Starting {
+        process: Process,
+        listener: ControlListener,
+        peer: Option<ControlSocket>,
+        until: Instant,
+    },
+    Up {
+        process: Process,
+        container: Arc<Container>,
+        since: Instant,
+    },
     Stopped,
-}
-
-/// What a descriptor in the poll set belongs to.
-#[derive(Clone, Copy)]
-enum Source {
-    Mailbox,
-    Signals,
-    Process(usize),
-    Listener(usize),
-    Control(usize),
 }
 
 impl Supervisor {
@@ -117,7 +117,12 @@ impl Supervisor {
         let now = Instant::now();
         let slots = specs
             .into_iter()
-            .map(|spec| Slot { spec, generation: 0, early_deaths: 0, phase: Phase::Waiting { until: now } })
+            .map(|spec| Slot {
+                spec,
+                generation: 0,
+                early_deaths: 0,
+                phase: Phase::Waiting { until: now },
+            })
             .collect();
         Self { worker, sockets, slots, shards, mailbox, signals, drained: 0, failure: None }
     }
@@ -186,10 +191,14 @@ impl Supervisor {
             }
         }
         for mut process in leaving {
-            let mut fds = [PollFd::new(process.pidfd(), PollFlags::POLLIN)];
-            let _ = poll(&mut fds, poll_timeout(Some(deadline)));
+            let mut watch = Watch::new();
+            watch.add(Source::Process(0), process.pidfd());
+            let _ = watch.wait(Some(deadline));
             if process.ended().is_none() {
-                tracing::warn!(pid = process.pid(), "a container did not leave in time and is killed");
+                tracing::warn!(
+                    pid = process.pid(),
+                    "a container did not leave in time and is killed"
+                );
             }
             // Dropping it kills what still runs and reaps it.
         }
@@ -204,7 +213,8 @@ impl Supervisor {
     }
 
     fn start_error(&self, index: usize, reason: String) -> StartError {
-        let function = self.slots.get(index).map_or_else(String::new, |slot| slot.spec.name.clone());
+        let function =
+            self.slots.get(index).map_or_else(String::new, |slot| slot.spec.name.clone());
         StartError { function, reason }
     }
 
@@ -220,9 +230,10 @@ impl Supervisor {
         let name = format!("{index}-{}", slot.generation);
         let listener = ControlListener::bind(self.sockets.path(), &name)
             .map_err(|error| format!("its control socket could not be made: {error}"))?;
-        let process = Process::start(&self.worker, &slot.spec, listener.path()).map_err(|error| {
-            format!("its container could not be started ({}): {error}", self.worker.display())
-        })?;
+        let process =
+            Process::start(&self.worker, &slot.spec, listener.path()).map_err(|error| {
+                format!("its container could not be started ({}): {error}", self.worker.display())
+            })?;
         let until = Instant::now() + HELLO_TIMEOUT;
         slot.phase = Phase::Starting { process, listener, peer: None, until };
         Ok(())
@@ -240,8 +251,8 @@ impl Supervisor {
 
     fn step_until(&mut self, deadline: Instant) -> bool {
         let mut ended = Vec::new();
-        let interrupted =
-            self.step_with_deadline(Some(deadline), &mut |index, reason| ended.push((index, reason)));
+        let interrupted = self
+            .step_with_deadline(Some(deadline), &mut |index, reason| ended.push((index, reason)));
         for (index, reason) in ended {
             self.wait_before_restart(index, &reason);
         }
@@ -292,29 +303,26 @@ impl Supervisor {
     }
 
     fn wait(&self, deadline: Option<Instant>) -> Vec<Source> {
-        let mut sources = vec![Source::Mailbox, Source::Signals];
-        let mut fds = vec![self.mailbox.bell(), self.signals.as_fd()];
-        let mut add = |source: Source, fd| {
-            sources.push(source);
-            fds.push(fd);
-        };
+        let mut watch = Watch::new();
+        watch.add(Source::Mailbox, self.mailbox.bell());
+        watch.add(Source::Signals, self.signals.as_fd());
         for (index, slot) in self.slots.iter().enumerate() {
             match &slot.phase {
                 Phase::Starting { process, listener, peer, .. } => {
-                    add(Source::Process(index), process.pidfd());
+                    watch.add(Source::Process(index), process.pidfd());
                     match peer {
-                        Some(peer) => add(Source::Control(index), peer.as_fd()),
-                        None => add(Source::Listener(index), listener.as_fd()),
+                        Some(peer) => watch.add(Source::Control(index), peer.as_fd()),
+                        None => watch.add(Source::Listener(index), listener.as_fd()),
                     }
                 }
                 Phase::Up { process, container, .. } => {
-                    add(Source::Process(index), process.pidfd());
-                    add(Source::Control(index), container.control.as_fd());
+                    watch.add(Source::Process(index), process.pidfd());
+                    watch.add(Source::Control(index), container.control.as_fd());
                 }
                 Phase::Waiting { .. } | Phase::Stopped => {}
             }
         }
-        ready(&fds, deadline).map(|position| sources[position]).collect()
+        watch.wait(deadline)
     }
 
     fn read_mail(&mut self, ended: &mut dyn FnMut(usize, String)) {
@@ -327,7 +335,8 @@ impl Supervisor {
                 }
                 ToSupervisor::Condemn { function, generation, reason } => {
                     let index = function.index();
-                    let current = self.slots.get(index).is_some_and(|slot| slot.generation == generation);
+                    let current =
+                        self.slots.get(index).is_some_and(|slot| slot.generation == generation);
                     if current {
                         self.end(index, format!("it broke the protocol: {reason}"), ended);
                     }
@@ -340,7 +349,8 @@ impl Supervisor {
     fn process_ended(&mut self, index: usize, ended: &mut dyn FnMut(usize, String)) {
         self.accept(index, ended);
         self.read_control(index, ended);
-        let (Phase::Starting { process, .. } | Phase::Up { process, .. }) = &mut self.slots[index].phase
+        let (Phase::Starting { process, .. } | Phase::Up { process, .. }) =
+            &mut self.slots[index].phase
         else {
             return;
         };
@@ -381,7 +391,9 @@ impl Supervisor {
                 Ok(None) => return,
                 // Its end follows on the pidfd, with the reason.
                 Err(ControlError::Closed) => return self.expect_end(index),
-                Err(error) => return self.end(index, format!("its launcher sent nonsense: {error}"), ended),
+                Err(error) => {
+                    return self.end(index, format!("its launcher sent nonsense: {error}"), ended);
+                }
             };
             if let Err(reason) = self.launcher_said(index, message) {
                 return self.end(index, reason, ended);
@@ -391,7 +403,9 @@ impl Supervisor {
 
     /// A launcher that closed its socket must be gone soon; one that stays is killed.
     fn expect_end(&mut self, index: usize) {
-        if let Phase::Starting { process, .. } | Phase::Up { process, .. } = &mut self.slots[index].phase {
+        if let Phase::Starting { process, .. } | Phase::Up { process, .. } =
+            &mut self.slots[index].phase
+        {
             if process.ended().is_none() {
                 process.kill();
             }
@@ -404,9 +418,15 @@ impl Supervisor {
             FromLauncher::Refused { message } => Err(message),
             FromLauncher::SpawnFailed { shard, lane, message } => {
                 let slot = &self.slots[index];
-                tracing::warn!(function = slot.spec.name, lane, "a worker could not be started: {message}");
-                let shard =
-                    self.shards.get(usize::from(shard)).ok_or_else(|| format!("there is no shard {shard}"))?;
+                tracing::warn!(
+                    function = slot.spec.name,
+                    lane,
+                    "a worker could not be started: {message}"
+                );
+                let shard = self
+                    .shards
+                    .get(usize::from(shard))
+                    .ok_or_else(|| format!("there is no shard {shard}"))?;
                 shard.send(ToShard::WorkerFailed {
                     function: FunctionId::from_index(index),
                     generation: slot.generation,
@@ -421,7 +441,9 @@ impl Supervisor {
         let slot = &mut self.slots[index];
         if version != ipc::control::PROTOCOL_VERSION {
             let expected = ipc::control::PROTOCOL_VERSION;
-            return Err(format!("nightcore-worker speaks protocol {version}, this engine {expected}"));
+            return Err(format!(
+                "nightcore-worker speaks protocol {version}, this engine {expected}"
+            ));
         }
         match std::mem::replace(&mut slot.phase, Phase::Stopped) {
             Phase::Starting { process, peer: Some(control), .. } => {
@@ -442,7 +464,10 @@ impl Supervisor {
                 slot.phase =
                     Phase::Up { process, container: Arc::clone(&container), since: Instant::now() };
                 let function = FunctionId::from_index(index);
-                self.post_all(|| ToShard::ContainerUp { function, container: Arc::clone(&container) });
+                self.post_all(|| ToShard::ContainerUp {
+                    function,
+                    container: Arc::clone(&container),
+                });
                 Ok(())
             }
             phase => {
@@ -459,7 +484,8 @@ impl Supervisor {
         match std::mem::replace(&mut slot.phase, Phase::Waiting { until: now }) {
             Phase::Up { since, process, .. } => {
                 drop(process);
-                slot.early_deaths = if now - since < HEALTHY_AFTER { slot.early_deaths + 1 } else { 0 };
+                slot.early_deaths =
+                    if now - since < HEALTHY_AFTER { slot.early_deaths + 1 } else { 0 };
                 let function = FunctionId::from_index(index);
                 let generation = slot.generation;
                 self.post_all(|| ToShard::ContainerDown { function, generation });
@@ -476,7 +502,11 @@ impl Supervisor {
     fn wait_before_restart(&mut self, index: usize, reason: &str) {
         let slot = &mut self.slots[index];
         let delay = backoff(slot.early_deaths);
-        tracing::warn!(function = slot.spec.name, ?delay, "container ended: {reason}; starting it again");
+        tracing::warn!(
+            function = slot.spec.name,
+            ?delay,
+            "container ended: {reason}; starting it again"
+        );
         slot.phase = Phase::Waiting { until: Instant::now() + delay };
     }
 
@@ -500,33 +530,6 @@ fn backoff(early_deaths: u32) -> Duration {
         0 | 1 => Duration::ZERO,
         n => BACKOFF_FIRST.saturating_mul(1 << (n - 2).min(16)).min(BACKOFF_MAX),
     }
-}
-
-/// Waits until some of `fds` are readable or `deadline` has passed; yields their positions.
-fn ready(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> impl Iterator<Item = usize> + use<> {
-    let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-    let count = match poll(&mut polled, poll_timeout(deadline)) {
-        Ok(count) => count,
-        Err(Errno::EINTR) => 0,
-        Err(error) => {
-            tracing::error!("the supervisor cannot wait for its containers: {error}");
-            0
-        }
-    };
-    let found: Vec<usize> = if count == 0 {
-        Vec::new()
-    } else {
-        let set = polled.iter().enumerate();
-        set.filter(|(_, fd)| fd.any().unwrap_or(false)).map(|(position, _)| position).collect()
-    };
-    found.into_iter()
-}
-
-fn poll_timeout(deadline: Option<Instant>) -> PollTimeout {
-    let Some(deadline) = deadline else { return PollTimeout::NONE };
-    // Rounded up: waking a little late beats spinning through the last millisecond.
-    let wait = deadline.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
-    PollTimeout::try_from(wait.as_millis()).unwrap_or(PollTimeout::MAX)
 }
 
 #[cfg(test)]

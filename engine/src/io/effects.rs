@@ -2,8 +2,8 @@
 
 use ipc::engine_side::{EngineLane, SharedBlock};
 use ipc::{Block, CallId, NoSpace, Outcome, ToWorker};
-use reactor::clock::Nanos;
 use reactor::Reactor;
+use reactor::clock::Nanos;
 
 use super::engine::{Answer, Engine, NewCall};
 use super::payload::Payload;
@@ -47,7 +47,9 @@ impl Engine {
     fn next_released(&mut self) -> Option<(WorkerId, CallId)> {
         loop {
             let HeldBy { worker, link: number } = HeldBy::of(self.released.take()?);
-            let Some(link) = self.link(worker.function).filter(|link| link.number == number) else { continue };
+            let Some(link) = self.link(worker.function).filter(|link| link.number == number) else {
+                continue;
+            };
             if let Some((_, state)) = link.lane(worker.lane) {
                 return Some((worker, state.completed));
             }
@@ -59,7 +61,9 @@ impl Engine {
             Effect::Dispatch { worker, call } => self.dispatch(reactor, now, worker, call),
             Effect::Answer { origin, reply, .. } => self.answer(reactor, now, origin, reply),
             Effect::SpawnWorker { worker } => self.spawn(reactor, now, worker),
-            Effect::RetireWorker { worker } => self.publish(reactor, now, worker, &ToWorker::Retire),
+            Effect::RetireWorker { worker } => {
+                self.publish(reactor, now, worker, &ToWorker::Retire)
+            }
             Effect::CancelWorker { worker, call } => {
                 self.publish(reactor, now, worker, &ToWorker::Cancel { call });
             }
@@ -142,7 +146,9 @@ impl Engine {
         let (depth, deadline_ns) = (call.depth, call.deadline.0);
         match written {
             Some(Ok(block)) => {
-                if let Some((_, state)) = self.link(worker.function).and_then(|link| link.lane(worker.lane)) {
+                if let Some((_, state)) =
+                    self.link(worker.function).and_then(|link| link.lane(worker.lane))
+                {
                     state.request = Some(block);
                 }
                 let message = ToWorker::Dispatch { call: id, depth, deadline_ns, block };
@@ -244,7 +250,8 @@ impl Engine {
         outcome: Outcome,
         block: Block,
     ) {
-        if let Some((_, state)) = self.link(worker.function).and_then(|link| link.lane(worker.lane)) {
+        if let Some((_, state)) = self.link(worker.function).and_then(|link| link.lane(worker.lane))
+        {
             state.answers.push((token, block));
         }
         self.publish(reactor, now, worker, &ToWorker::Answer { token, outcome, block });
@@ -268,7 +275,9 @@ impl Engine {
 
     /// Puts a message into a worker's lane; its doorbell is rung by the next flush if it sleeps.
     fn publish(&mut self, reactor: &mut Reactor, now: Nanos, worker: WorkerId, message: &ToWorker) {
-        let Some((lane, state)) = self.link(worker.function).and_then(|link| link.lane(worker.lane)) else {
+        let Some((lane, state)) =
+            self.link(worker.function).and_then(|link| link.lane(worker.lane))
+        else {
             return;
         };
         if let Err(fault) = lane.publish(message) {
@@ -291,7 +300,11 @@ impl Engine {
 }
 
 /// Writes `bytes`, of which the first `envelope_size` are the envelope.
-fn write_block(lane: &mut EngineLane, envelope_size: usize, bytes: &[u8]) -> Result<Block, NoSpace> {
+fn write_block(
+    lane: &mut EngineLane,
+    envelope_size: usize,
+    bytes: &[u8],
+) -> Result<Block, NoSpace> {
     let mut writer = lane.reserve(envelope_size, bytes.len() - envelope_size)?;
     writer.write(bytes);
     Ok(writer.finish())

@@ -16,7 +16,8 @@ use super::link::{Link, Placement};
 use super::payload::{Payload, Payloads, RequestContext};
 use super::token::Subject;
 use crate::core::{
-    Caller, Core, Effect, Effects, Event, FunctionId, FunctionSpec, Limits, Refusal, Snapshot, WorkerId,
+    Caller, Core, Effect, Effects, Event, FunctionId, FunctionSpec, Limits, Refusal, Snapshot,
+    WorkerId,
 };
 use crate::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use crate::stats::Stats;
@@ -193,7 +194,8 @@ impl Engine {
         };
         let deadline = call.timeout.map(|timeout| now + timeout);
         let mut effects = std::mem::take(&mut self.effects);
-        let admitted = self.core.external_call(now, call.function, call.caller, deadline, &mut effects);
+        let admitted =
+            self.core.external_call(now, call.function, call.caller, deadline, &mut effects);
         self.touch(call.function);
         if let Ok(id) = admitted {
             let context = RequestContext::new(call.request.request_id, call.request.traceparent);
@@ -203,10 +205,13 @@ impl Engine {
                 _ => None,
             });
             match dispatched {
-                Some(worker) => self.dispatch_external(reactor, now, worker, id, call, envelope_size),
+                Some(worker) => {
+                    self.dispatch_external(reactor, now, worker, id, call, envelope_size)
+                }
                 None => self.keep_external(id, call, envelope_size),
             }
-            effects.retain(|effect| !matches!(effect, Effect::Dispatch { call, .. } if *call == id));
+            effects
+                .retain(|effect| !matches!(effect, Effect::Dispatch { call, .. } if *call == id));
         }
         self.effects = effects;
         self.perform(reactor, now);
@@ -244,7 +249,12 @@ impl Engine {
             ReactorEvent::PollEnded { token, error } => {
                 if let Some(Subject::Bell { function, link }) = Subject::of(token) {
                     if self.is_current(function, link) {
-                        self.condemn(reactor, now, function, format!("its bell cannot be polled: {error}"));
+                        self.condemn(
+                            reactor,
+                            now,
+                            function,
+                            format!("its bell cannot be polled: {error}"),
+                        );
                     }
                 }
             }
@@ -365,8 +375,16 @@ impl Engine {
     }
 
     /// Ends a container that broke the protocol: here at once, everywhere through the supervisor.
-    pub(super) fn condemn(&mut self, reactor: &mut Reactor, now: Nanos, function: FunctionId, reason: String) {
-        let Some(generation) = self.link(function).map(|link| link.container.generation) else { return };
+    pub(super) fn condemn(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        function: FunctionId,
+        reason: String,
+    ) {
+        let Some(generation) = self.link(function).map(|link| link.container.generation) else {
+            return;
+        };
         let name = &self.functions[function.index()].function.name;
         tracing::error!(function = name, "container is closed: {reason}");
         self.supervisor.send(ToSupervisor::Condemn { function, generation, reason });
@@ -387,7 +405,10 @@ impl Engine {
                     self.container_down(reactor, now, function, generation);
                 }
                 ToShard::WorkerFailed { function, generation, lane } => {
-                    if self.link(function).is_some_and(|link| link.container.generation == generation) {
+                    if self
+                        .link(function)
+                        .is_some_and(|link| link.container.generation == generation)
+                    {
                         self.worker_failed(reactor, now, WorkerId { function, lane });
                     }
                 }
@@ -397,15 +418,23 @@ impl Engine {
                 ToShard::WorkerFreed { function } => {
                     self.tell_core(reactor, now, function, Event::WorkerFreed { function });
                 }
-                ToShard::Serve { listener, peers } => self.orders.push(Order::Serve { listener, peers }),
+                ToShard::Serve { listener, peers } => {
+                    self.orders.push(Order::Serve { listener, peers })
+                }
                 ToShard::Drain => self.orders.push(Order::Drain),
                 ToShard::Stop => self.orders.push(Order::Stop),
             }
         }
     }
 
-    fn container_down(&mut self, reactor: &mut Reactor, now: Nanos, function: FunctionId, generation: u32) {
-        if !self.link(function).is_some_and(|link| link.container.generation == generation) {
+    fn container_down(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        function: FunctionId,
+        generation: u32,
+    ) {
+        if self.link(function).is_none_or(|link| link.container.generation != generation) {
             return;
         }
         let link = self.functions.get_mut(function.index()).and_then(|state| state.link.take());
@@ -431,7 +460,8 @@ impl Engine {
     }
 
     pub(super) fn placement(&self, function: FunctionId) -> Placement {
-        let pinned = self.functions.get(function.index()).is_some_and(|state| state.function.pinned);
+        let pinned =
+            self.functions.get(function.index()).is_some_and(|state| state.function.pinned);
         Placement { shard: self.shard, core: pinned.then_some(self.core_index) }
     }
 

@@ -1,9 +1,9 @@
 //! Reads what workers published: copied once, checked, then told to `core`.
 
 use ipc::engine_side::SharedBlock;
-use ipc::{envelope, Block, CallId, LaneIndex, ToEngine};
-use reactor::clock::Nanos;
+use ipc::{Block, CallId, LaneIndex, ToEngine, envelope};
 use reactor::Reactor;
+use reactor::clock::Nanos;
 
 use super::engine::Engine;
 use super::payload::Payload;
@@ -23,7 +23,9 @@ impl Engine {
         // By index: what is read may watch or close channels while the list is walked.
         while let Some(&function) = self.watched.get(index) {
             index += 1;
-            let Some(open) = self.link(function).and_then(super::link::Link::open) else { continue };
+            let Some(open) = self.link(function).and_then(super::link::Link::open) else {
+                continue;
+            };
             let ready = open.channel.take_ready();
             for (word, mut bits) in ready.into_iter().enumerate() {
                 let first = u16::try_from(word * 64).unwrap_or(u16::MAX);
@@ -48,16 +50,26 @@ impl Engine {
             match lane.receive() {
                 Ok(Some(message)) => self.worker_said(reactor, now, worker, message),
                 Ok(None) => return,
-                Err(fault) => return self.condemn(reactor, now, worker.function, fault.to_string()),
+                Err(fault) => {
+                    return self.condemn(reactor, now, worker.function, fault.to_string());
+                }
             }
         }
         // What was published since sets the lane's bit again.
     }
 
-    fn worker_said(&mut self, reactor: &mut Reactor, now: Nanos, worker: WorkerId, message: ToEngine) {
+    fn worker_said(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        worker: WorkerId,
+        message: ToEngine,
+    ) {
         let function = worker.function;
         match message {
-            ToEngine::Started => self.tell_core(reactor, now, function, Event::WorkerStarted { worker }),
+            ToEngine::Started => {
+                self.tell_core(reactor, now, function, Event::WorkerStarted { worker })
+            }
             ToEngine::Call { token, deadline_ns, released, block } => {
                 self.release(worker, released);
                 self.call_arrived(reactor, now, worker, token, deadline_ns, &block);
@@ -111,7 +123,9 @@ impl Engine {
         match self.core.internal_call(now, worker, token, callee, deadline_ns, &mut self.effects) {
             Ok(id) => {
                 // A refused call has an id that is not live, and its answer among the effects.
-                if let Some(Origin::Internal { parent, .. }) = self.core.call(id).map(|call| call.origin) {
+                if let Some(Origin::Internal { parent, .. }) =
+                    self.core.call(id).map(|call| call.origin)
+                {
                     let context = self.payloads.context(parent).clone();
                     self.payloads.admit(id, Payload::Shared(input), context);
                 }
@@ -153,7 +167,9 @@ impl Engine {
 
     fn release(&mut self, worker: WorkerId, token: Option<u32>) {
         let Some(token) = token else { return };
-        let Some((lane, state)) = self.link(worker.function).and_then(|link| link.lane(worker.lane)) else {
+        let Some((lane, state)) =
+            self.link(worker.function).and_then(|link| link.lane(worker.lane))
+        else {
             return;
         };
         // A token that names no answer is a liar's or a late one's: there is nothing to free.
@@ -164,10 +180,14 @@ impl Engine {
     }
 
     fn release_all(&mut self, worker: WorkerId) {
-        let Some((lane, state)) = self.link(worker.function).and_then(|link| link.lane(worker.lane)) else {
+        let Some((lane, state)) =
+            self.link(worker.function).and_then(|link| link.lane(worker.lane))
+        else {
             return;
         };
-        for block in state.request.take().into_iter().chain(state.answers.drain(..).map(|(_, block)| block)) {
+        for block in
+            state.request.take().into_iter().chain(state.answers.drain(..).map(|(_, block)| block))
+        {
             lane.release(&block);
         }
     }

@@ -90,7 +90,8 @@ impl Link {
         }
         let open = self.channel.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         let doorbell = open.channel.open_lane(lane)?;
-        let order = ToLauncher::Spawn { shard: placement.shard, lane: lane.0, core: placement.core };
+        let order =
+            ToLauncher::Spawn { shard: placement.shard, lane: lane.0, core: placement.core };
         if let Err(error) = self.container.control.send_to_launcher(&order, &[doorbell.as_fd()]) {
             open.channel.close_lane(lane);
             return Err(error);

@@ -3,9 +3,9 @@
 //! An external call's request is copied out of the gateway's buffers, an internal call's stays in its
 //! caller's shared memory. Buffers are kept for the next call, so that a steady load allocates nothing.
 
+use ipc::CallId;
 use ipc::engine_side::SharedBlock;
 use ipc::envelope::{RequestFields, Sink};
-use ipc::CallId;
 
 /// Buffers that are kept for later; beyond that they are freed.
 const SPARE_BUFFERS_MAX: usize = 256;
@@ -113,11 +113,16 @@ impl Payloads {
     }
 
     pub(super) fn take(&mut self, call: CallId) -> Payload {
-        self.entries.get_mut(call.slot() as usize).map(|entry| std::mem::take(&mut entry.payload)).unwrap_or_default()
+        self.entries
+            .get_mut(call.slot() as usize)
+            .map(|entry| std::mem::take(&mut entry.payload))
+            .unwrap_or_default()
     }
 
     pub(super) fn context(&self, call: CallId) -> &RequestContext {
-        self.entries.get(call.slot() as usize).map_or(&RequestContext::EMPTY, |entry| &entry.context)
+        self.entries
+            .get(call.slot() as usize)
+            .map_or(&RequestContext::EMPTY, |entry| &entry.context)
     }
 
     /// An empty buffer, used before if possible.

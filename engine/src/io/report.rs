@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::engine::Engine;
 use crate::core::FunctionId;
-use crate::stats::{Totals, FAILURES};
+use crate::stats::{FAILURES, Totals};
 
 impl Engine {
     /// Whether every function's container is up.

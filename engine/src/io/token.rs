@@ -36,7 +36,10 @@ impl Subject {
         Token(OWNER << 56 | kind << 48 | u64::from(link) << 32 | u64::from(function))
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "fields are cut out of the word on purpose")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "fields are cut out of the word on purpose"
+    )]
     pub(super) fn of(token: Token) -> Option<Self> {
         let link = (token.0 >> 32) as u16;
         let function = FunctionId(token.0 as u32);
@@ -63,10 +66,15 @@ impl HeldBy {
         u64::from(worker.function.0) << 32 | u64::from(worker.lane.0) << 16 | u64::from(link)
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "fields are cut out of the word on purpose")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "fields are cut out of the word on purpose"
+    )]
     pub(super) fn of(tag: u64) -> Self {
-        let worker =
-            WorkerId { function: FunctionId((tag >> 32) as u32), lane: LaneIndex((tag >> 16) as u16) };
+        let worker = WorkerId {
+            function: FunctionId((tag >> 32) as u32),
+            lane: LaneIndex((tag >> 16) as u16),
+        };
         Self { worker, link: tag as u16 }
     }
 }
