@@ -23,8 +23,8 @@ use table::{Source, Table, Value};
 /// Where the gateway listens when nothing else is said.
 pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
-/// A channel has at most 256 lanes, one per worker.
-pub const WORKERS_MAX: u16 = 256;
+/// A worker has a lane of its own.
+pub const WORKERS_MAX: u16 = ipc::layout::LANES_MAX;
 /// One thread per core; machines with more cores run several engines.
 pub const SHARDS_MAX: u16 = 256;
 /// A container costs a process and a few fds, of which an engine may hold 20,000.
@@ -37,6 +37,9 @@ const CONNECTIONS_MAX: u16 = 16_384;
 const DEPTH_MAX: u16 = WORKERS_MAX;
 /// As many calls as a shard can remember.
 const QUEUE_MAX: u32 = 65_536;
+
+const _: () = assert!(BODY_MAX <= ipc::layout::PAYLOAD_LIMIT as u64);
+
 /// Longer limits are taken for a slip of the pen.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The finest step of the timers.
@@ -66,7 +69,7 @@ pub struct Gateway {
     pub listen: SocketAddr,
     /// Largest request body, and largest payload of any call, in bytes.
     pub body_max: u32,
-    /// Most connections at once.
+    /// Most connections of one shard at once.
     pub connections_max: u32,
     /// A request's head must be complete within this time of its first byte.
     pub head_timeout: Duration,
@@ -109,13 +112,13 @@ pub struct Function {
     pub name: String,
     /// Absolute path of the shared library; it was there at start.
     pub library: PathBuf,
-    /// Workers kept even when idle.
+    /// Workers kept even when idle, started with the container.
     pub min_workers: u16,
-    /// Most workers per shard.
+    /// Most workers, those of all shards together.
     pub max_workers: u16,
     /// Time limit of a call.
     pub timeout: Duration,
-    /// Memory limit of the container in bytes; `None`: unlimited.
+    /// Limit of the container's private memory in bytes; `None`: unlimited.
     pub memory: Option<u64>,
     /// Where its workers run.
     pub placement: Placement,
