@@ -22,7 +22,9 @@ fn main() {
         .status();
     match status {
         Ok(status) if status.success() => {}
-        outcome => panic!("{} could not compile hello_v2.c: {outcome:?}", compiler.display()),
+        outcome => {
+            panic!("{} could not compile hello_v2.c: {outcome:?}", compiler.to_string_lossy())
+        }
     }
     println!("cargo::rerun-if-changed=hello_v2.c");
     println!("cargo::rerun-if-changed={}", include.join("nightcore.h").display());

@@ -61,6 +61,7 @@ pub struct RawAnswer {
 
 /// What the runtime offers a function. One static table per process; later versions only append.
 #[repr(C)]
+#[derive(Clone, Copy)]
 #[allow(missing_docs)] // documented in nightcore.h, member by member
 pub struct Host {
     /// Size of this table in bytes, as the runtime knows it.

@@ -119,8 +119,7 @@ impl<'c> Call<'c> {
             return Err(CallError::new(kind, String::from_utf8_lossy(data)));
         }
         // SAFETY: the same for the content type.
-        let content_type =
-            unsafe { bytes::<'c>(answer.content_type, answer.content_type_length) };
+        let content_type = unsafe { bytes::<'c>(answer.content_type, answer.content_type_length) };
         Ok(Answer { _pending: pending, data, status: answer.status, content_type })
     }
 }

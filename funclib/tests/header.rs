@@ -1,5 +1,7 @@
 //! `nightcore.h` compiles as C and C++ without a warning, and has the shapes of `nightcore::abi`.
 
+#![allow(clippy::unwrap_used)]
+
 use std::mem::{offset_of, size_of};
 use std::path::Path;
 use std::process::Command;

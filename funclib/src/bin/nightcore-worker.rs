@@ -1,2 +1,101 @@
-//! The process of a container.
-fn main() {}
+//! The process of a container: `nightcore-worker --library PATH --function NAME`, started by the
+//! engine, which says in `NIGHTCORE_SOCKET` where it listens.
+//!
+//! Exit codes: 0 the engine said so or went away, 1 the engine cannot be talked to, 2 the command
+//! line or the library is wrong.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use nightcore::host::launcher::{self, LauncherError};
+
+const USAGE: &str = "\
+The process of one function's container. Started by the nightcore engine.
+
+Usage: nightcore-worker --library PATH --function NAME
+
+  --library PATH    shared library of the function, interface v1 or v2
+  --function NAME   name it is deployed under
+  --help, --version
+
+Environment:
+  NIGHTCORE_SOCKET  control socket of the engine";
+
+enum Command {
+    Serve { library: PathBuf, function: String },
+    Say(String),
+}
+
+fn main() -> ExitCode {
+    let command = match parse(env::args_os().skip(1)) {
+        Ok(command) => command,
+        Err(message) => {
+            eprintln!("nightcore-worker: {message}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match command {
+        Command::Say(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Command::Serve { library, function } => serve(&library, &function),
+    }
+}
+
+fn serve(library: &Path, function: &str) -> ExitCode {
+    let Some(socket) = env::var_os("NIGHTCORE_SOCKET") else {
+        eprintln!("nightcore-worker: NIGHTCORE_SOCKET is not set: this is started by the engine");
+        return ExitCode::from(2);
+    };
+    share_heaps();
+    // SAFETY: whoever deployed the function named this library to be run in this container.
+    let served = unsafe { launcher::run(library, function, &PathBuf::from(socket)) };
+    let code = match served {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("nightcore-worker: function {function}: {error}");
+            if matches!(error, LauncherError::Load(_)) { 2 } else { 1 }
+        }
+    };
+    // SAFETY: ends the process as it is. The usual exit would run the libraries' destructors
+    // while workers still use what they destroy.
+    unsafe { libc::_exit(code) }
+}
+
+/// Has all worker threads share two heaps: glibc's own for each thread would hold memory that an
+/// idle container has no use for.
+fn share_heaps() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no other thread exists yet, and any number of heaps is allowed.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
+fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
+    let (mut library, mut function) = (None, None);
+    while let Some(argument) = arguments.next() {
+        let shown = argument.to_string_lossy();
+        let mut value = || arguments.next().ok_or(format!("{shown} needs a value"));
+        match argument.to_str() {
+            Some("--library") => library = Some(PathBuf::from(value()?)),
+            Some("--function") => {
+                let text = value()?.into_string();
+                function = Some(text.map_err(|_| "a function's name is UTF-8".to_owned())?);
+            }
+            Some("--help") => return Ok(Command::Say(USAGE.to_owned())),
+            Some("--version") => {
+                return Ok(Command::Say(format!("nightcore-worker {}", env!("CARGO_PKG_VERSION"))));
+            }
+            _ => return Err(format!("unknown argument {shown}")),
+        }
+    }
+    match (library, function) {
+        (Some(library), Some(function)) => Ok(Command::Serve { library, function }),
+        (None, _) => Err("--library is missing".to_owned()),
+        (_, None) => Err("--function is missing".to_owned()),
+    }
+}

@@ -1,0 +1,287 @@
+//! The state behind a call's context: what came in, what the function asks of the runtime, what
+//! goes out. One session per worker, which it outlives no call of.
+
+use std::time::Duration;
+
+use ipc::envelope::{Request, call_size, encode_call, parse_request};
+use ipc::worker_side::WorkerLane;
+use ipc::{Block, CallId, Outcome, ToEngine, ToWorker};
+use nix::time::{ClockId, clock_gettime};
+
+use super::Fault;
+use super::calls::{Calls, Delivered};
+use super::library::Function;
+use super::outgoing::Outgoing;
+
+/// A worker's lane and the call that runs in it.
+pub(crate) struct Session<'f> {
+    pub function: &'f Function,
+    pub outgoing: Outgoing,
+    /// Answers that interface v1 promised until the function returns, and how many are in use.
+    pub kept: Vec<Vec<u8>>,
+    pub kept_count: usize,
+    lane: WorkerLane,
+    calls: Calls,
+    running: Option<Running>,
+    payload_max: usize,
+    retiring: bool,
+    scratch: Vec<u8>,
+}
+
+/// The call that the worker runs.
+pub(crate) struct Running {
+    call: CallId,
+    pub depth: u16,
+    deadline_ns: u64,
+    is_cancelled: bool,
+    /// 'static stands for "until this is dropped": the block is the worker's until `complete`.
+    pub request: Request<'static>,
+    input: &'static [u8],
+}
+
+/// Why a call could not be started, as the interface says it.
+pub(crate) enum StartError {
+    Invalid,
+    Failed(Outcome),
+}
+
+/// Whether to sleep until there is a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    Wait,
+    LookOnly,
+}
+
+impl<'f> Session<'f> {
+    pub(crate) fn new(lane: WorkerLane, payload_max: usize, function: &'f Function) -> Session<'f> {
+        Session {
+            function,
+            outgoing: Outgoing::new(payload_max),
+            kept: Vec::new(),
+            kept_count: 0,
+            lane,
+            calls: Calls::new(),
+            running: None,
+            payload_max,
+            retiring: false,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Says that the worker is ready.
+    pub(crate) fn started(&mut self) {
+        self.say(&ToEngine::Started);
+    }
+
+    /// Says that the worker has ended. Nothing may be said after it.
+    pub(crate) fn retired(&mut self) {
+        self.say(&ToEngine::Retired);
+    }
+
+    /// Waits for the next call and returns its input, valid until `complete`; `None`: retire.
+    pub(crate) fn next(&mut self) -> Option<*const [u8]> {
+        while !self.retiring {
+            match self.take() {
+                Some(ToWorker::Dispatch { call, depth, deadline_ns, block }) => {
+                    return Some(self.begin(call, depth, deadline_ns, &block));
+                }
+                Some(ToWorker::Retire) => self.retiring = true,
+                // Of a call that was completed meanwhile.
+                Some(ToWorker::Cancel { .. }) => {}
+                Some(ToWorker::Answer { token, .. }) => self.abort(&Fault::UnknownToken(token)),
+                None => self.wait(),
+            }
+        }
+        self.outgoing.on_read(&mut self.lane);
+        None
+    }
+
+    /// The function returned: waits for calls it left in flight, whose inputs the engine may still
+    /// read, and sends the answer.
+    pub(crate) fn complete(&mut self, code: i32) {
+        let released = self.calls.release_all(&mut self.lane);
+        self.trusted(released);
+        while self.calls.in_flight() > 0 {
+            self.receive(Patience::Wait);
+        }
+        let finished = self.outgoing.finish(&mut self.lane, code);
+        let (outcome, block) = self.trusted(finished);
+        self.kept_count = 0;
+        if let Some(running) = self.running.take() {
+            let released = self.calls.take_released();
+            self.say(&ToEngine::Complete { call: running.call, outcome, released, block });
+        }
+    }
+
+    /// The call that runs; the interface reaches a session only while there is one.
+    pub(crate) fn running(&self) -> &Running {
+        self.running.as_ref().expect("a context is used by the function it was given to")
+    }
+
+    /// Appends to the answer.
+    pub(crate) fn append(&mut self, data: &[u8]) -> Result<(), Outcome> {
+        let place = self.outgoing.reserve(&mut self.lane, data.len())?;
+        place.copy_from_slice(data);
+        Ok(())
+    }
+
+    /// Appends bytes that the function will write through the pointer.
+    pub(crate) fn reserve(&mut self, count: usize) -> Result<*mut u8, Outcome> {
+        Ok(self.outgoing.reserve(&mut self.lane, count)?.as_mut_ptr())
+    }
+
+    /// Until the deadline.
+    pub(crate) fn time_remaining(&self) -> Duration {
+        Duration::from_nanos(self.running().deadline_ns.saturating_sub(now_ns()))
+    }
+
+    /// Whether the engine said so, in what has arrived until now.
+    pub(crate) fn is_cancelled(&mut self) -> bool {
+        self.receive(Patience::LookOnly);
+        self.running().is_cancelled
+    }
+
+    /// Starts an internal call and returns its handle.
+    pub(crate) fn start(&mut self, function: &[u8], input: &[u8]) -> Result<u64, StartError> {
+        let envelope_size = call_size(function).map_err(|_| StartError::Invalid)?;
+        if function.len() > usize::from(u8::MAX) {
+            return Err(StartError::Invalid);
+        }
+        if input.len() > self.payload_max {
+            return Err(StartError::Failed(Outcome::TooLarge));
+        }
+        if !self.calls.has_handle() {
+            return Err(StartError::Failed(Outcome::Overloaded));
+        }
+        let token = self.token();
+        let buffer = loop {
+            match self.lane.allocate(envelope_size + input.len()) {
+                Ok(buffer) => break buffer,
+                // Each answer frees an input.
+                Err(_) if self.calls.in_flight() > 0 => self.receive(Patience::Wait),
+                Err(_) => {
+                    self.calls.return_token(token);
+                    return Err(StartError::Failed(Outcome::NoSpace));
+                }
+            }
+        };
+        self.scratch.clear();
+        encode_call(function, &mut self.scratch);
+        let (before, behind) = self.lane.outbound_mut(&buffer).split_at_mut(envelope_size);
+        before.copy_from_slice(&self.scratch);
+        behind.copy_from_slice(input);
+        let block = self.lane.block(&buffer, envelope_size, input.len());
+        let handle = self.calls.start(token, buffer);
+        let released = self.calls.take_released();
+        // The engine lowers the deadline to this call's own.
+        self.say(&ToEngine::Call { token, deadline_ns: u64::MAX, released, block });
+        Ok(handle)
+    }
+
+    /// Waits for the answer of a call; `None` if there is no such handle.
+    pub(crate) fn wait_for(&mut self, handle: u64) -> Option<Delivered> {
+        while self.calls.is_in_flight(handle)? {
+            self.receive(Patience::Wait);
+        }
+        let delivered = self.calls.deliver(&mut self.lane, handle);
+        self.trusted(delivered)
+    }
+
+    /// The function is done with a call.
+    pub(crate) fn release(&mut self, handle: u64) {
+        let released = self.calls.release(&mut self.lane, handle);
+        self.trusted(released);
+    }
+
+    /// Ends the process unless the engine did what it must.
+    pub(crate) fn trusted<T, E: Into<Fault>>(&self, result: Result<T, E>) -> T {
+        result.unwrap_or_else(|fault| self.abort(&fault.into()))
+    }
+
+    fn begin(&mut self, call: CallId, depth: u16, deadline_ns: u64, block: &Block) -> *const [u8] {
+        self.outgoing.on_read(&mut self.lane);
+        let (envelope, input) = self.trusted(self.lane.inbound(block));
+        // SAFETY: the block is the worker's, unchanged, until its call is completed; `complete`
+        // drops `running` when it has sent the answer, and the lane's memory lives as long as we.
+        let envelope = unsafe { outlive(envelope) };
+        // SAFETY: the same.
+        let input = unsafe { outlive(input) };
+        let request = self.trusted(parse_request(envelope));
+        self.running =
+            Some(Running { call, depth, deadline_ns, is_cancelled: false, request, input });
+        self.running().input
+    }
+
+    fn token(&mut self) -> u32 {
+        loop {
+            let token = self.calls.take_token(&mut self.lane);
+            match self.trusted(token) {
+                Some(token) => return token,
+                None => self.receive(Patience::Wait),
+            }
+        }
+    }
+
+    /// Takes all messages there are; with patience, at least one.
+    fn receive(&mut self, patience: Patience) {
+        let mut has_waited = patience == Patience::LookOnly;
+        loop {
+            let Some(message) = self.take() else {
+                if has_waited {
+                    return;
+                }
+                self.wait();
+                continue;
+            };
+            has_waited = true;
+            match message {
+                ToWorker::Answer { token, outcome, block } => {
+                    let answered = self.calls.on_answer(&mut self.lane, token, outcome, block);
+                    self.trusted(answered);
+                }
+                ToWorker::Cancel { call } => {
+                    if let Some(running) = self.running.as_mut().filter(|r| r.call == call) {
+                        running.is_cancelled = true;
+                    }
+                }
+                ToWorker::Retire => self.retiring = true,
+                ToWorker::Dispatch { .. } => self.abort(&Fault::OutOfTurn("a second call")),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<ToWorker> {
+        let received = self.lane.receive();
+        self.trusted(received)
+    }
+
+    fn wait(&mut self) {
+        let waited = self.lane.wait();
+        self.trusted(waited);
+    }
+
+    fn say(&mut self, message: &ToEngine) {
+        let said = self.lane.publish(message).and_then(|()| self.lane.ring());
+        self.trusted(said);
+    }
+
+    #[cold]
+    fn abort(&self, fault: &Fault) -> ! {
+        let (name, lane) = (&self.function.name, self.lane.index().0);
+        eprintln!("nightcore-worker: function {name}, lane {lane}: {fault}; the container ends");
+        std::process::abort();
+    }
+}
+
+/// # Safety
+/// Whoever calls does not use the result longer than the bytes are there, unchanged.
+unsafe fn outlive(bytes: &[u8]) -> &'static [u8] {
+    let (start, size) = (bytes.as_ptr(), bytes.len());
+    // SAFETY: start and size are a valid slice's; the lifetime is the caller's duty.
+    unsafe { std::slice::from_raw_parts(start, size) }
+}
+
+fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has this clock");
+    u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX)
+}
