@@ -80,14 +80,14 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 65,536 calls (the table then takes about 10 MiB when full, none of it before it is used) and
+    /// 65,536 calls (the table then takes about 7 MiB when full, none of it before it is used) and
     /// chains of 16, several times deeper than the microservices of the paper's evaluation.
     fn default() -> Limits {
         Limits { calls_max: 65_536, depth_max: 16 }
     }
 }
 
-/// What happened. The first five come from a container or its launcher and may be lies.
+/// What happened. The first four come from a container or its launcher and may be lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
     /// A spawned worker runs and waits in its lane.

@@ -173,10 +173,14 @@ impl Function {
         }
     }
 
+    /// Workers of any state that have not been told to leave.
+    pub fn staying(&self) -> u16 {
+        self.pool().workers - self.census.retiring
+    }
+
     /// How many of `unused` idle workers the limit lets go.
     pub fn surplus(&self, unused: u16) -> u16 {
-        let staying = self.pool().workers - self.census.retiring;
-        self.limit.trim(staying, unused.min(self.census.idle))
+        self.limit.trim(self.staying(), unused.min(self.census.idle))
     }
 
     /// Workers that are idle now.

@@ -48,7 +48,9 @@ impl Core {
     }
 
     pub(super) fn yield_worker(&mut self, now: Nanos, function: FunctionId, effects: &mut Effects) {
-        self.function(function).yield_owed = true;
+        // Every shard is asked. One without workers owes none, not even of those it gets later.
+        let f = self.function(function);
+        f.yield_owed = f.staying() > 0;
         self.settle_yield(now, function, effects);
     }
 
@@ -59,7 +61,6 @@ impl Core {
             return;
         }
         let Some(lane) = f.coldest() else { return };
-        f.yield_owed = false;
         f.apply(lane, WorkerEvent::Retire);
         effects.push(Effect::RetireWorker { worker: f.worker_id(lane) });
         self.pause_spawning(now, function, YIELD_PAUSE);
@@ -73,8 +74,11 @@ impl Core {
         }
     }
 
+    /// A worker was given up, or could not be had: either way another shard has room for it, and
+    /// nothing is owed any more.
     pub(super) fn pause_spawning(&mut self, now: Nanos, function: FunctionId, pause: Duration) {
         let f = &mut self.functions[function.0 as usize];
+        f.yield_owed = false;
         if f.container == Container::Up {
             let timer = self.timers.insert(now + pause, Alarm::SpawnPauseEnds(function));
             f.container = Container::UpPaused(timer);
@@ -122,6 +126,7 @@ impl Core {
         let unused = f.trim.take().map_or(0, |window| window.unused);
         for _ in 0..f.surplus(unused) {
             let Some(lane) = f.coldest() else { break };
+            f.yield_owed = false;
             f.apply(lane, WorkerEvent::Retire);
             effects.push(Effect::RetireWorker { worker: f.worker_id(lane) });
         }

@@ -64,6 +64,7 @@ struct World {
     seed: u64,
     random: Random,
     core: Core,
+    calls_max: u32,
     now: Nanos,
     effects: Effects,
     specs: Vec<FunctionSpec>,
@@ -77,7 +78,7 @@ struct World {
     releases: Vec<(WorkerId, CallId)>,
     /// Per function: arrivals, answers or refusals, calls abandoned by their callers.
     counts: Vec<[u64; 3]>,
-    /// Per function: until when a failed spawn may keep it from growing.
+    /// Per function: until when a failed spawn or a worker given up may keep it from growing.
     paused: Vec<Option<Nanos>>,
     /// All effects, in order.
     trace: Vec<Effect>,
@@ -108,6 +109,7 @@ impl World {
             seed,
             random,
             core,
+            calls_max,
             now: Nanos(1_000_000_000),
             effects: Vec::new(),
             up: vec![false; specs.len()],
@@ -146,7 +148,8 @@ impl World {
                 let function = self.any_function();
                 self.container_down(function);
             }
-            97..99 => self.lie(),
+            97..98 => self.lie(),
+            98..99 => self.share_workers(),
             _ if self.random.below(20) == 0 => {
                 self.draining = true;
                 self.tell(Event::Drain);
@@ -273,8 +276,7 @@ impl World {
             _ => self.threads.remove(&key(worker)),
         };
         if matches!(event, Event::WorkerFailed { .. }) {
-            let pause = &mut self.paused[worker.function.0 as usize];
-            pause.get_or_insert(self.now + Duration::from_secs(1));
+            self.pause(worker.function, Duration::from_secs(1));
         }
         self.tell(event);
     }
@@ -311,6 +313,17 @@ impl World {
         }
         for known in self.calls.values().filter(|known| known.owed) {
             assert!(known.deadline + TICK * 2 > self.now, "a deadline passed unnoticed");
+        }
+    }
+
+    /// Another shard wants a worker of the function, or has let one go.
+    fn share_workers(&mut self) {
+        let function = self.any_function();
+        if self.random.below(2) == 0 {
+            self.tell(Event::YieldWorker { function });
+        } else {
+            self.paused[function.0 as usize] = None;
+            self.tell(Event::WorkerFreed { function });
         }
     }
 

@@ -1,9 +1,11 @@
 //! The model: what the world outside the core knows, and the invariants that follow from it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use ipc::{CallId, LaneIndex};
 
+use super::super::function::YIELD_PAUSE;
 use super::super::*;
 use super::{Known, TICK, Thread, World, key};
 
@@ -91,10 +93,19 @@ impl World {
                 Effect::RetireWorker { worker } => {
                     let before = self.threads.insert(key(worker), Thread::Retiring);
                     assert_eq!(before, Some(Thread::Idle));
+                    // Trimmed or given up, and then the pool may not grow for a moment.
+                    self.pause(worker.function, YIELD_PAUSE);
                 }
                 Effect::CancelWorker { .. } => panic!("nobody left"),
             }
         }
+    }
+
+    /// The core may not grow the function's pool for this long, at most.
+    pub(super) fn pause(&mut self, function: FunctionId, pause: Duration) {
+        let until = Some(self.now + pause);
+        let paused = &mut self.paused[function.0 as usize];
+        *paused = until.max(*paused);
     }
 
     fn answered(&mut self, call: CallId, origin: Origin, reply: Reply) {
@@ -120,6 +131,7 @@ impl World {
 
     pub(super) fn check(&self) {
         assert_eq!(self.core.calls_live() as usize, self.calls.len());
+        assert!(self.core.calls_live() <= self.calls_max);
         for (&id, known) in &self.calls {
             assert_eq!(self.core.call(CallId(id)).unwrap().origin, known.origin);
         }
@@ -178,17 +190,15 @@ impl World {
 
     /// No new calls; everything that is under way ends, and then nothing is left to do.
     pub(super) fn come_to_rest(&mut self) {
-        let still = |thread| matches!(thread, Thread::Idle);
-        while !(self.calls.is_empty()
-            && self.releases.is_empty()
-            && self.threads.values().all(|&thread| still(thread))
-            && self.core.next_timer().is_none())
-        {
+        let mut rounds = 0;
+        while !self.is_at_rest() {
             self.complete();
             self.release();
             self.worker_reports();
             self.pass_time();
             self.check();
+            rounds += 1;
+            assert!(rounds < 10_000, "something never ends");
         }
         for (index, spec) in self.specs.iter().enumerate() {
             let mine = |&&(function, _): &&(u32, u16)| function as usize == index;
@@ -196,5 +206,12 @@ impl World {
             let kept = if self.up[index] { spec.min_workers } else { 0 };
             assert_eq!(workers, usize::from(kept), "idle workers were not trimmed");
         }
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.calls.is_empty()
+            && self.releases.is_empty()
+            && self.threads.values().all(|&thread| thread == Thread::Idle)
+            && self.core.next_timer().is_none()
     }
 }
