@@ -127,7 +127,7 @@ fn success(
     }
     out.extend_from_slice(b"\r\n");
     let bodiless = matches!(status, 204 | 205 | 304) || frame.exchange.method == Method::Head;
-    if bodiless || payload.len() == 0 {
+    if bodiless || payload.is_empty() {
         return Ok((status, None));
     }
     if payload.len() <= COPY_MAX {

@@ -248,9 +248,7 @@ impl Connection {
             Step::Moved => Fate::Open,
             Step::Broken => self.on_incident(io, upstream, Incident::Reset),
             Step::Done => {
-                if let State::Sending(sending) = &mut self.state {
-                    sending.start(io, &self.socket, self.key);
-                }
+                self.start_sending(io);
                 Fate::Open
             }
         }
@@ -283,14 +281,20 @@ impl Connection {
     /// Sends an answer; the state is `Sending` until it is out.
     pub(crate) fn send(&mut self, io: &mut Io<'_>, status: u16, outgoing: Outgoing) {
         io.shared.metrics.answered(status);
-        let mut sending = Sending::new(outgoing);
-        let time = sending.patience().unwrap_or(io.shared.config.write_timeout);
+        self.state = State::Sending(Sending::new(outgoing));
         // Answers leave in order: this one waits for an interim one.
-        if !self.interim.is_in_flight() {
-            sending.start(io, &self.socket, self.key);
+        if self.interim.is_in_flight() {
+            self.set_deadline(io, io.shared.config.write_timeout);
+        } else {
+            self.start_sending(io);
         }
-        self.state = State::Sending(sending);
-        self.set_deadline(io, time);
+    }
+
+    fn start_sending(&mut self, io: &mut Io<'_>) {
+        if let State::Sending(sending) = &mut self.state {
+            let time = sending.start(io, &self.socket, self.key);
+            self.set_deadline(io, time);
+        }
     }
 
     /// While the host drains, every answer is the last of its connection.

@@ -64,7 +64,6 @@ fn name(names: &[u8], index: u64) -> &[u8] {
     &names[at..at + 3]
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "each digit is below 10")]
 fn two_digits(text: &mut [u8], number: u64) {
     text[0] = b'0' + (number / 10 % 10) as u8;
     text[1] = b'0' + (number % 10) as u8;

@@ -94,11 +94,11 @@ impl Connection {
         self.exchange = Exchange::of(head, &mut io.shared.ids);
         let limit = io.shared.config.body_max;
         let reject = match (head.fault, head.framing) {
-            (Some(fault), _) => Some(fault),
-            (None, Framing::Length(size)) if size > u64::from(limit) => {
+            (Some(fault), _) if !fault.leaves_framing_intact() => Some(fault),
+            (_, Framing::Length(size)) if size > u64::from(limit) => {
                 Some(Reject::BodyTooLarge { limit })
             }
-            (None, _) => None,
+            _ => None,
         };
         if let Some(reject) = reject {
             return self.refuse_unread(io, bytes, reject);
@@ -254,6 +254,9 @@ impl Connection {
 }
 
 fn target<'a>(upstream: &impl Upstream, head: &Head<'a>) -> Result<Target<'a>, Reject> {
+    if let Some(fault) = head.fault {
+        return Err(fault);
+    }
     match route(head)? {
         Route::Function { name, suffix, query } => {
             let function = upstream.resolve(name).ok_or(Reject::NotFound("no such function"))?;

@@ -77,10 +77,10 @@ mod tests {
 
     #[test]
     fn harmless_ids_are_taken_and_others_are_not() {
-        for id in ["a", "trace.42:x_y-z".replace('_', "-").as_str(), &"x".repeat(64)] {
+        for id in ["a", "trace.42:x_y-z", &"x".repeat(64)] {
             assert_eq!(RequestId::accept(id.as_bytes()).unwrap().as_bytes(), id.as_bytes());
         }
-        for id in ["", "a b", "a\"b", "ä", "a\n", "a_b", &"x".repeat(65)] {
+        for id in ["", "a b", "a\"b", "ä", "a\n", "a/b", &"x".repeat(65)] {
             assert!(RequestId::accept(id.as_bytes()).is_none(), "{id:?}");
         }
     }

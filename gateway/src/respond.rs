@@ -159,9 +159,7 @@ fn decimal(out: &mut Vec<u8>, mut number: u64) {
     let mut at = digits.len();
     loop {
         at -= 1;
-        #[expect(clippy::cast_possible_truncation, reason = "below 10")]
-        let digit = (number % 10) as u8;
-        digits[at] = b'0' + digit;
+        digits[at] = b'0' + (number % 10) as u8;
         number /= 10;
         if number == 0 {
             break;

@@ -82,3 +82,68 @@ fn split_at_byte(bytes: &[u8], separator: u8) -> (&[u8], &[u8]) {
         None => (bytes, &[]),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::http::head;
+
+    fn check(request_line: &str, expected: Result<Route<'_>, Reject>) {
+        let text = format!("{request_line} HTTP/1.1\r\nHost: h\r\n\r\n");
+        let mut storage = head::storage();
+        let head = head::parse(text.as_bytes(), &mut storage, &Config::default().bounded());
+        assert_eq!(route(&head.unwrap().unwrap()), expected, "{request_line}");
+    }
+
+    fn function<'a>(name: &'a str, suffix: &'a str, query: &'a str) -> Route<'a> {
+        let [name, suffix, query] = [name, suffix, query].map(str::as_bytes);
+        Route::Function { name, suffix, query }
+    }
+
+    #[test]
+    fn functions_are_found_with_suffix_and_query() {
+        check("POST /function/f", Ok(function("f", "", "")));
+        check("GET /function/a.b_c-9/", Ok(function("a.b_c-9", "/", "")));
+        check("HEAD /function/f/x/y?z=/?1", Ok(function("f", "/x/y", "z=/?1")));
+        check("GET /function/f?", Ok(function("f", "", "")));
+        check("GET HTTP://h:80/function/f/x?y", Ok(function("f", "/x", "y")));
+        let longest = "x".repeat(64);
+        check(&format!("GET /function/{longest}"), Ok(function(&longest, "", "")));
+    }
+
+    #[test]
+    fn own_resources_are_found() {
+        check("GET /healthz", Ok(Route::Health));
+        check("HEAD /readyz?verbose", Ok(Route::Ready));
+        check("GET /metrics", Ok(Route::Metrics));
+        check("GET /v1/functions", Ok(Route::Functions));
+    }
+
+    #[test]
+    fn other_methods_are_told_which_ones_there_are() {
+        let own = Err(Reject::MethodNotAllowed { allow: "GET, HEAD" });
+        for path in ["/healthz", "/readyz", "/metrics", "/v1/functions"] {
+            for method in ["POST", "PUT", "OPTIONS"] {
+                check(&format!("{method} {path}"), own);
+            }
+        }
+        let function = Err(Reject::MethodNotAllowed { allow: "GET, HEAD, POST" });
+        check("DELETE /function/f", function);
+        check("post /function/f", function);
+    }
+
+    #[test]
+    fn everything_else_is_not_found() {
+        let name = Err(Reject::NotFound("no such function"));
+        for rest in ["", "/x", "?x", "a%62", "a~b", "ä"] {
+            check(&format!("GET /function/{rest}"), name);
+        }
+        check(&format!("GET /function/{}", "x".repeat(65)), name);
+        let path = Err(Reject::NotFound("no such path"));
+        for target in ["/", "/function", "/healthz/", "/HEALTHZ", "*", "x", "http://h", "http://?/"]
+        {
+            check(&format!("GET {target}"), path);
+        }
+    }
+}

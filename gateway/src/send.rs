@@ -56,17 +56,12 @@ impl Sending {
         Sending { total, sent: 0, source: Source::Queued(outgoing) }
     }
 
-    /// How long the first attempt may take, if it is not the usual time.
-    pub(crate) fn patience(&self) -> Option<Duration> {
-        matches!(self.source, Source::Queued(Outgoing::WithBody(..))).then_some(PIN_TIME)
-    }
-
     pub(crate) fn is_pinned(&self) -> bool {
         matches!(self.source, Source::Pinned { .. })
     }
 
-    /// Sends what is queued.
-    pub(crate) fn start(&mut self, io: &mut Io<'_>, socket: &OwnedFd, key: Key) {
+    /// Sends what is queued, and says how long this first attempt may take.
+    pub(crate) fn start(&mut self, io: &mut Io<'_>, socket: &OwnedFd, key: Key) -> Duration {
         let token = key.token(Purpose::Send);
         match std::mem::replace(&mut self.source, Source::Own) {
             Source::Queued(Outgoing::Bytes(bytes)) => {
@@ -77,6 +72,7 @@ impl Sending {
             }
             in_flight => self.source = in_flight,
         }
+        if self.is_pinned() { PIN_TIME } else { io.shared.config.write_timeout }
     }
 
     /// Calls a body back. Its send ends as cancelled, or with what the client took after all.

@@ -165,3 +165,124 @@ impl Decoder {
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The body, and how many bytes of the input it took; `None` if it goes on.
+    type Decoded = Result<Option<(Vec<u8>, usize)>, ChunkFault>;
+
+    fn decode(pieces: &[&[u8]], limit: u64) -> Decoded {
+        let mut decoder = Decoder::new(limit);
+        let (mut out, mut used) = (Vec::new(), 0);
+        for piece in pieces {
+            let (taken, progress) = decoder.decode(piece, &mut out)?;
+            used += taken;
+            if progress == Progress::Done {
+                return Ok(Some((out, used)));
+            }
+            assert_eq!(taken, piece.len());
+        }
+        Ok(None)
+    }
+
+    #[test]
+    fn chunks_extensions_and_trailers_decode_to_the_body() {
+        let whole = b"5;a=\"b c\"\r\nhello\r\n00A\r\n, decoders\r\n0\r\nX: y\r\nZ: \r\n\r\nGET";
+        let (body, used) = decode(&[whole], 15).unwrap().unwrap();
+        assert_eq!(body, b"hello, decoders");
+        assert_eq!(&whole[used..], b"GET");
+        assert_eq!(decode(&[b"0\r\n\r\n"], 0), Ok(Some((vec![], 5))));
+    }
+
+    #[test]
+    fn what_is_not_exactly_a_chunked_body_is_a_fault() {
+        let long = |byte: &str| byte.repeat(20_000);
+        for (bytes, fault) in [
+            ("\r\n".into(), ChunkFault::Size),
+            (";a\r\n".into(), ChunkFault::Size),
+            ("g\r\n".into(), ChunkFault::Size),
+            ("-1\r\n".into(), ChunkFault::Size),
+            ("0x5\r\n".into(), ChunkFault::Size),
+            ("5 \r\nhello".into(), ChunkFault::Size),
+            (" 5\r\nhello".into(), ChunkFault::Size),
+            ("5\nhello".into(), ChunkFault::Size),
+            ("00000000000000001\r\n".into(), ChunkFault::Size),
+            ("5\rhello".into(), ChunkFault::LineEnd),
+            ("5\r\nhello0\r\n".into(), ChunkFault::LineEnd),
+            ("5\r\nhello\n0\r\n".into(), ChunkFault::LineEnd),
+            ("5\r\nhello\r0\r\n".into(), ChunkFault::LineEnd),
+            ("5;a\0\r\n".into(), ChunkFault::Extension),
+            ("5;a\nb\r\n".into(), ChunkFault::Extension),
+            (format!("5;{}", long("a")), ChunkFault::Extension),
+            ("0\r\nX: y\n\r\n".into(), ChunkFault::Trailer),
+            ("0\r\n folded\r\n".into(), ChunkFault::Trailer),
+            ("0\r\n\rX".into(), ChunkFault::Trailer),
+            (format!("0\r\n{}", long("X")), ChunkFault::Trailer),
+            (format!("0\r\n{}", long("X:\r\n")), ChunkFault::Trailer),
+            ("fffffffffffffffff\r\n".into(), ChunkFault::TooLarge),
+            ("ffffffffffffffff\r\n".into(), ChunkFault::TooLarge),
+            ("11\r\n".into(), ChunkFault::TooLarge),
+            ("a\r\n0123456789\r\n7\r\n".into(), ChunkFault::TooLarge),
+        ] {
+            let bytes: String = bytes;
+            assert_eq!(decode(&[bytes.as_bytes()], 16), Err(fault), "{bytes:?}");
+        }
+    }
+
+    /// Bytes that often are nearly a chunked body.
+    fn nearly_chunked() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            4 => proptest::collection::vec(any::<u8>(), 1..20)
+                .prop_map(|data| [format!("{:x}\r\n", data.len()).as_bytes(), &data, b"\r\n"].concat()),
+            1 => Just(b"0\r\n\r\n".to_vec()),
+            1 => Just(b"0\r\nX: y\r\n\r\n".to_vec()),
+            1 => Just(b"3;ext=1\r\nabc\r\n".to_vec()),
+            1 => proptest::collection::vec(any::<u8>(), 0..4),
+            1 => proptest::collection::vec(
+                prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'0'), Just(b';'), Just(b'f')], 0..4),
+        ];
+        proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_of_the_bytes_gives_the_same_result(
+            bytes in nearly_chunked(),
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8),
+        ) {
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &bytes[cut[0]..cut[1]]).collect();
+            let whole = decode(&[&bytes], 100);
+            prop_assert_eq!(&decode(&pieces, 100), &whole);
+            let single: Vec<&[u8]> = bytes.chunks(1).collect();
+            prop_assert_eq!(&decode(&single, 100), &whole);
+        }
+
+        #[test]
+        fn what_a_client_sends_in_chunks_arrives(
+            chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..300), 0..10),
+        ) {
+            let mut bytes = Vec::new();
+            for chunk in &chunks {
+                bytes.extend_from_slice(format!("{:X}\r\n", chunk.len()).as_bytes());
+                bytes.extend_from_slice(chunk);
+                bytes.extend_from_slice(b"\r\n");
+            }
+            bytes.extend_from_slice(b"0\r\n\r\n");
+            let body = chunks.concat();
+            let size = bytes.len();
+            prop_assert_eq!(decode(&[&bytes], body.len() as u64), Ok(Some((body, size))));
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&[&bytes], 1 << 20);
+        }
+    }
+}

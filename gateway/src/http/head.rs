@@ -355,3 +355,157 @@ fn is_traceparent(value: &[u8]) -> bool {
         && !zero(&value[36..52])
         && hex(&value[53..])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(head: &str) -> Reject {
+        let mut storage = storage();
+        match parse(head.as_bytes(), &mut storage, &Config::default().bounded()) {
+            Ok(Some(head)) => head.fault.unwrap_or_else(|| panic!("accepted: {head:?}")),
+            Ok(None) => panic!("incomplete: {head:?}"),
+            Err(reject) => reject,
+        }
+    }
+
+    fn accept(head: &str, check: impl FnOnce(&Head<'_>)) {
+        let mut storage = storage();
+        let parsed = parse(head.as_bytes(), &mut storage, &Config::default().bounded());
+        let parsed = parsed.unwrap().unwrap();
+        assert_eq!(parsed.fault, None, "{head:?}");
+        assert_eq!(parsed.size, head.len());
+        check(&parsed);
+    }
+
+    /// A head with these lines behind the request line and Host.
+    fn with(lines: &str) -> String {
+        format!("POST /function/f HTTP/1.1\r\nHost: h\r\n{lines}\r\n")
+    }
+
+    #[test]
+    fn ambiguous_or_malformed_heads_are_refused_with_400() {
+        for head in [
+            with("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
+            with("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"),
+            with("Content-Length: 5\r\nContent-Length: 5\r\n"),
+            with("Content-Length: 5\r\ncontent-length: 6\r\n"),
+            with("Content-Length: 5, 5\r\n"),
+            with("Content-Length: +5\r\n"),
+            with("Content-Length: -5\r\n"),
+            with("Content-Length: 0x5\r\n"),
+            with("Content-Length: 5 5\r\n"),
+            with("Content-Length:\r\n"),
+            with("Content-Length: 18446744073709551616\r\n"),
+            with("Content-Length: 99999999999999999999999\r\n"),
+            with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"),
+            with("Content-Length : 5\r\n"),
+            with("Bad Name: 5\r\n"),
+            with(" leading: space\r\n"),
+            with("X: folded\r\n value\r\n"),
+            with("X: folded\r\n\tvalue\r\n"),
+            with("X: a\rb\r\n"),
+            with("X: a\0b\r\n"),
+            with("X: a\u{7f}b\r\n"),
+            with("X: a\nY: b\r\n"),
+            with("no colon\r\n"),
+            with(": no name\r\n"),
+            with("Host: h\r\n"),
+            "GET / HTTP/1.1\r\n\r\n".into(),
+            "GET / HTTP/1.1\r\nHost: a b\r\n\r\n".into(),
+            "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n".into(),
+            "GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n".into(),
+            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n".into(),
+            "GET / HTTP/1.1\nHost: h\n\n".into(),
+            "GET  / HTTP/1.1\r\nHost: h\r\n\r\n".into(),
+            "GE(T / HTTP/1.1\r\nHost: h\r\n\r\n".into(),
+            "GET /\0 HTTP/1.1\r\nHost: h\r\n\r\n".into(),
+            "\u{16}\u{3}\u{1}\u{2}".into(),
+        ] {
+            let reject = fault(&head);
+            assert_eq!(reject.status(), 400, "{head:?}: {reject:?}");
+            assert!(matches!(reject, Reject::Malformed(_)), "{head:?}: {reject:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_well_formed_but_not_served_has_a_status_of_its_own() {
+        for (head, reject) in [
+            (with("Transfer-Encoding: gzip, chunked\r\n"), Reject::UnknownEncoding),
+            (with("Transfer-Encoding: identity\r\n"), Reject::UnknownEncoding),
+            (with("Expect: 200-ok\r\n"), Reject::UnknownExpectation),
+            (with(&"X: y\r\n".repeat(64)), Reject::HeaderTooLarge),
+            (with(&format!("{}: y\r\n", "X".repeat(256))), Reject::HeaderTooLarge),
+            (with(&format!("X: {}\r\n", "y".repeat(17_000))), Reject::HeaderTooLarge),
+            ("GET / HTTP/2.0\r\nHost: h\r\n\r\n".into(), Reject::UnknownVersion),
+            ("GET / HTTP/1.2\r\nHost: h\r\n\r\n".into(), Reject::UnknownVersion),
+            (format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(9_000)), Reject::UriTooLong),
+        ] {
+            assert_eq!(fault(&head), reject, "{head:?}");
+        }
+        assert!(matches!(fault(&with("X-Nightcore-Timeout-Ms: soon\r\n")), Reject::BadField(_)));
+        assert!(matches!(fault(&with("X-Nightcore-Timeout-Ms: -1\r\n")), Reject::BadField(_)));
+    }
+
+    #[test]
+    fn an_endless_head_is_refused_before_it_ends() {
+        let config = Config::default().bounded();
+        let refused = |bytes: &str| parse(bytes.as_bytes(), &mut storage(), &config).unwrap_err();
+        assert_eq!(refused(&format!("GET /{}", "x".repeat(9_000))), Reject::UriTooLong);
+        let fields = "X: y\r\nY: ".to_owned() + &"z".repeat(17_000);
+        assert_eq!(refused(&format!("GET / HTTP/1.1\r\n{fields}")), Reject::HeaderTooLarge);
+    }
+
+    #[test]
+    fn every_prefix_of_a_head_is_incomplete() {
+        let head = with("Content-Length: 5\r\nX-Request-Id: a\r\n");
+        for size in 0..head.len() {
+            let mut storage = storage();
+            let config = Config::default().bounded();
+            assert!(parse(&head.as_bytes()[..size], &mut storage, &config).unwrap().is_none());
+        }
+        accept(&head, |head| assert_eq!(head.framing, Framing::Length(5)));
+    }
+
+    #[test]
+    fn fields_mean_what_they_say() {
+        accept(&with("Transfer-Encoding: Chunked\r\nExpect: 100-Continue\r\n"), |head| {
+            assert_eq!(head.framing, Framing::Chunked);
+            assert_eq!(head.expectation, Expectation::Continue);
+            assert_eq!(head.persistence, Persistence::KeepAlive);
+        });
+        accept(&with("X-Nightcore-Timeout-Ms: 250\r\n"), |head| {
+            assert_eq!(head.time_left, TimeLeft::Milliseconds(250));
+            assert_eq!(head.framing, Framing::Length(0));
+        });
+        accept(&with("X-Nightcore-Timeout-Ms: 99999999999999999999\r\n"), |head| {
+            assert_eq!(head.time_left, TimeLeft::Milliseconds(TIMEOUT_MS_MAX));
+        });
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        accept(&with(&format!("traceparent: {trace}\r\n")), |head| {
+            assert_eq!(head.traceparent, trace.as_bytes());
+        });
+        for odd in [&trace.replace('4', "G"), &trace.replacen("00", "ff", 1), &trace[1..]] {
+            accept(&with(&format!("traceparent: {odd}\r\n")), |head| {
+                assert!(head.traceparent.is_empty(), "{odd}");
+            });
+        }
+    }
+
+    #[test]
+    fn persistence_follows_version_and_connection() {
+        use Persistence::{Close, KeepAlive};
+        for (version, connection, persistence) in [
+            ("1.1", "", KeepAlive),
+            ("1.1", "close", Close),
+            ("1.1", "X-Other, Close", Close),
+            ("1.1", "keep-alive", KeepAlive),
+            ("1.0", "", Close),
+            ("1.0", "Keep-Alive", KeepAlive),
+            ("1.0", "keep-alive, close", Close),
+        ] {
+            let head = format!("GET / HTTP/{version}\r\nHost:\r\nConnection: {connection}\r\n\r\n");
+            accept(&head, |head| assert_eq!(head.persistence, persistence));
+        }
+    }
+}
