@@ -43,5 +43,5 @@ mod upstream;
 
 pub use config::{Config, HEAD_SIZE_LIMIT, HEADERS_LIMIT};
 pub use gateway::Gateway;
-pub use reject::Reject;
+
 pub use upstream::{Answer, ForwardedHeaders, NewCall, Refusal, Upstream};

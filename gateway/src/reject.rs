@@ -6,7 +6,7 @@ use ipc::Outcome;
 /// A request the gateway answers without asking anybody. The blame is the client's, but for the
 /// last two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Reject {
+pub(crate) enum Reject {
     /// Syntax or framing that two readers could understand differently.
     #[error("{0}")]
     Malformed(&'static str),
@@ -59,7 +59,7 @@ pub enum Reject {
 
 impl Reject {
     /// The status code of the answer.
-    pub fn status(self) -> u16 {
+    pub(crate) fn status(self) -> u16 {
         match self {
             Reject::Malformed(_) | Reject::BadField(_) => 400,
             Reject::NotFound(_) => 404,
@@ -77,7 +77,7 @@ impl Reject {
     }
 
     /// The `error` member of the JSON body.
-    pub fn kind(self) -> &'static str {
+    pub(crate) fn kind(self) -> &'static str {
         match self {
             Reject::NotFound(_) => Outcome::NotFound.as_str(),
             Reject::MethodNotAllowed { .. } => "method_not_allowed",

@@ -2,3 +2,4 @@
 
 pub(crate) mod chunked;
 pub(crate) mod head;
+mod rules;
