@@ -112,15 +112,21 @@ impl BufferRing {
         if mapping == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let mapping = NonNull::new(mapping.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         let ring = BufferRing {
-            mapping,
+            mapping: NonNull::new(mapping.cast()).ok_or(io::ErrorKind::OutOfMemory)?,
             mapping_size,
             count,
             buffer_size,
             tail: Cell::new(0),
             lent: Cell::new(0),
         };
+        // A fork must not make these pages copy-on-write, or our next write could go to a copy
+        // while the kernel reads the original.
+        // SAFETY: the range just mapped, and nobody forks in order to read it.
+        let advised = unsafe { libc::madvise(mapping, mapping_size, libc::MADV_DONTFORK) };
+        if advised != 0 {
+            return Err(io::Error::last_os_error());
+        }
         for id in 0..count {
             ring.provide(id);
         }

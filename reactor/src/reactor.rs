@@ -42,7 +42,13 @@ const FAREWELL_WAIT: Duration = Duration::from_millis(10);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Address(RawFd);
 
-/// One io_uring and everything in flight on it. Used by the thread that made it.
+/// One io_uring and everything in flight on it. Used by the thread that made it, as the kernel
+/// demands of a ring with `SINGLE_ISSUER`:
+///
+/// ```compile_fail
+/// fn send<T: Send>() {}
+/// send::<reactor::Reactor>();
+/// ```
 pub struct Reactor {
     pub(crate) ring: IoUring,
     pub(crate) operations: Operations,
@@ -189,6 +195,7 @@ impl Reactor {
     /// Shuts one or both halves of a connection, behind everything queued before.
     pub fn shutdown(&mut self, socket: BorrowedFd<'_>, how: Shutdown) {
         // Not `IORING_OP_SHUTDOWN`: the kernel always hands that to a worker thread.
+        self.refill();
         self.flush();
         let how = match how {
             Shutdown::Read => libc::SHUT_RD,
@@ -285,10 +292,14 @@ impl Reactor {
         }
     }
 
-    /// Arms as many starved receives as there are buffers, the longest waiting first.
+    /// Once there are buffers again, arms all starved receives, the longest waiting first. Not
+    /// just as many as there are buffers: some have nothing to receive, and would keep theirs from
+    /// the others. Those that come too late starve again.
     fn rearm_starved(&mut self) {
-        for _ in 0..self.buffers.available() {
-            let Some(operation) = self.starved.pop_front() else { return };
+        if self.buffers.available() == 0 {
+            return;
+        }
+        while let Some(operation) = self.starved.pop_front() {
             self.arm(operation);
         }
     }

@@ -193,7 +193,8 @@ impl<T: Copy> Wheel<T> {
         let entry = &mut self.entries[index as usize];
         let highest = (entry.tick ^ self.present).checked_ilog2().unwrap_or(0);
         let level = highest / SLOT_BITS;
-        let slot = ((entry.tick >> (level * SLOT_BITS)) % u64::from(SLOTS)) as u32;
+        let [low, ..] = (entry.tick >> (level * SLOT_BITS)).to_le_bytes();
+        let slot = u32::from(low) % SLOTS;
         entry.place = Some(Place { level, slot });
         let level = &mut self.levels[level as usize];
         level.occupied |= 1 << slot;

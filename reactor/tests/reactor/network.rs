@@ -1,7 +1,7 @@
 //! Connections: accept, receive, send.
 
 use crate::harness::*;
-use reactor::{Event, Reactor, StableBuffer, Token};
+use reactor::{Event, Reactor, Token};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

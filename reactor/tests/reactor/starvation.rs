@@ -140,6 +140,32 @@ fn many_connections_share_few_buffers() {
 }
 
 #[test]
+fn a_starved_receive_with_nothing_to_receive_does_not_hold_up_the_others() {
+    let _watchdog = watchdog();
+    let config = Config { receive_buffers: 1, ..Config::default() };
+    let mut reactor = Reactor::new(&config).unwrap();
+    let [(first, mut first_peer), (idle, _idle_peer), (busy, mut busy_peer)] =
+        std::array::from_fn(|_| connection());
+    first_peer.write_all(b"takes the only buffer").unwrap();
+    reactor.receive(first.as_fd(), Token(1));
+    let mut held = Vec::new();
+    turn_until(&mut reactor, |_, event| {
+        held.push(event);
+        true
+    });
+    reactor.receive(idle.as_fd(), Token(2));
+    busy_peer.write_all(b"waits").unwrap();
+    reactor.receive(busy.as_fd(), Token(3));
+    assert_quiet(&mut reactor);
+    assert_quiet(&mut reactor);
+    held.clear();
+    turn_until(&mut reactor, |_, event| {
+        assert!(matches!(event, Event::Received { token: Token(3), .. }), "{event:?}");
+        true
+    });
+}
+
+#[test]
 fn more_completions_than_their_queue_holds_all_arrive() {
     let _watchdog = watchdog();
     // One entry makes a completion queue of sixteen.

@@ -52,6 +52,23 @@ fn a_turn_costs_one_system_call_and_an_idle_one_none() {
 }
 
 #[test]
+fn a_turn_that_does_not_wait_sees_what_another_thread_did() {
+    let _watchdog = watchdog();
+    let mut reactor = reactor();
+    let bell = eventfd(0);
+    reactor.poll(bell.as_fd(), Token(1));
+    assert_quiet(&mut reactor);
+    std::thread::scope(|scope| {
+        scope.spawn(|| add(bell.as_fd(), 1).unwrap());
+        let mut events = Vec::new();
+        while events.is_empty() {
+            reactor.turn(Wait::Not, &mut events).unwrap();
+        }
+        assert!(matches!(events[..], [Event::Polled { token: Token(1) }]), "{events:?}");
+    });
+}
+
+#[test]
 fn a_wait_returns_at_once_for_completions_that_are_there() {
     let _watchdog = watchdog();
     let mut reactor = reactor();
