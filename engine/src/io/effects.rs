@@ -6,10 +6,14 @@ use reactor::Reactor;
 use reactor::clock::Nanos;
 
 use super::engine::{Answer, Engine, NewCall};
+use super::link::LaneState;
 use super::payload::Payload;
 use super::token::HeldBy;
 use crate::core::{Effect, Effects, Event, Origin, Refusal, Reply, WorkerId};
 use crate::mailbox::ToShard;
+
+/// Answers that a worker may hold unreleased: bounds our table of them, which a container must not grow.
+const ANSWERS_HELD_MAX: usize = 4096;
 
 impl Engine {
     /// Performs every effect that is owed, those that follow from them included.
@@ -146,9 +150,7 @@ impl Engine {
         let (depth, deadline_ns) = (call.depth, call.deadline.0);
         match written {
             Some(Ok(block)) => {
-                if let Some((_, state)) =
-                    self.link(worker.function).and_then(|link| link.lane(worker.lane))
-                {
+                if let Some((_, state)) = self.lane_state(worker) {
                     state.request = Some(block);
                 }
                 let message = ToWorker::Dispatch { call: id, depth, deadline_ns, block };
@@ -165,34 +167,45 @@ impl Engine {
     }
 
     fn answer(&mut self, reactor: &mut Reactor, now: Nanos, origin: Origin, reply: Reply) {
-        let (reply, result) = match reply {
-            Reply::Completed { worker, .. } => match self.take_result(worker) {
-                Some(result) => (reply, Some(result)),
+        let failure = match reply {
+            Reply::Completed { worker, outcome } => match self.take_result(worker) {
+                Some(result) => return self.answer_with(reactor, now, origin, outcome, result),
                 // Its container was closed between its completion and now.
-                None => (Reply::from(Refusal::CONTAINER_DIED), None),
+                None => Refusal::CONTAINER_DIED,
             },
-            Reply::Failed { .. } => (reply, None),
+            Reply::Failed { outcome, message, retry_after_s } => {
+                Refusal { outcome, message, retry_after_s }
+            }
         };
+        let Refusal { outcome, message, retry_after_s } = failure;
         match origin {
             Origin::External(caller) => {
-                let answer = match reply {
-                    Reply::Completed { outcome, .. } => {
-                        Answer { outcome, message: "", retry_after_s: None, block: result }
-                    }
-                    Reply::Failed { outcome, message, retry_after_s } => {
-                        Answer { outcome, message, retry_after_s, block: None }
-                    }
-                };
+                let answer = Answer { outcome, message, retry_after_s, block: None };
                 self.answers.push_back((caller, answer));
             }
-            Origin::Internal { worker, token, .. } => match reply {
-                Reply::Completed { outcome, .. } => {
-                    self.answer_internal(reactor, now, worker, token, outcome, result);
-                }
-                Reply::Failed { outcome, message, .. } => {
-                    self.fail_internal(reactor, now, worker, token, outcome, message);
-                }
-            },
+            Origin::Internal { worker, token, .. } => {
+                self.fail_internal(reactor, now, worker, token, outcome, message);
+            }
+        }
+    }
+
+    fn answer_with(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        origin: Origin,
+        outcome: Outcome,
+        result: SharedBlock,
+    ) {
+        match origin {
+            Origin::External(caller) => {
+                let block = Some(result);
+                let answer = Answer { outcome, message: "", retry_after_s: None, block };
+                self.answers.push_back((caller, answer));
+            }
+            Origin::Internal { worker, token, .. } => {
+                self.answer_internal(reactor, now, worker, token, outcome, &result);
+            }
         }
     }
 
@@ -204,15 +217,17 @@ impl Engine {
         worker: WorkerId,
         token: u32,
         outcome: Outcome,
-        result: Option<SharedBlock>,
+        result: &SharedBlock,
     ) {
-        let written = self.lane(worker).map(|lane| {
-            let Some(block) = &result else { return write_block(lane, 0, &[]) };
-            let mut writer = lane.reserve(block.envelope_size(), block.payload_size())?;
-            writer.write_shared(&block.whole());
+        let written = self.lane_state(worker).map(|(lane, state)| {
+            let size = result.whole().len();
+            if state.answers.len() >= ANSWERS_HELD_MAX {
+                return Err(NoSpace { size });
+            }
+            let mut writer = lane.reserve(result.envelope_size(), result.payload_size())?;
+            writer.write_shared(&result.whole());
             Ok(writer.finish())
         });
-        drop(result);
         match written {
             Some(Ok(block)) => self.publish_answer(reactor, now, worker, token, outcome, block),
             Some(Err(NoSpace { .. })) => {
@@ -232,9 +247,11 @@ impl Engine {
         outcome: Outcome,
         message: &str,
     ) {
-        let written = self.lane(worker).map(|lane| {
+        let written = self.lane_state(worker).map(|(lane, state)| {
             // Without room for words the outcome alone has to do.
-            write_block(lane, 0, message.as_bytes()).or_else(|_| write_block(lane, 0, &[]))
+            let laden = state.answers.len() >= ANSWERS_HELD_MAX;
+            let words = if laden { &[] } else { message.as_bytes() };
+            write_block(lane, 0, words).or_else(|_| write_block(lane, 0, &[]))
         });
         if let Some(Ok(block)) = written {
             self.publish_answer(reactor, now, worker, token, outcome, block);
@@ -250,7 +267,9 @@ impl Engine {
         outcome: Outcome,
         block: Block,
     ) {
-        if let Some((_, state)) = self.link(worker.function).and_then(|link| link.lane(worker.lane))
+        // An empty block takes no memory and needs no release.
+        if block.size() > 0
+            && let Some((_, state)) = self.lane_state(worker)
         {
             state.answers.push((token, block));
         }
@@ -275,9 +294,7 @@ impl Engine {
 
     /// Puts a message into a worker's lane; its doorbell is rung by the next flush if it sleeps.
     fn publish(&mut self, reactor: &mut Reactor, now: Nanos, worker: WorkerId, message: &ToWorker) {
-        let Some((lane, state)) =
-            self.link(worker.function).and_then(|link| link.lane(worker.lane))
-        else {
+        let Some((lane, state)) = self.lane_state(worker) else {
             return;
         };
         if let Err(fault) = lane.publish(message) {
@@ -288,13 +305,20 @@ impl Engine {
         }
     }
 
-    fn lane(&mut self, worker: WorkerId) -> Option<&mut EngineLane> {
-        self.link(worker.function)?.lane(worker.lane).map(|(lane, _)| lane)
+    pub(super) fn lane(&mut self, worker: WorkerId) -> Option<&mut EngineLane> {
+        self.lane_state(worker).map(|(lane, _)| lane)
+    }
+
+    pub(super) fn lane_state(
+        &mut self,
+        worker: WorkerId,
+    ) -> Option<(&mut EngineLane, &mut LaneState)> {
+        self.link(worker.function)?.lane(worker.lane)
     }
 
     /// Takes a worker's published result; the worker is free once what comes out is dropped.
     pub(super) fn take_result(&mut self, worker: WorkerId) -> Option<SharedBlock> {
-        let (_, state) = self.link(worker.function)?.lane(worker.lane)?;
+        let (_, state) = self.lane_state(worker)?;
         state.result.take()
     }
 }

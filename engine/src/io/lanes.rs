@@ -45,8 +45,7 @@ impl Engine {
 
     fn read_lane(&mut self, reactor: &mut Reactor, now: Nanos, worker: WorkerId) {
         for _ in 0..LANE_BUDGET {
-            let Some(link) = self.link(worker.function) else { return };
-            let Some((lane, _)) = link.lane(worker.lane) else { return };
+            let Some(lane) = self.lane(worker) else { return };
             match lane.receive() {
                 Ok(Some(message)) => self.worker_said(reactor, now, worker, message),
                 Ok(None) => return,
@@ -143,8 +142,7 @@ impl Engine {
         worker: WorkerId,
         block: &Block,
     ) -> Option<SharedBlock> {
-        let (lane, _) = self.link(worker.function)?.lane(worker.lane)?;
-        match lane.outbound(block) {
+        match self.lane(worker)?.outbound(block) {
             Ok(shared) => Some(shared),
             Err(fault) => {
                 self.condemn(reactor, now, worker.function, fault.to_string());
@@ -167,9 +165,7 @@ impl Engine {
 
     fn release(&mut self, worker: WorkerId, token: Option<u32>) {
         let Some(token) = token else { return };
-        let Some((lane, state)) =
-            self.link(worker.function).and_then(|link| link.lane(worker.lane))
-        else {
+        let Some((lane, state)) = self.lane_state(worker) else {
             return;
         };
         // A token that names no answer is a liar's or a late one's: there is nothing to free.
@@ -180,9 +176,7 @@ impl Engine {
     }
 
     fn release_all(&mut self, worker: WorkerId) {
-        let Some((lane, state)) =
-            self.link(worker.function).and_then(|link| link.lane(worker.lane))
-        else {
+        let Some((lane, state)) = self.lane_state(worker) else {
             return;
         };
         for block in
