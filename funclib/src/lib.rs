@@ -1,7 +1,7 @@
 //! Functions for the nightcore runtime: the SDK they are written with and, with the feature
 //! `host`, the runtime library that runs them in a container.
 //!
-//! ```no_run
+//! ```standalone_crate
 //! use nightcore::{Context, Error};
 //!
 //! #[nightcore::function]
@@ -44,3 +44,8 @@ pub use response::{Output, Reply, Response};
 // The attribute's expansion says `::nightcore`, also in this crate's own tests.
 #[cfg(test)]
 extern crate self as nightcore;
+
+/// The examples of the manual compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/functions.md")]
+struct Manual;

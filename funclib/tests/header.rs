@@ -1,4 +1,5 @@
-//! `nightcore.h` compiles as C and C++ without a warning, and has the shapes of `nightcore::abi`.
+//! `nightcore.h` compiles as C and C++ without a warning and has the shapes of `nightcore::abi`;
+//! the manual's examples in C compile with it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -28,6 +29,14 @@ fn the_header_compiles_as_c_and_as_cpp() {
     let source = "#include <nightcore.h>\n#include <nightcore.h>\nint main(void) { return 0; }\n";
     compile("cc", &["-std=c99"], "c", source);
     compile("c++", &["-std=c++11", "-xc++"], "cc", source);
+}
+
+#[test]
+fn the_manuals_examples_in_c_compile() {
+    let manual = include_str!("../../docs/functions.md");
+    let blocks = manual.split("```c\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let count = blocks.inspect(|source| compile("cc", &["-std=c99"], "c", source)).count();
+    assert_eq!(count, 2);
 }
 
 #[test]

@@ -135,10 +135,12 @@ impl<'f> Session<'f> {
         Duration::from_nanos(self.running().deadline_ns.saturating_sub(now_ns()))
     }
 
-    /// Whether the engine said so, in what has arrived until now.
+    /// Whether nobody wants the answer: the engine said so in what has arrived until now, or the
+    /// deadline, at which the engine has answered in our place, is over.
     pub(crate) fn is_cancelled(&mut self) -> bool {
         self.receive(Patience::LookOnly);
-        self.running().is_cancelled
+        let running = self.running();
+        running.is_cancelled || now_ns() >= running.deadline_ns
     }
 
     /// Starts an internal call and returns its handle.
