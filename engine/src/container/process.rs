@@ -13,7 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use super::ContainerSpec;
 
 /// Variables of the engine's own environment that a container may see.
-const INHERITED: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "RUST_BACKTRACE"];
+const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 
 /// A child process and the descriptor that says when it ended.
 #[derive(Debug)]
