@@ -75,19 +75,6 @@ impl ErrorKind {
         let known = ErrorKind::ALL.into_iter().find(|kind| *kind as c_int == code);
         known.unwrap_or(ErrorKind::FunctionError)
     }
-
-    /// What a function that gives up because of this failure of a callee has to answer: limits of
-    /// the whole call keep their name, the callee's own trouble becomes the caller's failure.
-    fn inherited(self) -> ErrorKind {
-        match self {
-            ErrorKind::Overloaded
-            | ErrorKind::Unavailable
-            | ErrorKind::DeadlineExceeded
-            | ErrorKind::TooDeep
-            | ErrorKind::Cancelled => self,
-            _ => ErrorKind::FunctionError,
-        }
-    }
 }
 
 /// The failure of a function. Any error type converts into one with `?`: a [`CallError`] keeps
@@ -148,9 +135,10 @@ impl fmt::Display for Error {
 
 impl<E: std::error::Error + 'static> From<E> for Error {
     fn from(error: E) -> Error {
-        let call = (&error as &dyn Any).downcast_ref::<CallError>();
-        let kind = call.map_or(ErrorKind::FunctionError, |call| call.kind.inherited());
-        Error { kind, message: error.to_string() }
+        match (&error as &dyn Any).downcast_ref::<CallError>() {
+            Some(call) => call.inherited(),
+            None => Error::failed(error.to_string()),
+        }
     }
 }
 
@@ -164,6 +152,19 @@ pub struct CallError {
 impl CallError {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> CallError {
         CallError { kind, message: message.into() }
+    }
+
+    /// What a function that gives up because of this has to answer: limits of the whole chain keep
+    /// their name and words, the callee's own trouble becomes the caller's failure.
+    fn inherited(&self) -> Error {
+        match self.kind {
+            ErrorKind::Overloaded
+            | ErrorKind::Unavailable
+            | ErrorKind::DeadlineExceeded
+            | ErrorKind::TooDeep
+            | ErrorKind::Cancelled => Error::new(self.kind, self.message.clone()),
+            _ => Error::failed(self.to_string()),
+        }
     }
 
     /// Why the call failed.
@@ -212,9 +213,12 @@ mod tests {
                     | ErrorKind::TooDeep
                     | ErrorKind::Cancelled
             );
-            let expected = if kept { kind } else { ErrorKind::FunctionError };
-            assert_eq!(error.kind(), expected);
-            assert!(error.message().contains("why"));
+            if kept {
+                assert_eq!(error, Error::new(kind, "why"));
+            } else {
+                assert_eq!(error.kind(), ErrorKind::FunctionError);
+                assert!(error.message().ends_with("why") && error.message() != "why");
+            }
         }
     }
 

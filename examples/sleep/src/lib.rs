@@ -23,7 +23,7 @@ impl Default for Arguments {
 fn sleep(input: &[u8]) -> Result<Response, Error> {
     let Arguments { ms } = arguments(input)?;
     std::thread::sleep(Duration::from_millis(ms));
-    Ok(Response::json(format!("{{\"ms\": {ms}}}\n")))
+    Ok(Response::json(format!("{{\"ms\":{ms}}}\n")))
 }
 
 /// An empty input stands for the defaults.

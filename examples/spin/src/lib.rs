@@ -31,7 +31,7 @@ fn spin(context: &Context, input: &[u8]) -> Result<Response, Error> {
         });
         spent = cpu_time_us() - start;
     }
-    Ok(Response::json(format!("{{\"us\": {spent}}}\n")))
+    Ok(Response::json(format!("{{\"us\":{spent}}}\n")))
 }
 
 /// An empty input stands for the defaults.
