@@ -11,7 +11,8 @@ const DIRECTORY_VARIABLE: &str = "NIGHTCORE_BIN_DIR";
 /// If it is not there.
 #[must_use]
 pub fn built(name: &str) -> PathBuf {
-    let directory = std::env::var_os(DIRECTORY_VARIABLE).map_or_else(default_directory, PathBuf::from);
+    let directory =
+        std::env::var_os(DIRECTORY_VARIABLE).map_or_else(default_directory, PathBuf::from);
     let path = directory.join(name);
     assert!(
         path.is_file(),

@@ -307,7 +307,6 @@ impl Answer {
     ///
     /// # Panics
     /// If it is not.
-    #[must_use]
     pub fn ok(&self) -> &[u8] {
         assert_eq!(self.status, 200, "{}", self.show());
         &self.body
@@ -317,7 +316,6 @@ impl Answer {
     ///
     /// # Panics
     /// If it is not.
-    #[must_use]
     pub fn failure(&self, status: u16, kind: &str) -> Failure {
         assert_eq!(self.status, status, "{}", self.show());
         assert_eq!(self.header("content-type"), Some("application/json"), "{}", self.show());

@@ -81,7 +81,8 @@ impl Process {
         let path = format!("/proc/{}/smaps_rollup", self.pid);
         let text = fs::read_to_string(path).expect("the process is there");
         let kibibytes = |line: &str| {
-            let value = line.strip_prefix("Private_Clean:").or(line.strip_prefix("Private_Dirty:"))?;
+            let value =
+                line.strip_prefix("Private_Clean:").or(line.strip_prefix("Private_Dirty:"))?;
             value.trim().strip_suffix(" kB")?.parse::<u64>().ok()
         };
         text.lines().filter_map(kibibytes).sum::<u64>() * 1024

@@ -202,7 +202,8 @@ impl Run {
     }
 
     fn stderr(&self) -> String {
-        let bytes = fs::read(self.directory.path().join("stderr")).expect("it was made at the start");
+        let bytes =
+            fs::read(self.directory.path().join("stderr")).expect("it was made at the start");
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
