@@ -255,6 +255,15 @@ impl Sink for Vec<u8> {
     }
 }
 
+/// Fills a buffer from its front, as `std::io::Write` does. Panics if it is too small.
+impl Sink for &mut [u8] {
+    fn append(&mut self, bytes: &[u8]) {
+        let (front, rest) = core::mem::take(self).split_at_mut(bytes.len());
+        front.copy_from_slice(bytes);
+        *self = rest;
+    }
+}
+
 /// Checked fields of an envelope.
 struct Fields<'a> {
     all: usize,

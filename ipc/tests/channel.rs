@@ -1,6 +1,6 @@
 //! A channel with both its sides in one process: what arrives, what is sealed, what is refused.
 #![cfg(not(loom))]
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use std::fs::File;
 use std::num::NonZeroUsize;

@@ -1,6 +1,6 @@
 //! Descriptors: one form for each message, and nothing else decodes.
 #![cfg(not(loom))]
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use ipc::{Block, CallId, Descriptor, DescriptorError, Outcome, Region, ToEngine, ToWorker};
 use proptest::prelude::*;

@@ -1,6 +1,6 @@
 //! The ring against a model, and against a peer that lies about its cursor.
 #![cfg(not(loom))]
-#![allow(missing_docs, clippy::cast_possible_truncation)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod heap_ring;
 
