@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ipc::control::ToLauncher;
 use ipc::engine_side::{ChannelFds, EngineChannel, EngineLane, SharedBlock};
-use ipc::{Block, CallId, Geometry, LaneIndex};
+use ipc::{Block, CALLS_OUTSTANDING_MAX, CallId, Geometry, LaneIndex};
 use reactor::{Operation, Reactor};
 
 use super::token::Subject;
@@ -56,9 +56,23 @@ pub(super) struct LaneState {
 }
 
 impl LaneState {
-    fn new(worker: bool) -> Self {
-        let (request, answers, result) = (None, Vec::new(), None);
-        Self { worker, request, answers, result, completed: CallId(0), must_ring: false }
+    /// Of a lane that is closed.
+    fn closed() -> Self {
+        Self {
+            worker: false,
+            request: None,
+            answers: Vec::new(),
+            result: None,
+            completed: CallId(0),
+            must_ring: false,
+        }
+    }
+
+    /// Of a lane that is opened for a worker. Answers to all calls it may have in flight find room
+    /// without an allocation on the dispatch path; only a worker that hoards them makes it grow.
+    fn opened() -> Self {
+        let answers = Vec::with_capacity(CALLS_OUTSTANDING_MAX as usize);
+        Self { worker: true, answers, ..Self::closed() }
     }
 }
 
@@ -97,7 +111,7 @@ impl Link {
             return Err(error);
         }
         if let Some(state) = open.lanes.get_mut(usize::from(lane.0)) {
-            *state = LaneState::new(true);
+            *state = LaneState::opened();
         }
         Ok(())
     }
@@ -118,7 +132,7 @@ impl Link {
         channel.arm();
         let token = Subject::Bell { function, link: self.number }.token();
         let poll = reactor.poll(channel.bell(), token);
-        let lanes = (0..self.geometry.lanes()).map(|_| LaneState::new(false)).collect();
+        let lanes = (0..self.geometry.lanes()).map(|_| LaneState::closed()).collect();
         Ok(OpenChannel { channel, lanes, poll, watched: false })
     }
 
@@ -127,7 +141,7 @@ impl Link {
         let Some(open) = self.channel.as_mut() else { return };
         let Some(state) = open.lanes.get_mut(usize::from(lane.0)) else { return };
         if state.worker {
-            *state = LaneState::new(false);
+            *state = LaneState::closed();
             open.channel.close_lane(lane);
             self.container.free_worker();
         }
