@@ -54,6 +54,8 @@ const ENV_RESERVED: &str = "NIGHTCORE_";
 /// A complete, checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// The file's path as given, for messages.
+    pub file: String,
     /// The HTTP front end.
     pub gateway: Gateway,
     /// The dispatcher.
@@ -174,7 +176,7 @@ impl Config {
         let gateway = read_gateway(root.get("gateway").as_ref(), overrides.listen)?;
         let mut engine = read_engine(root.get("engine").as_ref())?;
         engine.shards = overrides.shards.or(engine.shards);
-        Ok(Config { gateway, engine, functions })
+        Ok(Config { file: path.display().to_string(), gateway, engine, functions })
     }
 }
 

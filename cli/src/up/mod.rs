@@ -50,8 +50,8 @@ enum UpError {
     Sockets { parent: PathBuf, error: io::Error },
     #[error("{0}")]
     Setup(#[from] reactor::SetupError),
-    #[error("{0}")]
-    Start(#[from] StartError),
+    #[error("{file}:{line}: {error}")]
+    Start { file: String, line: usize, error: StartError },
     #[error("{what}: {error}")]
     System { what: &'static str, error: io::Error },
 }
@@ -59,7 +59,14 @@ enum UpError {
 impl UpError {
     /// 2 where the configuration is to blame, 1 where the system is.
     fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Start(_)) { 2 } else { 1 }
+        if matches!(self, Self::Start { .. }) { 2 } else { 1 }
+    }
+
+    /// Blames the lines of the function that did not start.
+    fn start(config: &Config, error: StartError) -> Self {
+        let function = config.functions.iter().find(|function| function.name == error.function);
+        let line = function.map_or(1, |function| function.line);
+        Self::Start { file: config.file.clone(), line, error }
     }
 }
 
@@ -91,7 +98,11 @@ pub fn run_with_hook(config: &Config, hook: ThreadHook) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("nightcore: {error}");
+            match error {
+                // Bare, as all that is wrong with a configuration: file and line come first.
+                UpError::Start { .. } => eprintln!("{error}"),
+                _ => eprintln!("nightcore: {error}"),
+            }
             ExitCode::from(error.exit_code())
         }
     }
@@ -129,7 +140,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         Supervisor::new(worker, sockets, specs, shards.posts.clone(), shards.mailbox, signals);
     let started = supervisor
         .start_all()
-        .map_err(UpError::from)
+        .map_err(|error| UpError::start(config, error))
         .and_then(|()| listener.listen().map_err(|error| UpError::Listen { address, error }));
     match started {
         Ok(listener) => {
@@ -184,7 +195,7 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
             index,
             core: cores[usize::from(index) % cores.len()],
             niceness: (config.engine.priority == Priority::High).then_some(SHARD_NICENESS),
-            functions: functions(config, index)?,
+            functions: functions(config, index).map_err(|error| UpError::start(config, error))?,
             siblings: others.map(|(_, post)| post.clone()).collect(),
             supervisor: to_supervisor.clone(),
             mailbox,
