@@ -1,7 +1,7 @@
 //! What the tests share: a watchdog against deadlocks, pairs of sockets, loops until an event.
 
 use reactor::{Config, Event, Reactor, Wait};
-use std::io;
+use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -18,7 +18,8 @@ pub fn watchdog() -> Watchdog {
     let test = thread::current().name().unwrap_or("a test").to_owned();
     thread::spawn(move || {
         if ended.recv_timeout(Duration::from_secs(120)) == Err(RecvTimeoutError::Timeout) {
-            eprintln!("watchdog: {test} hangs");
+            // Not eprintln, which a test run captures, and loses in the abort.
+            let _ = writeln!(io::stderr(), "watchdog: {test} hangs");
             std::process::abort();
         }
     });
