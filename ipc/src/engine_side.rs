@@ -5,7 +5,6 @@
 //! [`EngineLane::doorbell`] for its reactor to ring.
 
 use core::cell::RefCell;
-use core::ops::Range;
 use core::ptr::NonNull;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,6 +23,7 @@ use crate::layout::{
 use crate::memory::{
     Access, Header, MappedRef, MappedRing, Mapping, SEALS_A, SEALS_B, create, locate, seal,
 };
+pub use crate::shared_block::{SharedBlock, SharedSlice};
 use crate::spsc::{Consumer, Producer};
 use crate::sync::Ordering;
 
@@ -82,34 +82,6 @@ pub struct BlockWriter<'a> {
     filled: usize,
 }
 
-/// A worker's block as the engine sees it: memory that stays mapped while this lives, and that the
-/// container may change at any time.
-#[derive(Debug)]
-pub struct SharedBlock {
-    bytes: SharedSlice,
-    envelope_size: usize,
-    report: Option<DropReport>,
-}
-
-/// Tags of blocks that were dropped: how a shard learns that a worker's result has been read.
-#[derive(Clone, Debug, Default)]
-pub struct DropList(Rc<RefCell<Vec<u64>>>);
-
-/// Puts its tag into the list when it is dropped.
-#[derive(Debug)]
-struct DropReport {
-    list: DropList,
-    tag: u64,
-}
-
-/// Some bytes of a [`SharedBlock`].
-#[derive(Clone, Debug)]
-pub struct SharedSlice {
-    start: NonNull<u8>,
-    size: usize,
-    _keeper: Rc<Mapping>,
-}
-
 impl EngineChannel {
     /// Makes, maps and seals both memories, and the eventfd that the container rings.
     pub fn create(geometry: Geometry) -> io::Result<(EngineChannel, ChannelFds)> {
@@ -120,7 +92,7 @@ impl EngineChannel {
         Mapping::shared::<Header, _>(&a, HEADER).write(geometry);
         seal(a_fd.as_fd(), SEALS_A)?;
         seal(b_fd.as_fd(), SEALS_B)?;
-        let bell = eventfd()?;
+        let bell = eventfd(0)?;
         let fds = ChannelFds { a: a_fd, b: b_fd, bell: bell.try_clone()? };
         let channel = EngineChannel {
             geometry,
@@ -229,7 +201,9 @@ impl EngineLane {
             producer: Producer::new(to_worker),
             consumer: Consumer::new(to_engine),
             sleeping,
-            doorbell: eventfd()?,
+            // Not zero, because the engine rings by adding zero: that has room whatever the container
+            // did to the counter, so it never waits, but it wakes nobody while the count is zero.
+            doorbell: eventfd(1)?,
             small: RangeAllocator::new(INBOUND_SMALL),
             large: RangeAllocator::new(geometry.extent_size()),
         })
@@ -326,13 +300,7 @@ impl EngineLane {
             return Err(Fault::Region(block.region));
         }
         let offset = locate(self.geometry, self.index, block)?;
-        let bytes = SharedSlice {
-            start: self.b.bytes(offset, block.size()),
-            size: block.size(),
-            _keeper: Rc::clone(&self.b),
-        };
-        let envelope_size = block.envelope_size as usize;
-        Ok(SharedBlock { bytes, envelope_size, report: None })
+        Ok(SharedBlock::new(&self.b, offset, block))
     }
 }
 
@@ -350,11 +318,11 @@ impl BlockWriter<'_> {
     /// Appends a worker's bytes, from memory to memory. Panics as `write` does.
     #[inline]
     pub fn write_shared(&mut self, bytes: &SharedSlice) {
-        let place = self.claim(bytes.size);
+        let place = self.claim(bytes.len());
         // SAFETY: `bytes` is mapped while it lives and `claim` checked the room. One lies in an
         // outbound region and the other in an inbound one, which never overlap. A container that
         // writes meanwhile makes the bytes arbitrary, which they are anyway.
-        unsafe { place.copy_from_nonoverlapping(bytes.start, bytes.size) };
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), place.as_ptr(), bytes.len()) };
     }
 
     /// The filled block, to be named in a message. Panics if it is not filled: the worker would
@@ -404,93 +372,11 @@ impl Drop for DropReport {
     }
 }
 
-impl SharedBlock {
-    /// Bytes of the envelope.
-    #[must_use]
-    pub fn envelope_size(&self) -> usize {
-        self.envelope_size
-    }
-
-    /// Bytes of the payload.
-    #[must_use]
-    pub fn payload_size(&self) -> usize {
-        self.bytes.size - self.envelope_size
-    }
-
-    /// Replaces `out` with the envelope: to be parsed only from this copy.
-    pub fn copy_envelope(&self, out: &mut Vec<u8>) {
-        out.clear();
-        self.bytes.slice(0..self.envelope_size).append_to(out);
-    }
-
-    /// The payload.
-    #[must_use]
-    pub fn payload(&self) -> SharedSlice {
-        self.bytes.slice(self.envelope_size..self.bytes.size)
-    }
-
-    /// Has `tag` put into `list` when this is dropped.
-    pub fn report_drop(&mut self, list: DropList, tag: u64) {
-        self.report = Some(DropReport { list, tag });
-    }
-
-    /// Envelope and payload.
-    #[must_use]
-    pub fn whole(&self) -> SharedSlice {
-        self.bytes.clone()
-    }
-}
-
-impl SharedSlice {
-    /// For system calls that read it: never for a Rust reference, the bytes may change.
-    #[must_use]
-    pub fn as_ptr(&self) -> *const u8 {
-        self.start.as_ptr()
-    }
-
-    /// Bytes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.size
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.size == 0
-    }
-
-    /// A part of it. Panics if the range is not within it.
-    #[must_use]
-    pub fn slice(&self, range: Range<usize>) -> SharedSlice {
-        assert!(range.start <= range.end && range.end <= self.size, "{range:?} of {}", self.size);
-        SharedSlice {
-            // SAFETY: range.start <= size, so the result is within the slice or at its end.
-            start: unsafe { self.start.add(range.start) },
-            size: range.end - range.start,
-            _keeper: Rc::clone(&self._keeper),
-        }
-    }
-
-    /// Copies it behind what `out` holds.
-    pub fn append_to(&self, out: &mut Vec<u8>) {
-        out.reserve(self.size);
-        let spare = out.spare_capacity_mut().as_mut_ptr().cast::<u8>();
-        // SAFETY: the source is mapped while `self` lives, the destination has `size` bytes spare
-        // since the reserve, and a Vec's memory is not part of the mapping. A container that
-        // writes meanwhile makes the bytes arbitrary, which they are anyway.
-        unsafe { core::ptr::copy_nonoverlapping(self.start.as_ptr(), spare, self.size) };
-        let size = out.len() + self.size;
-        // SAFETY: the bytes up to `size` are within the capacity and have just been written.
-        unsafe { out.set_len(size) };
-    }
-}
-
 /// Non-blocking, or each ring by the engine's reactor would be punted to a kernel thread: 107 us
 /// a relay instead of 9 (`docs/ring.md`).
-fn eventfd() -> io::Result<OwnedFd> {
+fn eventfd(count: u32) -> io::Result<OwnedFd> {
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-    Ok(OwnedFd::from(EventFd::from_flags(flags)?))
+    Ok(OwnedFd::from(EventFd::from_value_and_flags(count, flags)?))
 }
 
 const _: () = assert!(INBOUND_SMALL <= layout::RESIDENT_MAX, "the small arena is never trimmed");

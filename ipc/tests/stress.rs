@@ -46,14 +46,18 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
     }
 
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
     fn one_in(&mut self, n: u64) -> bool {
-        self.next() % n == 0
+        self.below(n) == 0
     }
 }
 
 /// A payload, and in front of it its checksum as the envelope. One in 256 is a large one.
 fn fill(random: &mut Random, out: &mut Vec<u8>) {
-    let size = if random.one_in(256) { random.next() % 200_000 } else { random.next() % 2000 };
+    let size = if random.one_in(256) { random.below(200_000) } else { random.below(2000) };
     out.clear();
     out.resize(8, 0);
     while out.len() < 8 + size as usize {
@@ -182,7 +186,7 @@ impl Engine {
             other => panic!("{other:?} after {:?}", engine.counts),
         });
         while self.counts.completed < CALLS {
-            let burst = 1 + self.random.next() % WINDOW;
+            let burst = 1 + self.random.below(WINDOW);
             for _ in 0..burst {
                 if self.counts.sent == CALLS || self.counts.sent - self.counts.completed == WINDOW {
                     break;

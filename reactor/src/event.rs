@@ -77,7 +77,7 @@ pub enum Event {
         /// Why.
         error: io::Error,
     },
-    /// A doorbell could not be rung. `EAGAIN`: its holder filled the counter or made it blocking.
+    /// A doorbell could not be rung. `EAGAIN`: its other holder made it blocking.
     DoorbellFailed {
         /// Of the `ring_doorbell`.
         token: Token,

@@ -29,8 +29,10 @@ pub(crate) const DOORBELL: u32 = u32::MAX - 1;
 pub(crate) const MESSAGE: i32 = i32::MIN;
 /// `RWF_NOWAIT`: the write fails rather than waits, and is not handed to a kernel worker.
 const NOWAIT: i32 = libc::RWF_NOWAIT;
-/// What a doorbell adds to its eventfd.
-static RING: u64 = 1;
+/// What a doorbell adds to its eventfd: nothing. Any write is an edge for whoever polls, provided
+/// that the counter is not zero; and a write of zero always has room, so the kernel has no reason to
+/// wait, whatever the other holder does to counter and flags meanwhile (`docs/reactor.md`).
+static RING: u64 = 0;
 /// The kernel wants the timeout's seconds to be a positive i64; nobody waits longer than this.
 const WAIT_MAX: Duration = Duration::from_secs(1 << 31);
 /// Turns, and their length, granted to the kernel at the end of a reactor. Cancelled operations
@@ -157,8 +159,10 @@ impl Reactor {
         self.start(socket, token, Work::SendWithBody { head, body, vectored })
     }
 
-    /// Rings an eventfd that somebody else holds too: adds 1 without ever waiting. Silent unless
-    /// it fails. A second ring of one descriptor in the same turn should carry the same token.
+    /// Rings an eventfd that somebody else holds too, without ever waiting: an edge for whoever
+    /// polls it. The eventfd must have been made non-blocking with a count of 1, and is not to be
+    /// read: the ring changes no count, and at zero it would wake nobody. Silent unless it fails.
+    /// A second ring of one descriptor in the same turn should carry the same token.
     pub fn ring_doorbell(&mut self, eventfd: BorrowedFd<'_>, token: Token) {
         let fd = eventfd.as_raw_fd();
         // A borrowed descriptor is open, so its number is not negative.

@@ -217,7 +217,6 @@ pub(crate) fn rehearse(reactor: &mut Reactor) -> Result<(), SetupError> {
     let bell = eventfd().map_err(system)?;
     reactor.receive(socket.as_fd(), RECEIVE);
     reactor.poll(bell.as_fd(), POLL);
-    reactor.ring_doorbell(bell.as_fd(), DOORBELL);
     reactor.message(reactor.address(), MESSAGE);
 
     let mut seen = [false; 4];
@@ -227,14 +226,16 @@ pub(crate) fn rehearse(reactor: &mut Reactor) -> Result<(), SetupError> {
             .turn(Wait::For(REHEARSAL_WAIT), &mut events)
             .map_err(|source| refused("io_uring_enter", "rehearse the ring", source))?;
         for event in events.drain(..) {
+            // The first edge is the count that the eventfd began with, the second the ring.
+            if matches!(event, Event::Polled { .. }) && !seen[1] {
+                reactor.ring_doorbell(bell.as_fd(), DOORBELL);
+            }
             note(event, &mut seen)?;
         }
-        if seen[0] && seen[1] && seen[3] {
+        if seen == [true; 4] {
             break;
         }
     }
-    // Doorbells succeed in silence, and the poll has seen this one ring.
-    seen[2] = seen[1];
     reactor.close(socket.into());
     reactor.close(bell);
     for _ in 0..REHEARSAL_TURNS {
@@ -249,6 +250,7 @@ pub(crate) fn rehearse(reactor: &mut Reactor) -> Result<(), SetupError> {
 fn note(event: Event, seen: &mut [bool; 4]) -> Result<(), SetupError> {
     match event {
         Event::Received { .. } => seen[0] = true,
+        Event::Polled { .. } if seen[1] => seen[2] = true,
         Event::Polled { .. } => seen[1] = true,
         Event::Message { value: MESSAGE } => seen[3] = true,
         Event::ReceiveEnded { .. } => return first_unseen([false, true, true, true]),
@@ -272,7 +274,7 @@ fn first_unseen(seen: [bool; 4]) -> Result<(), SetupError> {
 
 fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: takes no memory; the result is checked before use.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+    let fd = unsafe { libc::eventfd(1, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -37,7 +37,7 @@ fn a_steady_state_allocates_nothing() {
     let mut reactor = reactor();
     let (near, far) = connection();
     far.set_nonblocking(true).unwrap();
-    let bell = eventfd(0);
+    let bell = eventfd(1);
     reactor.receive(far.as_fd(), Token(1));
     reactor.poll(bell.as_fd(), Token(2));
     let mut wheel = Wheel::new(Duration::from_millis(1));
