@@ -4,7 +4,6 @@
 //! The engine makes no system call on a descriptor that the container holds: it hands out
 //! [`EngineLane::doorbell`] for its reactor to ring.
 
-use core::cell::RefCell;
 use core::ptr::NonNull;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,7 +22,7 @@ use crate::layout::{
 use crate::memory::{
     Access, Header, MappedRef, MappedRing, Mapping, SEALS_A, SEALS_B, create, locate, seal,
 };
-pub use crate::shared_block::{SharedBlock, SharedSlice};
+pub use crate::shared_block::{DropList, SharedBlock, SharedSlice};
 use crate::spsc::{Consumer, Producer};
 use crate::sync::Ordering;
 
@@ -201,8 +200,8 @@ impl EngineLane {
             producer: Producer::new(to_worker),
             consumer: Consumer::new(to_engine),
             sleeping,
-            // Not zero, because the engine rings by adding zero: that has room whatever the container
-            // did to the counter, so it never waits, but it wakes nobody while the count is zero.
+            // Not zero, because the engine rings by adding zero: that has room whatever the
+            // container did to the counter, so it never waits, but wakes nobody while it is zero.
             doorbell: eventfd(1)?,
             small: RangeAllocator::new(INBOUND_SMALL),
             large: RangeAllocator::new(geometry.extent_size()),
@@ -355,20 +354,6 @@ impl Sink for BlockWriter<'_> {
 impl Drop for BlockWriter<'_> {
     fn drop(&mut self) {
         self.lane.release(&self.block);
-    }
-}
-
-impl DropList {
-    /// Takes a tag, if there is one.
-    #[must_use]
-    pub fn take(&self) -> Option<u64> {
-        self.0.borrow_mut().pop()
-    }
-}
-
-impl Drop for DropReport {
-    fn drop(&mut self) {
-        self.list.0.borrow_mut().push(self.tag);
     }
 }
 

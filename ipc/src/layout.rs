@@ -59,7 +59,7 @@ const B_OUTBOUND: usize = (B_SLOTS + SLOTS_SIZE).next_multiple_of(PAGE_SIZE);
 /// left unread when it completed, one for the next call) and a `Retire`.
 const _: () = assert!(CALLS_OUTSTANDING_MAX + 4 < RING_DEPTH);
 const _: () = assert!(RING_DEPTH.is_power_of_two());
-const _: () = assert!(A_SMALL % 64 == 0 && B_OUTBOUND % PAGE_SIZE == 0);
+const _: () = assert!(A_SMALL.is_multiple_of(64) && B_OUTBOUND.is_multiple_of(PAGE_SIZE));
 const _: () = assert!(size_of::<usize>() == 8, "offsets are 64 bits wide");
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<crate::sync::Slot>() == 64);
@@ -236,11 +236,11 @@ mod tests {
                     (geometry.large(lane), geometry.extent_size()),
                 ];
                 for (offset, size) in a {
-                    assert!(offset >= a_end && offset % 64 == 0);
+                    assert!(offset >= a_end && offset.is_multiple_of(64));
                     a_end = offset + size;
                 }
                 for (offset, size) in b {
-                    assert!(offset >= b_end && offset % 64 == 0);
+                    assert!(offset >= b_end && offset.is_multiple_of(64));
                     b_end = offset + size;
                 }
             }

@@ -8,6 +8,7 @@
 //! - [`layout`]: sizes, offsets and limits of a channel's two memories;
 //! - `memory`: making, sealing, checking and mapping them;
 //! - [`engine_side`]: a shard's end of a channel, which trusts nothing it reads;
+//! - `shared_block`: a worker's bytes as the engine may use them;
 //! - [`arena`]: who holds which bytes of a lane's payload memory;
 //! - [`envelope`]: what travels beside a payload: request id, method, headers, status;
 //! - [`descriptor`]: the 64-byte messages, and [`outcome`] how a call ended;
@@ -36,6 +37,8 @@ pub mod envelope;
 pub mod fault;
 #[cfg(not(loom))]
 mod memory;
+#[cfg(not(loom))]
+mod shared_block;
 #[cfg(not(loom))]
 pub mod worker_side;
 
