@@ -121,7 +121,8 @@ mod tests {
     proptest! {
         #[test]
         fn blocks_never_overlap_and_a_freed_range_is_whole_again(
-            steps in prop::collection::vec((any::<bool>(), 1usize..3000, any::<prop::sample::Index>()), 1..300)
+            steps in prop::collection::vec(
+                (any::<bool>(), 1usize..3000, any::<prop::sample::Index>()), 1..300)
         ) {
             let mut range = RangeAllocator::new(16 << 10);
             let mut live: Vec<(usize, usize)> = Vec::new();
@@ -130,7 +131,8 @@ mod tests {
                     match range.allocate(size) {
                         Some(start) => {
                             prop_assert!(start + size <= 16 << 10);
-                            prop_assert!(live.iter().all(|&(s, n)| start + size <= s || s + n <= start));
+                            let apart = |&(s, n): &(usize, usize)| start + size <= s || s + n <= start;
+                            prop_assert!(live.iter().all(apart));
                             live.push((start, size));
                         }
                         None => prop_assert!(!live.is_empty()),
