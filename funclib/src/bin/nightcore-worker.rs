@@ -55,9 +55,11 @@ fn serve(library: &Path, function: &str) -> ExitCode {
     let served = unsafe { launcher::run(library, function, &PathBuf::from(socket)) };
     let code = match served {
         Ok(()) => 0,
+        // The engine was told, and tells whoever started it.
+        Err(LauncherError::Load(_)) => 2,
         Err(error) => {
             eprintln!("nightcore-worker: function {function}: {error}");
-            if matches!(error, LauncherError::Load(_)) { 2 } else { 1 }
+            1
         }
     };
     // SAFETY: ends the process as it is. The usual exit would run the libraries' destructors
