@@ -3,7 +3,7 @@
 use std::hint;
 use std::mem::MaybeUninit;
 
-use nightcore::{Context, Error, Response};
+use nightcore::{Context, Error, ErrorKind, Response};
 use serde::Deserialize;
 
 const US_MAX: u64 = 60 * 1_000_000;
@@ -25,7 +25,10 @@ fn spin(context: &Context, input: &[u8]) -> Result<Response, Error> {
     let Arguments { us } = arguments(input)?;
     let start = cpu_time_us();
     let mut spent = 0;
-    while spent < us && !context.is_cancelled() {
+    while spent < us {
+        if context.is_cancelled() {
+            return Err(Error::new(ErrorKind::DeadlineExceeded, "nobody waits any more"));
+        }
         (0..1000).for_each(|n| {
             hint::black_box(n);
         });
