@@ -17,10 +17,16 @@ use nix::sys::pthread::pthread_kill;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-const CONNECTIONS: usize = 8;
-/// Requests of each connection: enough for every table and buffer to reach its size.
-const WARM_UP: usize = 1_000;
+/// Connections of the warm-up; the first ones are used when it counts. Tables and buffers grow to the
+/// most that was ever in flight or ready at once, so the warm-up has more of both.
+const CONNECTIONS: usize = 32;
+const CONNECTIONS_COUNTED: usize = 8;
+/// Requests of each connection.
+const WARM_UP: usize = 200;
 const COUNTED: usize = 1_000;
+/// Calls in flight of one fan-out, in the warm-up and when it counts.
+const WIDE: usize = 48;
+const NARROW: usize = 4;
 /// Of each function.
 const WORKERS: usize = 16;
 /// Backtraces kept as evidence.
@@ -115,10 +121,10 @@ fn no_shard_allocates_on_the_dispatch_path() {
     let mut connections: Vec<Connection> = (0..CONNECTIONS)
         .map(|_| Connection::open(address).expect("the stack takes connections"))
         .collect();
-    run_load(&mut connections, WARM_UP);
+    run_load(&mut connections, WARM_UP, WIDE);
     // SYNC(IS_COUNTING): no request is under way: every answer has been read.
     IS_COUNTING.store(true, Ordering::Relaxed);
-    run_load(&mut connections, COUNTED);
+    run_load(&mut connections[..CONNECTIONS_COUNTED], COUNTED, NARROW);
     IS_COUNTING.store(false, Ordering::Relaxed);
     drop(connections);
 
@@ -132,9 +138,10 @@ fn no_shard_allocates_on_the_dispatch_path() {
 }
 
 /// `requests` on each connection, all connections at once.
-fn run_load(connections: &mut [Connection], requests: usize) {
-    let chain = post("/function/chain", b"{\"n\": 4, \"size\": 1024}");
-    let fanout = post("/function/fanout", b"{\"n\": 4, \"size\": 1024}");
+fn run_load(connections: &mut [Connection], requests: usize, width: usize) {
+    let input = format!("{{\"n\": {width}, \"size\": 1024}}");
+    let chain = post("/function/chain", input.as_bytes());
+    let fanout = post("/function/fanout", input.as_bytes());
     let nop = post("/function/nop", b"some input");
     thread::scope(|scope| {
         for connection in connections {
