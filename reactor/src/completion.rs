@@ -3,6 +3,7 @@
 //! A multishot operation that the kernel ends without an error (its completion queue was full, say)
 //! is armed again here, unseen by its owner; so is a receive that found no buffer.
 
+use crate::alarm::ALARM;
 use crate::event::{Event, Token};
 use crate::operation::{InFlight, Operation, State, Vectored, Work, halves};
 use crate::reactor::{DOORBELL, IGNORED, MESSAGE, Reactor};
@@ -22,6 +23,10 @@ impl Reactor {
             return;
         }
         if user_data == IGNORED {
+            return;
+        }
+        if user_data == ALARM {
+            self.alarm_rang();
             return;
         }
         let [low, high] = halves(user_data);

@@ -1,9 +1,9 @@
 //! What a turn reports, and how long it may wait for it.
 
 use crate::buffers::{ReceiveBuffer, StableBuffer};
+use crate::clock::Nanos;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 /// The caller's name for an operation; comes back in its events. Opaque to the reactor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -16,8 +16,8 @@ pub enum Wait {
     Not,
     /// Until an event arrives (or a signal).
     Forever,
-    /// Until an event arrives, this long at most.
-    For(Duration),
+    /// Until an event arrives or this time has come; sometimes earlier.
+    Until(Nanos),
 }
 
 /// What happened. Every operation ends in exactly one ending event, which carries its token:

@@ -8,7 +8,8 @@
 //! - `operation`: the table of in-flight operations, which own their buffers by type.
 //! - [`ReceiveBuffer`], [`StableBuffer`] (`buffers`): memory lent by and to the kernel.
 //! - [`Event`], [`Token`] (`event`): what a turn reports; `completion` makes events of CQEs.
-//! - [`clock`] and [`wheel`]: monotonic time and the timers built on it.
+//! - [`clock`] and [`wheel`]: monotonic time and the timers built on it; `alarm` is the one timeout
+//!   that the kernel knows of.
 //!
 //! # Minimum kernel
 //! Linux 6.1, for `IORING_SETUP_DEFER_TASKRUN`; multishot receive came with 6.0, provided buffer
@@ -20,6 +21,7 @@
 //! final completion. A descriptor with operations in flight is closed through [`Reactor::close`],
 //! never by dropping it: the reactor re-arms multishot operations by descriptor number.
 
+mod alarm;
 mod buffers;
 pub mod clock;
 mod completion;

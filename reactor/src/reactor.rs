@@ -7,11 +7,13 @@
 //!   sends, costs another.
 //! - Nothing allocates in a steady state: table, queues and vectors keep their capacity.
 
+use crate::alarm::Alarm;
 use crate::buffers::{BufferRing, StableBuffer};
+use crate::clock;
 use crate::event::{Event, Token, Wait};
 use crate::operation::{Operation, Operations, State, Vectored, Work};
 use crate::setup::{self, BUFFER_GROUP, Config, SetupError};
-use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{EnterFlags, IoUring, opcode, squeue};
 use std::collections::VecDeque;
 use std::net::Shutdown;
@@ -33,8 +35,6 @@ const NOWAIT: i32 = libc::RWF_NOWAIT;
 /// that the counter is not zero; and a write of zero always has room, so the kernel has no reason to
 /// wait, whatever the other holder does to counter and flags meanwhile (`docs/reactor.md`).
 static RING: u64 = 0;
-/// The kernel wants the timeout's seconds to be a positive i64; nobody waits longer than this.
-const WAIT_MAX: Duration = Duration::from_secs(1 << 31);
 /// Turns, and their length, granted to the kernel at the end of a reactor. Cancelled operations
 /// complete within the first; the bound is for a kernel that misbehaves.
 const FAREWELL_TURNS: u32 = 100;
@@ -67,6 +67,7 @@ pub struct Reactor {
     /// Vectors of ended sends, to be used again. Boxed, for the kernel has their address.
     #[expect(clippy::vec_box, reason = "reused as boxes; unboxing would allocate again")]
     pub(crate) vectored_spare: Vec<Box<Vectored>>,
+    pub(crate) alarm: Alarm,
     enters: u64,
 }
 
@@ -85,6 +86,7 @@ impl Reactor {
             ready: Vec::new(),
             backlog: VecDeque::new(),
             doorbells: Vec::new(),
+            alarm: Alarm::default(),
             vectored_spare: Vec::new(),
             enters: 0,
         };
@@ -234,6 +236,9 @@ impl Reactor {
         self.rearm_starved();
         self.refill();
         let wait = if self.ready.is_empty() && self.backlog.is_empty() { wait } else { Wait::Not };
+        if let Wait::Until(at) = wait {
+            self.wake_at(at);
+        }
         events.append(&mut self.ready);
         let entered = self.enter(wait);
         // At most one queue's worth: a turn is finite whatever arrives meanwhile.
@@ -308,7 +313,7 @@ impl Reactor {
         }
     }
 
-    fn push(&mut self, entry: squeue::Entry) {
+    pub(crate) fn push(&mut self, entry: squeue::Entry) {
         if self.backlog.is_empty() && (self.try_push(&entry) || self.flush_and_push(&entry)) {
             return;
         }
@@ -342,7 +347,7 @@ impl Reactor {
     fn flush(&mut self) {
         let queued = self.ring.submission().len();
         if queued > 0 {
-            let _ = self.call_enter(queued, 0, EnterFlags::empty(), None);
+            let _ = self.call_enter(queued, 0, EnterFlags::empty());
         }
     }
 
@@ -352,42 +357,29 @@ impl Reactor {
         // With nothing to submit or wait for, deferred work and overflow are the only reasons left.
         let idle = queued == 0 && !submission.taskrun() && !submission.cq_overflow();
         drop(submission);
-        let (want, timeout) = match wait {
+        let want = match wait {
             Wait::Not if idle => return Ok(()),
-            Wait::Not => (0, None),
-            Wait::Forever => (1, None),
-            Wait::For(time) => (1, Some(Timespec::from(time.min(WAIT_MAX)))),
+            Wait::Not => 0,
+            Wait::Forever | Wait::Until(_) => 1,
         };
         // GETEVENTS also without waiting: it runs the deferred work and flushes overflow.
-        match self.call_enter(queued, want, EnterFlags::GETEVENTS, timeout.as_ref()) {
+        match self.call_enter(queued, want, EnterFlags::GETEVENTS) {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
-                // A signal; the time is up; no memory for requests or completions right now: what
-                // is queued stays queued.
-                Some(libc::EINTR | libc::ETIME | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                // A signal; no memory for requests or completions right now: what is queued stays
+                // queued.
+                Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
                 _ => Err(error),
             },
         }
     }
 
-    fn call_enter(
-        &mut self,
-        queued: usize,
-        want: u32,
-        flags: EnterFlags,
-        timeout: Option<&Timespec>,
-    ) -> io::Result<usize> {
+    fn call_enter(&mut self, queued: usize, want: u32, flags: EnterFlags) -> io::Result<usize> {
         self.enters += 1;
         // The submission queue holds at most 2^15 entries.
         let queued = u32::try_from(queued).unwrap_or(u32::MAX);
-        let args = match timeout {
-            Some(time) => SubmitArgs::new().timespec(time),
-            None => SubmitArgs::new(),
-        };
-        let flags = (flags | EnterFlags::EXT_ARG).bits();
-        // SAFETY: EXT_ARG announces `args`, which is the kernel's getevents structure and which,
-        // like the timespec it points to, outlives the call.
-        unsafe { self.ring.submitter().enter(queued, want, flags, Some(&args)) }
+        // SAFETY: without an argument no flag announces one, and the kernel reads nothing of ours.
+        unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, want, flags.bits(), None) }
     }
 }
 
@@ -403,7 +395,7 @@ impl Drop for Reactor {
         let mut events = Vec::new();
         for _ in 0..FAREWELL_TURNS {
             let idle = self.operations.len() == 0 && self.backlog.is_empty();
-            let wait = if idle { Wait::Not } else { Wait::For(FAREWELL_WAIT) };
+            let wait = if idle { Wait::Not } else { Wait::Until(clock::now() + FAREWELL_WAIT) };
             if self.turn(wait, &mut events).is_err() || idle {
                 break;
             }

@@ -5,6 +5,7 @@
 //! that do not wait) is tried once, in `rehearse`, on the finished reactor.
 
 use crate::buffers::{BUFFERS_MAX, BufferRing};
+use crate::clock;
 use crate::event::{Event, Token, Wait};
 use crate::reactor::Reactor;
 use io_uring::{IoUring, Parameters, Probe, opcode};
@@ -171,7 +172,6 @@ fn check_features(params: &Parameters) -> Result<(), SetupError> {
         (params.is_feature_nodrop(), "IORING_FEAT_NODROP", "5.5"),
         (params.is_feature_submit_stable(), "IORING_FEAT_SUBMIT_STABLE", "5.5"),
         (params.is_feature_fast_poll(), "IORING_FEAT_FAST_POLL", "5.7"),
-        (params.is_feature_ext_arg(), "IORING_FEAT_EXT_ARG", "5.11"),
         (params.is_feature_skip_cqe_on_success(), "IORING_FEAT_CQE_SKIP", "5.17"),
     ];
     match features.into_iter().find(|(present, ..)| !present) {
@@ -188,6 +188,7 @@ fn check_opcodes(ring: &IoUring) -> Result<(), SetupError> {
     let opcodes = [
         (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD", "5.1"),
         (opcode::SendMsg::CODE, "IORING_OP_SENDMSG", "5.3"),
+        (opcode::Timeout::CODE, "IORING_OP_TIMEOUT", "5.4"),
         (opcode::AcceptMulti::CODE, "IORING_OP_ACCEPT", "5.5"),
         (opcode::AsyncCancel2::CODE, "IORING_OP_ASYNC_CANCEL", "5.5"),
         (opcode::Close::CODE, "IORING_OP_CLOSE", "5.6"),
@@ -223,7 +224,7 @@ pub(crate) fn rehearse(reactor: &mut Reactor) -> Result<(), SetupError> {
     let mut events = Vec::new();
     for _ in 0..REHEARSAL_TURNS {
         reactor
-            .turn(Wait::For(REHEARSAL_WAIT), &mut events)
+            .turn(Wait::Until(clock::now() + REHEARSAL_WAIT), &mut events)
             .map_err(|source| refused("io_uring_enter", "rehearse the ring", source))?;
         for event in events.drain(..) {
             // The first edge is the count that the eventfd began with, the second the ring.
@@ -242,7 +243,7 @@ pub(crate) fn rehearse(reactor: &mut Reactor) -> Result<(), SetupError> {
         if reactor.in_flight() == 0 {
             return first_unseen(seen);
         }
-        reactor.turn(Wait::For(REHEARSAL_WAIT), &mut events).map_err(system)?;
+        reactor.turn(Wait::Until(clock::now() + REHEARSAL_WAIT), &mut events).map_err(system)?;
     }
     Err(missing("cancellation by descriptor (IORING_ASYNC_CANCEL_FD)", "5.19"))
 }

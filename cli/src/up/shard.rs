@@ -185,7 +185,7 @@ impl Shard {
         loop {
             self.engine.flush(&mut self.reactor);
             let before = clock::now();
-            let wait = if self.engine.arm() { Wait::Not } else { self.wait(before) };
+            let wait = if self.engine.arm() { Wait::Not } else { self.wait() };
             self.reactor.turn(wait, &mut events)?;
             let now = clock::now();
             meter.waited(&self.loads, before, now);
@@ -210,14 +210,14 @@ impl Shard {
     }
 
     /// Until the next timer, or for ever.
-    fn wait(&self, now: Nanos) -> Wait {
+    fn wait(&self) -> Wait {
         let paused = match &self.acceptor {
             Acceptor::Paused { until, .. } => Some(*until),
             _ => None,
         };
         let timers = [self.engine.next_timer(), self.gateway.next_timer(), paused];
         match timers.into_iter().flatten().min() {
-            Some(at) => Wait::For(at.saturating_since(now)),
+            Some(at) => Wait::Until(at),
             None => Wait::Forever,
         }
     }

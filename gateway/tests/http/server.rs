@@ -101,7 +101,7 @@ fn serve(config: Config, listener: &TcpListener, rung: &UnixStream, commands: &R
     reactor.poll(rung.as_fd(), COMMANDS);
     loop {
         let wait = match gateway.next_timer() {
-            Some(at) => Wait::For(at.saturating_since(clock::now())),
+            Some(at) => Wait::Until(at),
             None => Wait::Forever,
         };
         reactor.turn(wait, &mut events).unwrap();

@@ -12,7 +12,7 @@ fn a_wait_without_events_lasts_at_least_the_time_given() {
     let mut events = Vec::new();
     for wait in [Duration::from_micros(500), Duration::from_millis(30)] {
         let start = clock::now();
-        reactor.turn(Wait::For(wait), &mut events).unwrap();
+        reactor.turn(Wait::Until(start + wait), &mut events).unwrap();
         assert!(events.is_empty());
         assert!(clock::now().saturating_since(start) >= wait);
     }
@@ -24,8 +24,29 @@ fn a_wait_longer_than_the_kernel_can_count_is_accepted() {
     let mut reactor = reactor();
     reactor.message(reactor.address(), 1);
     let mut events = Vec::new();
-    reactor.turn(Wait::For(Duration::MAX), &mut events).unwrap();
+    reactor.turn(Wait::Until(clock::now() + Duration::MAX), &mut events).unwrap();
     assert!(matches!(events[..], [Event::Message { value: 1 }]), "{events:?}");
+}
+
+#[test]
+fn a_wait_for_an_earlier_time_than_the_last_one_ends_in_time_and_a_later_one_lasts() {
+    let _watchdog = watchdog();
+    let mut reactor = reactor();
+    let mut events = Vec::new();
+    let start = clock::now();
+    reactor.message(reactor.address(), 1);
+    // Ends by the message, and leaves the kernel's timeout at an hour from now.
+    reactor.turn(Wait::Until(start + Duration::from_secs(3600)), &mut events).unwrap();
+    assert!(matches!(events[..], [Event::Message { value: 1 }]), "{events:?}");
+    events.clear();
+    for wait in [Duration::from_millis(5), Duration::from_millis(20)] {
+        let until = clock::now() + wait;
+        // May end early, but makes no more than a few turns of it; the watchdog sees one that hangs.
+        while clock::now() < until {
+            reactor.turn(Wait::Until(until), &mut events).unwrap();
+        }
+        assert!(events.is_empty(), "{events:?}");
+    }
 }
 
 #[test]
