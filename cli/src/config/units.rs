@@ -49,7 +49,7 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 /// In the largest unit that leaves a whole number.
 fn show(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::Result {
-    let whole = |(_, factor): &&(&str, u64)| value != 0 && value % factor == 0;
+    let whole = |(_, factor): &&(&str, u64)| value != 0 && value.is_multiple_of(*factor);
     match units.iter().rev().find(whole) {
         Some((name, factor)) => write!(f, "{}{name}", value / factor),
         None => write!(f, "{value}{}", units[0].0),

@@ -269,12 +269,11 @@ impl Shard {
         let mut upstream = EngineUpstream { engine: &mut self.engine, draining };
         self.gateway.on_tick(&mut self.reactor, now, &mut upstream);
         self.pass_answers(now);
-        if matches!(&self.acceptor, Acceptor::Paused { until, .. } if *until <= now) {
-            if let Acceptor::Paused { listener, .. } =
+        if matches!(&self.acceptor, Acceptor::Paused { until, .. } if *until <= now)
+            && let Acceptor::Paused { listener, .. } =
                 std::mem::replace(&mut self.acceptor, Acceptor::Closed)
-            {
-                self.accept_from(listener);
-            }
+        {
+            self.accept_from(listener);
         }
     }
 

@@ -405,10 +405,9 @@ impl Supervisor {
     fn expect_end(&mut self, index: usize) {
         if let Phase::Starting { process, .. } | Phase::Up { process, .. } =
             &mut self.slots[index].phase
+            && process.ended().is_none()
         {
-            if process.ended().is_none() {
-                process.kill();
-            }
+            process.kill();
         }
     }
 

@@ -239,23 +239,23 @@ impl Engine {
                 Some(Subject::Doorbell { .. }) | None => {}
             },
             ReactorEvent::DoorbellFailed { token, error } => {
-                if let Some(Subject::Doorbell { function, link }) = Subject::of(token) {
-                    if self.is_current(function, link) {
-                        let reason = format!("it keeps its doorbell from being rung: {error}");
-                        self.condemn(reactor, now, function, reason);
-                    }
+                if let Some(Subject::Doorbell { function, link }) = Subject::of(token)
+                    && self.is_current(function, link)
+                {
+                    let reason = format!("it keeps its doorbell from being rung: {error}");
+                    self.condemn(reactor, now, function, reason);
                 }
             }
             ReactorEvent::PollEnded { token, error } => {
-                if let Some(Subject::Bell { function, link }) = Subject::of(token) {
-                    if self.is_current(function, link) {
-                        self.condemn(
-                            reactor,
-                            now,
-                            function,
-                            format!("its bell cannot be polled: {error}"),
-                        );
-                    }
+                if let Some(Subject::Bell { function, link }) = Subject::of(token)
+                    && self.is_current(function, link)
+                {
+                    self.condemn(
+                        reactor,
+                        now,
+                        function,
+                        format!("its bell cannot be polled: {error}"),
+                    );
                 }
             }
             _ => {}
@@ -334,10 +334,10 @@ impl Engine {
     }
 
     pub(super) fn touch(&mut self, function: FunctionId) {
-        if let Some(state) = self.functions.get_mut(function.index()) {
-            if !std::mem::replace(&mut state.changed, true) {
-                self.changed.push(function);
-            }
+        if let Some(state) = self.functions.get_mut(function.index())
+            && !std::mem::replace(&mut state.changed, true)
+        {
+            self.changed.push(function);
         }
     }
 
