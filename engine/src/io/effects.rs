@@ -287,7 +287,12 @@ impl Engine {
         if let Err(error) = link.spawn(reactor, worker.function, worker.lane, placement) {
             link.container.free_worker();
             let name = &self.functions[worker.function.index()].function.name;
-            tracing::warn!(function = name, "a worker could not be asked for: {error}");
+            if is_gone(&error) {
+                // Its end is the supervisor's to tell, who knows the reason.
+                tracing::debug!(function = name, "a worker was asked of a container that is gone");
+            } else {
+                tracing::warn!(function = name, "a worker could not be asked for: {error}");
+            }
             self.tell_core(reactor, now, worker.function, Event::WorkerFailed { worker });
         }
     }
@@ -321,6 +326,12 @@ impl Engine {
         let (_, state) = self.lane_state(worker)?;
         state.result.take()
     }
+}
+
+/// Whether this is what a socket says whose other end has closed.
+fn is_gone(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
 }
 
 /// Writes `bytes`, of which the first `envelope_size` are the envelope.
