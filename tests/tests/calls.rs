@@ -48,6 +48,15 @@ fn an_answer_passes_through_two_functions_unchanged() {
 }
 
 #[test]
+fn a_function_without_standing_workers_gets_one_when_called() {
+    let config = functions(&["nop"]) + &functions(&["chain"]) + "min_workers = 0\n";
+    let stack = Stack::start(&config);
+    assert_eq!(stack.count("chain", "workers"), 0);
+    assert_eq!(stack.call("chain", b"{\"function\": \"nop\"}").json()["n"], 10);
+    assert_eq!(stack.count("chain", "workers"), 1);
+}
+
+#[test]
 fn recursion_reaches_the_depth_asked_for() {
     let stack = Stack::start(&functions(&["recurse"]));
     for n in [0, 1, 5, 15, 16] {
