@@ -87,7 +87,7 @@ enum nightcore_outcome {
     NIGHTCORE_BAD_REQUEST = 3,       /* the input makes no sense                         400 */
     NIGHTCORE_NOT_FOUND = 4,         /* no such function, or not what was asked of it    404 */
     NIGHTCORE_TOO_LARGE = 5,         /* input or answer exceeds the limit                413 */
-    NIGHTCORE_OVERLOADED = 6,        /* too many calls wait                              429 */
+    NIGHTCORE_OVERLOADED = 6,        /* too many calls wait                              503 */
     NIGHTCORE_UNAVAILABLE = 7,       /* no container can take the call                   503 */
     NIGHTCORE_DEADLINE_EXCEEDED = 8, /* the deadline passed first                        504 */
     NIGHTCORE_TOO_DEEP = 9,          /* functions called each other too deep             508 */

@@ -245,7 +245,7 @@ fn a_chain_of_calls_that_is_too_deep_is_508() {
 }
 
 #[test]
-fn a_full_queue_is_429_with_the_time_to_come_back() {
+fn a_full_queue_is_503_with_the_time_to_come_back() {
     let config = functions(&["sleep"]) + "max_workers = 1\nqueue_max = 2\n";
     let stack = Stack::start(&format!("{config}[engine]\nshards = 1\n"));
     // The worker may not have started yet, and calls wait for it in the same queue.
@@ -257,7 +257,7 @@ fn a_full_queue_is_429_with_the_time_to_come_back() {
         (stack.count("sleep", "running"), stack.count("sleep", "queued")) == (1, 2)
     });
     let answer = stack.call("sleep", b"");
-    answer.failure(429, "overloaded");
+    answer.failure(503, "overloaded");
     assert_eq!(answer.header("retry-after"), Some("1"));
     for connection in &mut waiting {
         connection.read().ok();
