@@ -1,9 +1,11 @@
 //! Function containers: the process, its start and its death.
 //!
-//! `process` starts one and watches it by pidfd, `supervisor` keeps every function's container alive
-//! and tells the shards, `sockets` is the private directory in which containers find their control socket.
+//! `process` starts one and watches it by pidfd, `slot` is one function's place with its container or
+//! the wait for the next one, `supervisor` keeps every container alive and tells the shards, `watch` is
+//! what it waits in, `sockets` the private directory in which containers find their control socket.
 
 mod process;
+mod slot;
 mod sockets;
 mod supervisor;
 mod watch;

@@ -19,23 +19,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipc::control::{ControlError, ControlListener, ControlSocket, FromLauncher, ToLauncher};
+use ipc::control::{ControlError, FromLauncher, ToLauncher};
 use nix::sys::signalfd::SignalFd;
 use thiserror::Error;
 
 use super::process::Process;
+use super::slot::{Ended, HELLO_TIMEOUT, Phase, Slot};
 use super::watch::{Source, Watch};
-use super::{Container, ContainerSpec, SocketDirectory};
+use super::{ContainerSpec, SocketDirectory};
 use crate::core::FunctionId;
 use crate::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 
-/// A launcher that has not said hello by then is taken for dead: loading a library takes milliseconds.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// A container that lived this long was healthy: its end does not count towards the backoff.
-const HEALTHY_AFTER: Duration = Duration::from_secs(1);
-/// Backoff after the second early death in a row, doubled each time up to the maximum.
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How long containers may take to leave when asked.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Control messages taken from one container before others get their turn.
@@ -72,35 +66,16 @@ pub struct Supervisor {
     mailbox: Mailbox<ToSupervisor>,
     signals: SignalFd,
     drained: usize,
+    /// Containers that are gone and whose slots wait, with the reason; not yet told to anybody.
+    ended: Vec<(usize, String)>,
     failure: Option<String>,
 }
 
-#[derive(Debug)]
-struct Slot {
-    spec: ContainerSpec,
-    generation: u32,
-    /// Deaths in a row that came soon after a start.
-    early_deaths: u32,
-    phase: Phase,
-}
-
-#[derive(Debug)]
-enum Phase {
-    Waiting {
-        until: Instant,
-    },
-    Starting {
-        process: Process,
-        listener: ControlListener,
-        peer: Option<ControlSocket>,
-        until: Instant,
-    },
-    Up {
-        process: Process,
-        container: Arc<Container>,
-        since: Instant,
-    },
-    Stopped,
+/// Whether a signal asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signal {
+    None,
+    Stop,
 }
 
 impl Supervisor {
@@ -114,17 +89,9 @@ impl Supervisor {
         mailbox: Mailbox<ToSupervisor>,
         signals: SignalFd,
     ) -> Self {
-        let now = Instant::now();
-        let slots = specs
-            .into_iter()
-            .map(|spec| Slot {
-                spec,
-                generation: 0,
-                early_deaths: 0,
-                phase: Phase::Waiting { until: now },
-            })
-            .collect();
-        Self { worker, sockets, slots, shards, mailbox, signals, drained: 0, failure: None }
+        let slots = specs.into_iter().map(Slot::new).collect();
+        let (drained, ended, failure) = (0, Vec::new(), None);
+        Self { worker, sockets, slots, shards, mailbox, signals, drained, ended, failure }
     }
 
     /// Starts every container and returns when all are up.
@@ -136,14 +103,11 @@ impl Supervisor {
             self.start(index).map_err(|reason| self.start_error(index, reason))?;
         }
         while self.slots.iter().any(|slot| !matches!(slot.phase, Phase::Up { .. })) {
-            let mut failed = None;
-            let interrupted = self.step(&mut |index, reason| {
-                failed.get_or_insert((index, reason));
-            });
-            if let Some((index, reason)) = failed {
+            let signal = self.step(None);
+            if let Some((index, reason)) = self.ended.pop() {
                 return Err(self.start_error(index, reason));
             }
-            if interrupted {
+            if signal == Signal::Stop {
                 return Err(self.start_error(0, "the start was interrupted by a signal".to_owned()));
             }
         }
@@ -153,10 +117,8 @@ impl Supervisor {
     /// Supervises until a signal, then lets the shards finish within `drain_timeout`.
     #[must_use]
     pub fn run(&mut self, drain_timeout: Duration) -> Stopped {
-        while self.failure.is_none() {
-            if self.step_and_restart() {
-                break;
-            }
+        while self.failure.is_none() && self.step(None) == Signal::None {
+            self.restart_ended();
         }
         if let Some(reason) = self.failure.take() {
             return Stopped::Failed(reason);
@@ -168,9 +130,10 @@ impl Supervisor {
         }
         let deadline = Instant::now() + drain_timeout;
         while self.drained < self.shards.len() && self.failure.is_none() {
-            if Instant::now() >= deadline || self.step_until(deadline) {
+            if Instant::now() >= deadline || self.step(Some(deadline)) == Signal::Stop {
                 return Stopped::Cut;
             }
+            self.restart_ended();
         }
         self.failure.take().map_or(Stopped::Drained, Stopped::Failed)
     }
@@ -225,81 +188,33 @@ impl Supervisor {
     }
 
     fn start(&mut self, index: usize) -> Result<(), String> {
-        let slot = &mut self.slots[index];
-        slot.generation = slot.generation.wrapping_add(1);
-        let name = format!("{index}-{}", slot.generation);
-        let listener = ControlListener::bind(self.sockets.path(), &name)
-            .map_err(|error| format!("its control socket could not be made: {error}"))?;
-        let process =
-            Process::start(&self.worker, &slot.spec, listener.path()).map_err(|error| {
-                format!("its container could not be started ({}): {error}", self.worker.display())
-            })?;
-        let until = Instant::now() + HELLO_TIMEOUT;
-        slot.phase = Phase::Starting { process, listener, peer: None, until };
-        Ok(())
+        self.slots[index].start(index, &self.worker, self.sockets.path())
     }
 
-    fn step_and_restart(&mut self) -> bool {
-        let mut ended = Vec::new();
-        let interrupted = self.step(&mut |index, reason| ended.push((index, reason)));
-        for (index, reason) in ended {
-            self.wait_before_restart(index, &reason);
-        }
-        self.restart_due();
-        interrupted
-    }
-
-    fn step_until(&mut self, deadline: Instant) -> bool {
-        let mut ended = Vec::new();
-        let interrupted = self
-            .step_with_deadline(Some(deadline), &mut |index, reason| ended.push((index, reason)));
-        for (index, reason) in ended {
-            self.wait_before_restart(index, &reason);
-        }
-        self.restart_due();
-        interrupted
-    }
-
-    fn step(&mut self, ended: &mut dyn FnMut(usize, String)) -> bool {
-        self.step_with_deadline(None, ended)
-    }
-
-    /// Waits for one round of news and handles it. Reports containers that are gone to `ended`; their
-    /// slot is `Waiting` then. Returns whether a signal asked to stop.
-    fn step_with_deadline(
-        &mut self,
-        deadline: Option<Instant>,
-        ended: &mut dyn FnMut(usize, String),
-    ) -> bool {
-        let timeout = self.next_deadline().into_iter().chain(deadline).min();
-        let mut interrupted = false;
-        for source in self.wait(timeout) {
+    /// Waits for one round of news, until `deadline` at most, and handles it.
+    fn step(&mut self, deadline: Option<Instant>) -> Signal {
+        let due = self.slots.iter().filter_map(Slot::deadline).chain(deadline).min();
+        let mut signal = Signal::None;
+        for source in self.wait(due) {
             match source {
-                Source::Mailbox => self.read_mail(ended),
-                Source::Signals => interrupted |= matches!(self.signals.read_signal(), Ok(Some(_))),
-                Source::Process(index) => self.process_ended(index, ended),
-                Source::Listener(index) => self.accept(index, ended),
-                Source::Control(index) => self.read_control(index, ended),
+                Source::Mailbox => self.read_mail(),
+                Source::Signals => {
+                    if matches!(self.signals.read_signal(), Ok(Some(_))) {
+                        signal = Signal::Stop;
+                    }
+                }
+                Source::Process(index) => self.process_ended(index),
+                Source::Listener(index) => self.accept(index),
+                Source::Control(index) => self.read_control(index),
             }
         }
         let now = Instant::now();
         for index in 0..self.slots.len() {
             if matches!(&self.slots[index].phase, Phase::Starting { until, .. } if *until <= now) {
-                let reason = format!("its launcher said nothing within {HELLO_TIMEOUT:?}");
-                self.end(index, reason, ended);
+                self.end(index, format!("its launcher said nothing within {HELLO_TIMEOUT:?}"));
             }
         }
-        interrupted
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        self.slots
-            .iter()
-            .filter_map(|slot| match &slot.phase {
-                Phase::Waiting { until } | Phase::Starting { until, .. } => Some(*until),
-                Phase::Up { .. } | Phase::Stopped => None,
-            })
-            .min()
+        signal
     }
 
     fn wait(&self, deadline: Option<Instant>) -> Vec<Source> {
@@ -307,25 +222,12 @@ impl Supervisor {
         watch.add(Source::Mailbox, self.mailbox.bell());
         watch.add(Source::Signals, self.signals.as_fd());
         for (index, slot) in self.slots.iter().enumerate() {
-            match &slot.phase {
-                Phase::Starting { process, listener, peer, .. } => {
-                    watch.add(Source::Process(index), process.pidfd());
-                    match peer {
-                        Some(peer) => watch.add(Source::Control(index), peer.as_fd()),
-                        None => watch.add(Source::Listener(index), listener.as_fd()),
-                    }
-                }
-                Phase::Up { process, container, .. } => {
-                    watch.add(Source::Process(index), process.pidfd());
-                    watch.add(Source::Control(index), container.control.as_fd());
-                }
-                Phase::Waiting { .. } | Phase::Stopped => {}
-            }
+            slot.watch(index, &mut watch);
         }
         watch.wait(deadline)
     }
 
-    fn read_mail(&mut self, ended: &mut dyn FnMut(usize, String)) {
+    fn read_mail(&mut self) {
         self.mailbox.hush();
         while let Some(message) = self.mailbox.take() {
             match message {
@@ -335,10 +237,9 @@ impl Supervisor {
                 }
                 ToSupervisor::Condemn { function, generation, reason } => {
                     let index = function.index();
-                    let current =
-                        self.slots.get(index).is_some_and(|slot| slot.generation == generation);
-                    if current {
-                        self.end(index, format!("it broke the protocol: {reason}"), ended);
+                    let slot = self.slots.get(index);
+                    if slot.is_some_and(|slot| slot.generation == generation) {
+                        self.end(index, format!("it broke the protocol: {reason}"));
                     }
                 }
             }
@@ -346,65 +247,53 @@ impl Supervisor {
     }
 
     /// The pidfd became readable. A refusal that the launcher left in its socket says more than its exit code.
-    fn process_ended(&mut self, index: usize, ended: &mut dyn FnMut(usize, String)) {
-        self.accept(index, ended);
-        self.read_control(index, ended);
-        let (Phase::Starting { process, .. } | Phase::Up { process, .. }) =
-            &mut self.slots[index].phase
-        else {
-            return;
-        };
-        if let Some(how) = process.ended() {
-            self.end(index, how, ended);
+    fn process_ended(&mut self, index: usize) {
+        self.accept(index);
+        self.read_control(index);
+        if let Some(how) = self.slots[index].process().and_then(Process::ended) {
+            self.end(index, how);
         }
     }
 
-    fn accept(&mut self, index: usize, ended: &mut dyn FnMut(usize, String)) {
-        let Phase::Starting { process, listener, peer, .. } = &mut self.slots[index].phase else {
+    fn accept(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let Phase::Starting { process, listener, peer: peer @ None, .. } = &mut slot.phase else {
             return;
         };
-        if peer.is_some() {
-            return;
-        }
         match listener.accept(process.pid()) {
             Ok(Some(socket)) => {
                 *peer = Some(socket);
-                self.read_control(index, ended);
+                self.read_control(index);
             }
             Ok(None) => {}
             Err(error) => tracing::warn!(
-                function = self.slots[index].spec.name,
+                function = slot.spec.name,
                 "a stranger at a container's control socket was turned away: {error}"
             ),
         }
     }
 
-    fn read_control(&mut self, index: usize, ended: &mut dyn FnMut(usize, String)) {
+    fn read_control(&mut self, index: usize) {
         for _ in 0..CONTROL_BUDGET {
-            let socket = match &self.slots[index].phase {
-                Phase::Starting { peer: Some(peer), .. } => peer,
-                Phase::Up { container, .. } => &container.control,
-                _ => return,
-            };
+            let Some(socket) = self.slots[index].control() else { return };
             let message = match socket.receive_from_launcher() {
                 Ok(Some(message)) => message,
                 Ok(None) => return,
                 // Its end follows on the pidfd, with the reason.
                 Err(ControlError::Closed) => return self.expect_end(index),
                 Err(error) => {
-                    return self.end(index, format!("its launcher sent nonsense: {error}"), ended);
+                    return self.end(index, format!("its launcher sent nonsense: {error}"));
                 }
             };
             if let Err(reason) = self.launcher_said(index, message) {
-                return self.end(index, reason, ended);
+                return self.end(index, reason);
             }
         }
     }
 
     /// A launcher that closed its socket must be gone soon; one that stays is killed.
     fn expect_end(&mut self, index: usize) {
-        if let Phase::Starting { process, .. } | Phase::Up { process, .. } =
-            &mut self.slots[index].phase
+        if let Some(process) = self.slots[index].process()
             && process.ended().is_none()
         {
             process.kill();
@@ -412,135 +301,64 @@ impl Supervisor {
     }
 
     fn launcher_said(&mut self, index: usize, message: FromLauncher) -> Result<(), String> {
-        match message {
-            FromLauncher::Hello { version, .. } => self.hello(index, version),
-            FromLauncher::Refused { message } => Err(message),
-            FromLauncher::SpawnFailed { shard, lane, message } => {
-                let slot = &self.slots[index];
-                tracing::warn!(
-                    function = slot.spec.name,
-                    lane,
-                    "a worker could not be started: {message}"
-                );
-                let shard = self
-                    .shards
-                    .get(usize::from(shard))
-                    .ok_or_else(|| format!("there is no shard {shard}"))?;
-                shard.send(ToShard::WorkerFailed {
-                    function: FunctionId::from_index(index),
-                    generation: slot.generation,
-                    lane: ipc::LaneIndex(lane),
-                });
-                Ok(())
-            }
-        }
-    }
-
-    fn hello(&mut self, index: usize, version: u32) -> Result<(), String> {
+        let function = FunctionId::from_index(index);
         let slot = &mut self.slots[index];
-        if version != ipc::control::PROTOCOL_VERSION {
-            let expected = ipc::control::PROTOCOL_VERSION;
-            return Err(format!(
-                "nightcore-worker speaks protocol {version}, this engine {expected}"
-            ));
-        }
-        match std::mem::replace(&mut slot.phase, Phase::Stopped) {
-            Phase::Starting { process, peer: Some(control), .. } => {
-                let welcome = ToLauncher::Welcome {
-                    version: ipc::control::PROTOCOL_VERSION,
-                    function: slot.spec.name.clone(),
-                    payload_max: slot.spec.payload_max,
-                };
-                control
-                    .send_to_launcher(&welcome, &[])
-                    .map_err(|error| format!("its launcher could not be greeted: {error}"))?;
-                let container = Arc::new(Container::new(
-                    slot.generation,
-                    process.pid(),
-                    control,
-                    slot.spec.max_workers,
-                ));
-                slot.phase =
-                    Phase::Up { process, container: Arc::clone(&container), since: Instant::now() };
-                let function = FunctionId::from_index(index);
+        match message {
+            FromLauncher::Hello { version, .. } => {
+                let container = slot.hello(version)?;
                 self.post_all(|| ToShard::ContainerUp {
                     function,
                     container: Arc::clone(&container),
                 });
                 Ok(())
             }
-            phase => {
-                slot.phase = phase;
-                Err("its launcher said hello twice".to_owned())
+            FromLauncher::Refused { message } => Err(message),
+            FromLauncher::SpawnFailed { shard, lane, message } => {
+                let name = &slot.spec.name;
+                tracing::warn!(function = name, lane, "a worker could not be started: {message}");
+                let post = self.shards.get(usize::from(shard));
+                let post = post.ok_or_else(|| format!("there is no shard {shard}"))?;
+                let (generation, lane) = (slot.generation, ipc::LaneIndex(lane));
+                post.send(ToShard::WorkerFailed { function, generation, lane });
+                Ok(())
             }
         }
     }
 
-    /// Ends what runs in the slot and reports it.
-    fn end(&mut self, index: usize, reason: String, ended: &mut dyn FnMut(usize, String)) {
-        let slot = &mut self.slots[index];
-        let now = Instant::now();
-        match std::mem::replace(&mut slot.phase, Phase::Waiting { until: now }) {
-            Phase::Up { since, process, .. } => {
-                drop(process);
-                slot.early_deaths =
-                    if now - since < HEALTHY_AFTER { slot.early_deaths + 1 } else { 0 };
-                let function = FunctionId::from_index(index);
-                let generation = slot.generation;
-                self.post_all(|| ToShard::ContainerDown { function, generation });
-            }
-            Phase::Starting { .. } => slot.early_deaths += 1,
-            phase @ (Phase::Waiting { .. } | Phase::Stopped) => {
-                slot.phase = phase;
-                return;
-            }
+    /// Ends what runs in the slot; shards that knew of it forget it.
+    fn end(&mut self, index: usize, reason: String) {
+        let ended = self.slots[index].end();
+        if ended == Ended::Up {
+            let (function, generation) =
+                (FunctionId::from_index(index), self.slots[index].generation);
+            self.post_all(|| ToShard::ContainerDown { function, generation });
         }
-        ended(index, reason);
+        if ended != Ended::Nothing {
+            self.ended.push((index, reason));
+        }
     }
 
-    fn wait_before_restart(&mut self, index: usize, reason: &str) {
-        let slot = &mut self.slots[index];
-        let delay = backoff(slot.early_deaths);
-        tracing::warn!(
-            function = slot.spec.name,
-            ?delay,
-            "container ended: {reason}; starting it again"
-        );
-        slot.phase = Phase::Waiting { until: Instant::now() + delay };
-    }
-
-    fn restart_due(&mut self) {
+    /// Tells of containers that ended, and starts those whose wait is over.
+    fn restart_ended(&mut self) {
+        for (index, reason) in std::mem::take(&mut self.ended) {
+            self.back_off(index, &reason);
+        }
         let now = Instant::now();
         for index in 0..self.slots.len() {
             if !matches!(&self.slots[index].phase, Phase::Waiting { until } if *until <= now) {
                 continue;
             }
             if let Err(reason) = self.start(index) {
-                self.slots[index].early_deaths += 1;
-                self.wait_before_restart(index, &reason);
+                self.slots[index].start_failed();
+                self.back_off(index, &reason);
             }
         }
     }
-}
 
-/// The first two early deaths in a row cost no wait, later ones twice as much each.
-fn backoff(early_deaths: u32) -> Duration {
-    match early_deaths {
-        0 | 1 => Duration::ZERO,
-        n => BACKOFF_FIRST.saturating_mul(1 << (n - 2).min(16)).min(BACKOFF_MAX),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_early_death_is_restarted_at_once_and_later_ones_wait_longer_up_to_a_limit() {
-        assert_eq!(backoff(0), Duration::ZERO);
-        assert_eq!(backoff(1), Duration::ZERO);
-        assert_eq!(backoff(2), BACKOFF_FIRST);
-        assert_eq!(backoff(3), BACKOFF_FIRST * 2);
-        assert_eq!(backoff(u32::MAX), BACKOFF_MAX);
+    fn back_off(&mut self, index: usize, reason: &str) {
+        let slot = &mut self.slots[index];
+        let delay = slot.back_off();
+        let name = &slot.spec.name;
+        tracing::warn!(function = name, ?delay, "container ended: {reason}; starting it again");
     }
 }
