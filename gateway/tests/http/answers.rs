@@ -101,7 +101,7 @@ fn a_function_error_may_choose_among_error_statuses() {
 fn a_refused_call_is_answered_with_the_refusal() {
     let (_server, mut client) = connect();
     let response = client.post("/function/refuse", b"");
-    response.is_error(429, "overloaded");
+    response.is_error(503, "overloaded");
     assert_eq!(response.member("message"), "the queue is full");
     assert_eq!(response.header("retry-after"), Some("3"));
     assert_eq!(client.get("/healthz").status, 200);
