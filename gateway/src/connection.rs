@@ -2,9 +2,10 @@
 //! phases are drawn in `lifecycle`. One request is in progress at a time; what the client sends
 //! ahead waits in the backlog, and beyond a bound in the client's own socket.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use nix::sys::socket::{MsgFlags, recv};
 use reactor::{Operation, ReceiveBuffer};
 
 use crate::answer::{self, Outgoing};
@@ -29,6 +30,8 @@ const _: () = assert!(BACKLOG_MAX >= 2 * crate::config::HEAD_SIZE_LIMIT as usize
 const DRAIN_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long we wait behind the last answer for the client to close its half.
 const DRAIN_TIME: Duration = Duration::from_secs(3);
+/// What the kernel holds at the end of a deadline has this long to come up the ring.
+const UNREAD_TIME: Duration = Duration::from_millis(10);
 
 /// Whether a connection outlives a step.
 #[must_use]
@@ -164,11 +167,24 @@ impl Connection {
     }
 
     pub(crate) fn on_timer(&mut self, io: &mut Io<'_>, upstream: &mut impl Upstream) -> Fate {
-        if self.deadline.fired(io.now, self.key, &mut io.shared.wheel) {
-            self.on_incident(io, upstream, Incident::Timeout)
-        } else {
-            Fate::Open
+        if !self.deadline.fired(io.now, self.key, &mut io.shared.wheel) {
+            return Fate::Open;
         }
+        if self.has_unread() {
+            self.set_deadline(io, UNREAD_TIME);
+            return Fate::Open;
+        }
+        self.on_incident(io, upstream, Incident::Timeout)
+    }
+
+    /// Whether the client has sent what we wait for, and only we have not read it: a host that was
+    /// held up finds its timers overdue before the ring, which brings a few completions a turn, has
+    /// told it all. To close then would reset a client that was in time.
+    fn has_unread(&self) -> bool {
+        let waits = matches!(self.state, State::Idle | State::Head | State::Body(_))
+            && matches!(self.receiving, Receiving::Armed(_));
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        waits && recv(self.socket.as_raw_fd(), &mut [0], flags).is_ok_and(|size| size > 0)
     }
 
     pub(crate) fn on_answer(&mut self, io: &mut Io<'_>, answer: Answer) {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nightcore_tests::client::Body;
 use nightcore_tests::stack::{Ended, refused_at};
@@ -9,6 +10,10 @@ use nightcore_tests::{Connection, Stack, functions, post, request, wait_until};
 use nix::sys::signal::Signal;
 
 const CLIENTS: usize = 16;
+/// A draining stack lets a connection be idle for half a second before it closes it. Whoever pauses
+/// longer may see it closed under his next request: no server can help that. Clocks are read at
+/// different moments, hence the margin.
+const PAUSE_MAX: Duration = Duration::from_millis(400);
 /// Requests before the signal comes.
 const WARM_UP: u64 = 2_000;
 
@@ -103,6 +108,29 @@ fn a_request_that_is_still_being_sent_is_taken_to_its_end() {
 }
 
 #[test]
+fn a_request_that_came_in_time_is_answered_however_late_the_stack_gets_to_read_it() {
+    let config = "[gateway]\nidle_timeout = \"100ms\"\n";
+    let stack = Stack::start(&format!("{config}{}", functions(&["echo"])));
+    for round in 0..10 {
+        let mut connections: Vec<Connection> = (0..40).map(|_| stack.connect()).collect();
+        for connection in &mut connections {
+            connection.exchange(&post("/function/echo", b"now")).ok();
+        }
+        stack.signal(Signal::SIGSTOP);
+        for connection in &mut connections {
+            connection.send(&post("/function/echo", b"later"));
+        }
+        // Time that must pass, for the stack to find its own timers overdue.
+        thread::sleep(Duration::from_millis(150));
+        stack.signal(Signal::SIGCONT);
+        for connection in &mut connections {
+            let answer = connection.try_read(Body::Present);
+            assert!(matches!(&answer, Ok(Some(it)) if it.body == b"later"), "{round}: {answer:?}");
+        }
+    }
+}
+
+#[test]
 fn a_drain_that_takes_too_long_is_cut_and_says_so() {
     let config = "[engine]\ndrain_timeout = \"200ms\"\n";
     let stack = Stack::start(&format!("{config}{}", functions(&["sleep"])));
@@ -169,8 +197,10 @@ fn expect_clean(ended: &Ended) {
 }
 
 /// A client that follows the rules: it sends until it is told that an answer was the last one, or
-/// sees the connection closed before it sends. Whatever it has sent must be answered.
+/// sees the connection closed before it sends. Whatever it has sent must be answered, unless the
+/// machine kept it from sending for too long.
 fn send_until_told_to_stop(connection: &mut Connection, index: usize, answered: &AtomicU64) {
+    let mut sent_at = Instant::now();
     for number in 0_u64.. {
         if connection.has_ended() {
             return;
@@ -181,9 +211,15 @@ fn send_until_told_to_stop(connection: &mut Connection, index: usize, answered: 
             1 => ("/function/chain", "{\"n\": 4}"),
             _ => ("/function/echo", body.as_str()),
         };
-        connection.try_send(&post(path, input.as_bytes())).expect("the stack takes the request");
-        let answer = connection.try_read(Body::Present).expect("a well-formed answer");
-        let answer = answer.unwrap_or_else(|| panic!("closed without an answer: {body}"));
+        let sent = connection.try_send(&post(path, input.as_bytes()));
+        // At least as long as the stack has seen this connection idle.
+        let pause = sent_at.elapsed();
+        sent_at += pause;
+        let answer = match sent.and_then(|()| connection.try_read(Body::Present)) {
+            Ok(Some(answer)) => answer,
+            _ if pause > PAUSE_MAX => return,
+            failed => panic!("{body}, {pause:?} after the last one: {failed:?}"),
+        };
         assert_eq!(answer.status, 200, "{body}: {}", answer.show());
         if path == "/function/echo" {
             assert_eq!(answer.text(), body);
