@@ -87,7 +87,7 @@ pub struct Engine {
     pub(super) stats: Arc<Stats>,
     /// Functions whose published counters lag behind.
     changed: Vec<FunctionId>,
-    orders: Vec<Order>,
+    orders: VecDeque<Order>,
 }
 
 /// One function's state on this shard.
@@ -166,7 +166,7 @@ impl Engine {
             mailbox: parts.mailbox,
             stats: parts.stats,
             changed: Vec::new(),
-            orders: Vec::new(),
+            orders: VecDeque::new(),
         }
     }
 
@@ -264,7 +264,7 @@ impl Engine {
 
     /// What the supervisor wants of the loop; drain it after [`Self::on_event`].
     pub fn next_order(&mut self) -> Option<Order> {
-        self.orders.pop()
+        self.orders.pop_front()
     }
 
     /// Lets deadlines pass.
@@ -419,10 +419,10 @@ impl Engine {
                     self.tell_core(reactor, now, function, Event::WorkerFreed { function });
                 }
                 ToShard::Serve { listener, peers } => {
-                    self.orders.push(Order::Serve { listener, peers })
+                    self.orders.push_back(Order::Serve { listener, peers })
                 }
-                ToShard::Drain => self.orders.push(Order::Drain),
-                ToShard::Stop => self.orders.push(Order::Stop),
+                ToShard::Drain => self.orders.push_back(Order::Drain),
+                ToShard::Stop => self.orders.push_back(Order::Stop),
             }
         }
     }
