@@ -29,6 +29,15 @@ fn a_stack_that_nobody_uses_stops_at_once_and_leaves_nothing() {
 }
 
 #[test]
+fn a_stack_that_is_stopped_at_once_stops_at_once() {
+    let config = functions(&["nop"]);
+    for _ in 0..30 {
+        // The order to stop is right behind the one to serve.
+        expect_clean(&Stack::start(&config).stop());
+    }
+}
+
+#[test]
 fn ctrl_c_stops_a_stack_as_well() {
     let stack = Stack::start(&functions(&["nop"]));
     stack.call("nop", b"").ok();
