@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::process::Child;
 
 use nix::sys::signal::{Signal, kill};
@@ -16,7 +17,7 @@ pub struct Process {
     start_time: u64,
 }
 
-/// The fields of `/proc/<pid>/stat` that are used here.
+/// The fields of a process's or thread's `stat` that are used here.
 struct Stat {
     state: char,
     parent: u32,
@@ -63,6 +64,21 @@ impl Process {
         Process::find(self.pid) == Some(self)
     }
 
+    /// Whether every one of its threads is held by SIGSTOP.
+    ///
+    /// # Panics
+    /// If it has ended.
+    #[must_use]
+    pub fn is_stopped(self) -> bool {
+        let threads =
+            fs::read_dir(format!("/proc/{}/task", self.pid)).expect("the process is there");
+        let mut states = threads.map(|thread| {
+            let path = thread.expect("an entry").path().join("stat");
+            Stat::read_from(&path).map(|stat| stat.state)
+        });
+        states.all(|state| state == Some('T'))
+    }
+
     /// CPU time it has used, in clock ticks of 10 ms.
     ///
     /// # Panics
@@ -106,12 +122,16 @@ impl Process {
 
 impl Stat {
     fn read(pid: u32) -> Option<Stat> {
-        let text = match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Stat::read_from(Path::new(&format!("/proc/{pid}/stat")))
+    }
+
+    fn read_from(path: &Path) -> Option<Stat> {
+        let text = match fs::read_to_string(path) {
             Ok(text) => text,
             // ESRCH: it ended between the opening and the reading.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => return None,
-            Err(error) => panic!("/proc/{pid}/stat: {error}"),
+            Err(error) => panic!("{}: {error}", path.display()),
         };
         // The name, in parentheses, may hold anything. proc(5) counts from 1; `state` is field 3.
         let (_, behind_name) = text.rsplit_once(") ").expect("the name is in parentheses");
