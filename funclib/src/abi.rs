@@ -1,7 +1,7 @@
 //! Interface v2 as the C compiler sees it: the same shapes as `include/nightcore.h`, which is the
 //! documentation of record. A test compares sizes and offsets of the two.
 //!
-//! [`Raw`] is the one place where the SDK calls through the host's table; everything above it is
+//! `Raw` is the one place where the SDK calls through the host's table; everything above it is
 //! safe code.
 
 use core::ffi::c_int;

@@ -16,6 +16,7 @@
 //! - [`doorbell`]: how a sleeper is woken, and never lost;
 //! - [`worker_side`]: a worker's end of its lane;
 //! - [`fault`]: what the other side can do wrong;
+//! - [`rseq`]: what the C library does at each switch of a thread, and how to stop it;
 //! - [`sync`]: atomics and cells, real or loom's.
 
 pub mod descriptor;
@@ -37,6 +38,8 @@ pub mod envelope;
 pub mod fault;
 #[cfg(not(loom))]
 mod memory;
+#[cfg(not(loom))]
+pub mod rseq;
 #[cfg(not(loom))]
 mod shared_block;
 #[cfg(not(loom))]

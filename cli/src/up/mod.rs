@@ -277,7 +277,7 @@ fn summarize(
         (Priority::High, true) => "above functions",
         (Priority::High, false) => "above functions, which run at lower priority",
     };
-    text.push_str(&format!("  {shards} shards, one per core, {priority}\n"));
+    text.push_str(&format!("  {shards} shards pinned to cores, {priority}\n"));
     text.push_str(&format!(
         "  {:<20} {:>8} {:>9} {:>9}  library\n",
         "function", "pid", "workers", "timeout"

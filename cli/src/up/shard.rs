@@ -101,6 +101,7 @@ pub(super) fn run(
     let Blueprint { index, core, niceness, supervisor, .. } = &blueprint;
     let (index, supervisor) = (*index, supervisor.clone());
     (blueprint.hook)(index);
+    ipc::rseq::leave();
     if let Err(error) = pin(*core) {
         tracing::warn!("shard {index} cannot be pinned to core {core}: {error}");
     }

@@ -17,6 +17,7 @@ pub struct CreateError(pub i32);
 /// the lane's channel.
 pub fn run(lane: WorkerLane, payload_max: u32, function: &Function) -> Result<(), CreateError> {
     let _guard = AbortOnUnwind;
+    ipc::rseq::leave();
     let payload_max = usize::try_from(payload_max).unwrap_or(usize::MAX);
     // Reached only through this pointer from here on, since the library has it too.
     let session = Box::into_raw(Box::new(Session::new(lane, payload_max, function)));
