@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use nightcore_tests::functions::build;
 use nightcore_tests::stack::refused;
@@ -119,4 +120,24 @@ fn a_wrong_command_line_is_refused() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(output.stdout.is_empty(), "{arguments:?}");
     }
+}
+
+#[test]
+fn a_host_binary_that_is_not_there_is_the_systems_fault_and_not_the_configurations() {
+    let directory = TempDir::new().expect("a directory");
+    let command = directory.path().join("nightcore");
+    fs::copy(binaries::built("nightcore"), &command).expect("a copy without its companion");
+    let path = directory.path().join("nightcore.toml");
+    let library = binaries::built("libnop.so");
+    fs::write(&path, config::function("nop", &library)).expect("a file");
+    let output = Command::new(&command)
+        .args(["up", "--listen", "127.0.0.1:0", "--config"])
+        .arg(&path)
+        .env_remove("NIGHTCORE_WORKER")
+        .output()
+        .expect("`nightcore` can be run");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "not one line: {stderr}");
+    assert!(stderr.contains("nightcore-worker"), "{stderr}");
 }

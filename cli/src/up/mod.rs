@@ -52,6 +52,8 @@ enum UpError {
     Setup(#[from] reactor::SetupError),
     #[error("{file}:{line}: {error}")]
     Start { file: String, line: usize, error: StartError },
+    #[error("{0}")]
+    Interrupted(StartError),
     #[error("{what}: {error}")]
     System { what: &'static str, error: io::Error },
 }
@@ -64,7 +66,10 @@ impl UpError {
 
     /// Blames the lines of the function that did not start.
     fn start(config: &Config, error: StartError) -> Self {
-        let function = config.functions.iter().find(|function| function.name == error.function);
+        let StartError::Container { function: name, .. } = &error else {
+            return Self::Interrupted(error);
+        };
+        let function = config.functions.iter().find(|function| function.name == *name);
         let line = function.map_or(1, |function| function.line);
         Self::Start { file: config.file.clone(), line, error }
     }
@@ -132,7 +137,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
     let sockets =
         SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
-    let worker = system("the path of this executable is unknown", worker_binary())?;
+    let worker = system("the container's host binary is not there", worker_binary())?;
 
     let shards = start_shards(config, hook)?;
     let specs = container_specs(config, shards.raised);
@@ -170,10 +175,14 @@ fn join(threads: Vec<JoinHandle<()>>) {
 
 /// The container's host binary lies beside this one, unless the environment names another.
 fn worker_binary() -> io::Result<PathBuf> {
-    if let Some(path) = std::env::var_os(WORKER_VARIABLE) {
-        return Ok(path.into());
-    }
-    Ok(std::env::current_exe()?.with_file_name("nightcore-worker"))
+    let path = match std::env::var_os(WORKER_VARIABLE) {
+        Some(path) => PathBuf::from(path),
+        None => std::env::current_exe()?.with_file_name("nightcore-worker"),
+    };
+    let missing =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    std::fs::metadata(&path).map_err(missing)?;
+    Ok(path)
 }
 
 fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
@@ -227,7 +236,8 @@ fn functions(config: &Config, shard: u16) -> Result<Vec<Function>, StartError> {
     let functions = config.functions.iter().map(|function| {
         let geometry =
             Geometry::new(function.max_workers, config.gateway.body_max).map_err(|error| {
-                StartError { function: function.name.clone(), reason: error.to_string() }
+                let (function, reason) = (function.name.clone(), error.to_string());
+                StartError::Container { function, reason }
             })?;
         let spec = FunctionSpec {
             // The first shard is every function's home; others start workers when calls come.

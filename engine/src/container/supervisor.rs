@@ -35,14 +35,20 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Control messages taken from one container before others get their turn.
 const CONTROL_BUDGET: usize = 64;
 
-/// A container could not be started.
+/// The containers could not all be started.
 #[derive(Debug, Error)]
-#[error("function \"{function}\": {reason}")]
-pub struct StartError {
-    /// The function's name.
-    pub function: String,
-    /// What went wrong, in one line.
-    pub reason: String,
+pub enum StartError {
+    /// This one could not.
+    #[error("function \"{function}\": {reason}")]
+    Container {
+        /// The function's name.
+        function: String,
+        /// What went wrong, in one line.
+        reason: String,
+    },
+    /// A signal asked to stop before they were all up.
+    #[error("a signal ended the start")]
+    Interrupted,
 }
 
 /// Why [`Supervisor::run`] returned.
@@ -108,7 +114,7 @@ impl Supervisor {
                 return Err(self.start_error(index, reason));
             }
             if signal == Signal::Stop {
-                return Err(self.start_error(0, "the start was interrupted by a signal".to_owned()));
+                return Err(StartError::Interrupted);
             }
         }
         Ok(())
@@ -178,7 +184,7 @@ impl Supervisor {
     fn start_error(&self, index: usize, reason: String) -> StartError {
         let function =
             self.slots.get(index).map_or_else(String::new, |slot| slot.spec.name.clone());
-        StartError { function, reason }
+        StartError::Container { function, reason }
     }
 
     fn post_all(&self, message: impl Fn() -> ToShard) {
