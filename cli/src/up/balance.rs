@@ -7,10 +7,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use reactor::clock::Nanos;
+use reactor::clock::{self, Nanos};
 
 /// A shard busier than this (in thousandths of its time) gets no more connections while another is not.
 const BUSY_ENOUGH: u64 = 700;
+/// One turn in so many is measured.
+const SAMPLED: u32 = 16;
 /// How long a shard measures itself before it publishes.
 const WINDOW: Duration = Duration::from_millis(10);
 /// A figure older than this is of a shard that has been asleep since.
@@ -50,33 +52,49 @@ impl Loads {
     }
 }
 
-/// One shard's account of its own time.
+/// One shard's account of its own time: of every [`SAMPLED`]th turn, since reading the clock is not free.
 pub(super) struct Meter {
     shard: usize,
+    turns: u32,
+    turn_began: Nanos,
     window_began: Nanos,
+    /// Of the sampled turns in this window: their time, and the part of it spent asleep.
+    counted: Duration,
     slept: Duration,
 }
 
 impl Meter {
     pub(super) fn new(shard: u16, now: Nanos) -> Self {
-        Self { shard: shard.into(), window_began: now, slept: Duration::ZERO }
+        let (counted, slept) = (Duration::ZERO, Duration::ZERO);
+        let shard = shard.into();
+        Self { shard, turns: 0, turn_began: now, window_began: now, counted, slept }
     }
 
-    /// Counts one wait that lasted from `before` to `after`; publishes at the end of a window.
-    pub(super) fn waited(&mut self, loads: &Loads, before: Nanos, after: Nanos) {
-        self.slept += after.saturating_since(before);
-        let window = after.saturating_since(self.window_began);
-        if window < WINDOW {
+    /// The time before a wait, if this turn is sampled; to be given to [`Self::waited`].
+    pub(super) fn before_wait(&mut self) -> Option<Nanos> {
+        self.turns = self.turns.wrapping_add(1);
+        self.turns.is_multiple_of(SAMPLED).then(clock::now)
+    }
+
+    /// Ends a turn: it began at the last call of this, and waited from `before` to `after`. Publishes
+    /// at the end of a window.
+    pub(super) fn waited(&mut self, loads: &Loads, before: Option<Nanos>, after: Nanos) {
+        if let Some(before) = before {
+            self.counted += after.saturating_since(self.turn_began);
+            self.slept += after.saturating_since(before);
+        }
+        self.turn_began = after;
+        if after.saturating_since(self.window_began) < WINDOW || self.counted.is_zero() {
             return;
         }
-        let awake = window.saturating_sub(self.slept);
-        let busy = awake.as_micros() * 1000 / window.as_micros().max(1);
+        let awake = self.counted.saturating_sub(self.slept);
+        let busy = awake.as_nanos() * 1000 / self.counted.as_nanos();
         if let Some(cell) = loads.cells.get(self.shard) {
             cell.busy.store(u64::try_from(busy).unwrap_or(1000), Ordering::Relaxed);
             cell.measured_at.store(after.0, Ordering::Relaxed);
         }
         self.window_began = after;
-        self.slept = Duration::ZERO;
+        (self.counted, self.slept) = (Duration::ZERO, Duration::ZERO);
     }
 }
 
@@ -93,7 +111,7 @@ mod tests {
     ) -> Nanos {
         let mut meter = Meter::new(shard, began);
         let end = began + awake + asleep;
-        meter.waited(loads, began + awake, end);
+        meter.waited(loads, Some(began + awake), end);
         end
     }
 

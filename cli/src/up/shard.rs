@@ -28,8 +28,6 @@ use crate::config::Config;
 const ACCEPT: Token = Token(0x53 << 56);
 /// After an accept that failed for lack of descriptors or memory: time for some to become free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Rounds of polling lanes before the network gets its turn again.
-const POLL_ROUNDS: usize = 4;
 
 /// What a shard is made of.
 pub(super) struct Blueprint {
@@ -185,7 +183,7 @@ impl Shard {
         let mut meter = Meter::new(self.index, clock::now());
         loop {
             self.engine.flush(&mut self.reactor);
-            let before = clock::now();
+            let before = meter.before_wait();
             let wait = if self.engine.arm() { Wait::Not } else { self.wait() };
             self.reactor.turn(wait, &mut events)?;
             let now = clock::now();
@@ -193,11 +191,7 @@ impl Shard {
             for event in events.drain(..) {
                 self.handle(now, event);
             }
-            for _ in 0..POLL_ROUNDS {
-                if !self.engine.poll_channels(&mut self.reactor, now) {
-                    break;
-                }
-            }
+            self.engine.poll_channels(&mut self.reactor, now);
             self.pass_answers(now);
             self.tick(now);
             if self.phase == Phase::Draining && self.is_done() {

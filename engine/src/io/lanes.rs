@@ -16,9 +16,8 @@ use crate::mailbox::ToShard;
 const LANE_BUDGET: u32 = ipc::RING_DEPTH;
 
 impl Engine {
-    /// Reads every watched channel once. Returns whether anything was there.
-    pub fn poll_channels(&mut self, reactor: &mut Reactor, now: Nanos) -> bool {
-        let mut found = false;
+    /// Reads every watched channel once; what is published later is found by [`Self::arm`].
+    pub fn poll_channels(&mut self, reactor: &mut Reactor, now: Nanos) {
         let mut index = 0;
         // By index: what is read may watch or close channels while the list is walked.
         while let Some(&function) = self.watched.get(index) {
@@ -32,7 +31,6 @@ impl Engine {
                 while bits != 0 {
                     let bit = u16::try_from(bits.trailing_zeros()).unwrap_or(0);
                     bits &= bits - 1;
-                    found = true;
                     let lane = LaneIndex(first + bit);
                     self.read_lane(reactor, now, WorkerId { function, lane });
                 }
@@ -40,7 +38,6 @@ impl Engine {
         }
         // A result that the front end let go of late, after a slow send.
         self.perform(reactor, now);
-        found
     }
 
     fn read_lane(&mut self, reactor: &mut Reactor, now: Nanos, worker: WorkerId) {
