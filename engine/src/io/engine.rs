@@ -16,8 +16,7 @@ use super::link::{Link, Placement};
 use super::payload::{Payload, Payloads, RequestContext};
 use super::token::Subject;
 use crate::core::{
-    Caller, Core, Effect, Effects, Event, FunctionId, FunctionSpec, Limits, Refusal, Snapshot,
-    WorkerId,
+    Caller, Core, Effect, Effects, Event, FunctionId, FunctionSpec, Limits, Refusal, WorkerId,
 };
 use crate::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use crate::stats::Stats;
@@ -321,12 +320,6 @@ impl Engine {
             }
         }
         ready
-    }
-
-    /// Counters of one function on this shard.
-    #[must_use]
-    pub fn snapshot(&self, function: FunctionId) -> Snapshot {
-        self.core.snapshot(function)
     }
 
     pub(super) fn link(&mut self, function: FunctionId) -> Option<&mut Link> {
