@@ -12,6 +12,7 @@ use std::rc::Rc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::arena::RangeAllocator;
+use crate::copy::copy;
 use crate::descriptor::{Block, Descriptor, Region, ToEngine, ToWorker};
 use crate::doorbell::{READY_WORDS, ReadyMap, SleepFlag};
 use crate::envelope::Sink;
@@ -311,7 +312,7 @@ impl BlockWriter<'_> {
         // SAFETY: `bytes` is readable; `claim` checked that `place` has room for them within the
         // block, which is exclusively ours until `finish`; a slice of ours and a block of shared
         // memory do not overlap.
-        unsafe { place.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+        unsafe { copy(bytes.as_ptr(), place.as_ptr(), bytes.len()) };
     }
 
     /// Appends a worker's bytes, from memory to memory. Panics as `write` does.
@@ -321,7 +322,7 @@ impl BlockWriter<'_> {
         // SAFETY: `bytes` is mapped while it lives and `claim` checked the room. One lies in an
         // outbound region and the other in an inbound one, which never overlap. A container that
         // writes meanwhile makes the bytes arbitrary, which they are anyway.
-        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), place.as_ptr(), bytes.len()) };
+        unsafe { copy(bytes.as_ptr(), place.as_ptr(), bytes.len()) };
     }
 
     /// The filled block, to be named in a message. Panics if it is not filled: the worker would

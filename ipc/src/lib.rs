@@ -9,6 +9,7 @@
 //! - `memory`: making, sealing, checking and mapping them;
 //! - [`engine_side`]: a shard's end of a channel, which trusts nothing it reads;
 //! - `shared_block`: a worker's bytes as the engine may use them;
+//! - [`copy`]: how payloads move from memory to memory;
 //! - [`arena`]: who holds which bytes of a lane's payload memory;
 //! - [`envelope`]: what travels beside a payload: request id, method, headers, status;
 //! - [`descriptor`]: the 64-byte messages, and [`outcome`] how a call ended;
@@ -30,6 +31,8 @@ pub mod sync;
 pub mod arena;
 #[cfg(not(loom))]
 pub mod control;
+#[cfg(not(loom))]
+pub mod copy;
 #[cfg(not(loom))]
 pub mod engine_side;
 #[cfg(not(loom))]

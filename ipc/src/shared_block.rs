@@ -120,7 +120,7 @@ impl SharedSlice {
         // SAFETY: the source is mapped while `self` lives, the destination has `size` bytes spare
         // since the reserve, and a Vec's memory is not part of the mapping. A container that
         // writes meanwhile makes the bytes arbitrary, which they are anyway.
-        unsafe { core::ptr::copy_nonoverlapping(self.start.as_ptr(), spare, self.size) };
+        unsafe { crate::copy::copy(self.start.as_ptr(), spare, self.size) };
         let size = out.len() + self.size;
         // SAFETY: the bytes up to `size` are within the capacity and have just been written.
         unsafe { out.set_len(size) };

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use ipc::copy::copy_slice;
 use ipc::envelope::{Request, call_size, encode_call, parse_request};
 use ipc::worker_side::WorkerLane;
 use ipc::{Block, CallId, Outcome, ToEngine, ToWorker};
@@ -121,7 +122,7 @@ impl<'f> Session<'f> {
     /// Appends to the answer.
     pub(crate) fn append(&mut self, data: &[u8]) -> Result<(), Outcome> {
         let place = self.outgoing.reserve(&mut self.lane, data.len())?;
-        place.copy_from_slice(data);
+        copy_slice(data, place);
         Ok(())
     }
 
@@ -171,7 +172,7 @@ impl<'f> Session<'f> {
         encode_call(function, &mut self.scratch);
         let (before, behind) = self.lane.outbound_mut(&buffer).split_at_mut(envelope_size);
         before.copy_from_slice(&self.scratch);
-        behind.copy_from_slice(input);
+        copy_slice(input, behind);
         let block = self.lane.block(&buffer, envelope_size, input.len());
         let handle = self.calls.start(token, buffer);
         let released = self.calls.take_released();
