@@ -80,7 +80,7 @@ impl Stats {
         };
         let set = |to: &AtomicU64, value: u64| to.store(value, Ordering::Relaxed);
         let gauges = [
-            u64::from(snapshot.queued),
+            u64::from(snapshot.queued + snapshot.pipelined),
             u64::from(snapshot.running),
             u64::from(snapshot.waiting),
             u64::from(snapshot.idle),

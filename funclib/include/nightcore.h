@@ -183,6 +183,14 @@ typedef struct nightcore_host {
      * The answer of nightcore_call leaves when every call it started has been answered.
      */
     void (*call_release)(nightcore_call_context* context, uint64_t handle);
+    /*
+     * As call_start, but the call leaves with the next one that is started, or when the function
+     * waits for any: several calls that leave together cost one wake-up of the runtime. Absent from
+     * runtimes whose `size` is offsetof(nightcore_host, call_prepare) or less.
+     */
+    int (*call_prepare)(nightcore_call_context* context,
+                        const char* function, size_t function_length,
+                        const uint8_t* input, size_t input_length, uint64_t* handle);
 } nightcore_host;
 
 /* Required: returns NIGHTCORE_ABI_VERSION. */

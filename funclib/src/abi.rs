@@ -96,6 +96,15 @@ pub struct Host {
     ) -> c_int,
     pub call_wait: unsafe extern "C" fn(*mut RawContext, u64, *mut RawAnswer) -> c_int,
     pub call_release: unsafe extern "C" fn(*mut RawContext, u64),
+    /// Absent from runtimes whose `size` ends before it.
+    pub call_prepare: unsafe extern "C" fn(
+        *mut RawContext,
+        *const u8,
+        usize,
+        *const u8,
+        usize,
+        *mut u64,
+    ) -> c_int,
 }
 
 /// A call's context together with the table to use it with, for as long as the call runs.
@@ -197,6 +206,23 @@ impl<'c> Raw<'c> {
         let code = ask!(
             self,
             call_start,
+            function.as_ptr(),
+            function.len(),
+            input.as_ptr(),
+            input.len(),
+            &raw mut handle
+        );
+        if code == OK { Ok(handle) } else { Err(code) }
+    }
+
+    pub(crate) fn call_prepare(self, function: &str, input: &[u8]) -> Result<u64, c_int> {
+        if self.host.size <= core::mem::offset_of!(Host, call_prepare) {
+            return self.call_start(function, input);
+        }
+        let mut handle = 0;
+        let code = ask!(
+            self,
+            call_prepare,
             function.as_ptr(),
             function.len(),
             input.as_ptr(),

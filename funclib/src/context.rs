@@ -33,10 +33,27 @@ impl Context {
     /// memory for inputs is full, it waits for an answer first.
     pub fn start(&self, function: &str, input: &[u8]) -> Result<Call<'_>, CallError> {
         let raw = self.raw();
-        match raw.call_start(function, input) {
-            Ok(handle) => Ok(Call { pending: Pending { raw, handle } }),
-            Err(code) => Err(refused(code)),
-        }
+        let started = raw.call_start(function, input);
+        started.map(|handle| Call { pending: Pending { raw, handle } }).map_err(refused)
+    }
+
+    /// As [`Context::start`], but the call leaves with the next one that is started, or when the
+    /// function waits for any: several calls that leave together cost one wake-up of the runtime.
+    pub fn prepare(&self, function: &str, input: &[u8]) -> Result<Call<'_>, CallError> {
+        let raw = self.raw();
+        let prepared = raw.call_prepare(function, input);
+        prepared.map(|handle| Call { pending: Pending { raw, handle } }).map_err(refused)
+    }
+
+    /// Calls several functions at once and waits for all of their answers, which come in the order of
+    /// the calls: pairs of a function and its input.
+    pub fn call_all<'i>(
+        &self,
+        calls: impl IntoIterator<Item = (&'i str, &'i [u8])>,
+    ) -> Vec<Result<Answer<'_>, CallError>> {
+        let prepare = |(function, input)| self.prepare(function, input);
+        let prepared: Vec<_> = calls.into_iter().map(prepare).collect();
+        prepared.into_iter().map(|call| call?.wait()).collect()
     }
 
     /// Waits for the answer of `call`. Calls may be waited for in any order.

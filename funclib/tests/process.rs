@@ -120,6 +120,7 @@ fn a_lane_serves_a_second_worker_when_the_first_has_retired() {
         engine.publish(&ToWorker::Retire);
         assert_eq!(engine.receive(), ToEngine::Retired, "round {round}");
         engine.channel.close_lane(LANE);
+        engine.completed = 0;
         container.spawn(&mut engine.channel, 4);
         assert_eq!(engine.receive(), ToEngine::Started, "round {round}");
         assert_eq!(engine.run(b"\x01x").outcome, Outcome::Ok);

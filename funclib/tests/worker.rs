@@ -6,7 +6,7 @@ mod engine;
 
 use engine::Engine;
 use ipc::envelope::RequestFields;
-use ipc::{Outcome, ToWorker};
+use ipc::{Outcome, ToEngine, ToWorker};
 use nightcore::{CallError, Context, Error, Request, Response};
 
 const MIB: u32 = 1 << 20;
@@ -313,5 +313,43 @@ fn inputs_that_fill_the_memory_wait_for_answers() {
         }
     };
     assert_eq!(completion.text(), "40");
+    engine.retire().unwrap();
+}
+
+#[nightcore::function]
+fn calls_all(context: &Context, input: &[u8]) -> Result<Vec<u8>, CallError> {
+    let calls = input.iter().map(|byte| ("echo", std::slice::from_ref(byte)));
+    let answers = context.call_all(calls).into_iter();
+    answers.map(|answer| answer.map(|answer| answer[0])).collect()
+}
+
+#[test]
+fn calls_that_wait_in_the_lane_run_in_order_and_their_results_stay_until_they_are_read() {
+    let mut engine = Engine::with_entry(MIB, __nightcore_call_echo);
+    for round in 0..50u8 {
+        for n in 0..8 {
+            engine.dispatch(&[round, n]);
+        }
+        for n in 0..8 {
+            assert_eq!(engine.completed().payload, [round, n]);
+        }
+    }
+    engine.retire().unwrap();
+}
+
+#[test]
+fn a_worker_that_waits_declines_the_calls_behind_the_last_first() {
+    let mut engine = Engine::with_entry(MIB, __nightcore_call_calls_all);
+    engine.dispatch(b"abc");
+    let [behind, last] = [engine.dispatch(b"d"), engine.dispatch(b"e")];
+    let asked: Vec<_> = (0..3).map(|_| engine.asked_next()).collect();
+    assert_eq!(engine.receive(), ToEngine::Decline { call: last });
+    assert_eq!(engine.receive(), ToEngine::Decline { call: behind });
+    for asked in asked.into_iter().rev() {
+        engine.answer(asked.token, Outcome::Ok, &asked.input);
+    }
+    engine.take_back(2);
+    assert_eq!(engine.completed().payload, b"abc");
+    assert_eq!(engine.run(b"xyz").payload, b"xyz");
     engine.retire().unwrap();
 }

@@ -4,10 +4,13 @@
 //! First fit over a short sorted list: a lane has at most a few tens of blocks alive, most often
 //! one, which then always gets the same warm bytes at the start. Nothing allocates after `new`.
 
-/// Blocks of one range at most: every outstanding call's and the running call's, with some to
+/// Blocks of one range at most: every outstanding call's, the running one's and its pipeline's, with some to
 /// spare for what a worker prepares.
 pub const BLOCKS_MAX: usize = 64;
-const _: () = assert!(crate::layout::CALLS_OUTSTANDING_MAX as usize + 1 < BLOCKS_MAX);
+const _: () = {
+    use crate::layout::{CALLS_OUTSTANDING_MAX, PIPELINE_MAX};
+    assert!(CALLS_OUTSTANDING_MAX as usize + 1 + (PIPELINE_MAX as usize) < BLOCKS_MAX);
+};
 
 /// Blocks begin at multiples of a cache line.
 const ALIGN: usize = 64;

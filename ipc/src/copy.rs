@@ -46,18 +46,24 @@ unsafe fn copy_avx(from: *const u8, to: *mut u8, size: usize) {
         // SAFETY: the same.
         let target = unsafe { to.add(step * STEP) }.cast::<__m256i>();
         let load = |vector| {
-            // SAFETY: one of the step's four vectors, readable by the caller's promise.
-            unsafe { _mm256_loadu_si256(source.add(vector)) }
+            // SAFETY: one of the step's four vectors.
+            let vector = unsafe { source.add(vector) };
+            // SAFETY: readable by the caller's promise.
+            unsafe { _mm256_loadu_si256(vector) }
         };
         let vectors = [load(0), load(1), load(2), load(3)];
         for (index, vector) in vectors.into_iter().enumerate() {
-            // SAFETY: one of the step's four vectors, writable by the caller's promise.
-            unsafe { _mm256_storeu_si256(target.add(index), vector) };
+            // SAFETY: one of the step's four vectors.
+            let place = unsafe { target.add(index) };
+            // SAFETY: writable by the caller's promise.
+            unsafe { _mm256_storeu_si256(place, vector) };
         }
     }
     let done = steps * STEP;
     // SAFETY: done <= size.
-    let (from, to) = unsafe { (from.add(done), to.add(done)) };
+    let from = unsafe { from.add(done) };
+    // SAFETY: done <= size.
+    let to = unsafe { to.add(done) };
     // SAFETY: the last size - done bytes of ranges that the caller promises.
     unsafe { core::ptr::copy_nonoverlapping(from, to, size - done) };
 }

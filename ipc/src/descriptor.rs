@@ -11,6 +11,7 @@
 //! | 3 | 0-63 | block: offset in the region |
 //! | 4 | 0-31, 32-63 | block: bytes of envelope, bytes of payload |
 //! | 5 | 0-31 | released token, if bit 0 of flags is set |
+//! | 6 | 0-31 | of a `Dispatch`: results read; of a `Complete`: ns that the call ran |
 
 use crate::outcome::{Outcome, UnknownOutcome};
 use crate::sync::SLOT_WORDS;
@@ -24,6 +25,7 @@ const CALL: u8 = 0x82;
 const COMPLETE: u8 = 0x83;
 const RELEASE: u8 = 0x84;
 const RETIRED: u8 = 0x85;
+const DECLINE: u8 = 0x86;
 
 const FLAG_RELEASED: u8 = 1;
 
@@ -59,7 +61,7 @@ pub struct Block {
 /// What an engine says to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ToWorker {
-    /// Run this call. The worker's last `Complete` block is free again.
+    /// Run this call, once those dispatched before it are completed.
     Dispatch {
         /// To be named in `Complete`.
         call: CallId,
@@ -67,6 +69,9 @@ pub enum ToWorker {
         depth: u16,
         /// On `CLOCK_MONOTONIC`.
         deadline_ns: u64,
+        /// How many of the lane's `Complete` blocks are free again, counted from its first one.
+        /// Wraps around.
+        results_read: u32,
         /// A request.
         block: Block,
     },
@@ -112,8 +117,16 @@ pub enum ToEngine {
         outcome: Outcome,
         /// As in `Release`.
         released: Option<u32>,
-        /// The reply; the engine's until the next `Dispatch` or `Retire`.
+        /// How long the function ran, its waits included; the most there is for longer.
+        ran_ns: u32,
+        /// The reply; the engine's until a `Dispatch` counts it as read, or until `Retire`.
         block: Block,
+    },
+    /// A dispatched call that was not begun, because the worker waits for answers within an earlier
+    /// one: another worker may run it. Its request's block is free again.
+    Decline {
+        /// As dispatched.
+        call: CallId,
     },
     /// The answer to this token is not needed any more: its block and the token are free.
     Release {
@@ -189,9 +202,9 @@ impl ToWorker {
     #[inline]
     pub fn encode(&self) -> Descriptor {
         match *self {
-            ToWorker::Dispatch { call, depth, deadline_ns, block } => {
+            ToWorker::Dispatch { call, depth, deadline_ns, results_read, block } => {
                 let head = Head { kind: DISPATCH, value: u32::from(depth), ..Head::default() };
-                encode(head, call, deadline_ns, Some(block), None)
+                with_count(encode(head, call, deadline_ns, Some(block), None), results_read)
             }
             ToWorker::Answer { token, outcome, block } => {
                 let head =
@@ -218,6 +231,7 @@ impl ToWorker {
                 call: CallId(words[1]),
                 depth: (head.value & 0xffff) as u16,
                 deadline_ns: words[2],
+                results_read: low(words[6]),
                 block: block(words, inbound(head.region)?),
             },
             ANSWER => ToWorker::Answer {
@@ -244,10 +258,11 @@ impl ToEngine {
                 let head = Head { kind: CALL, value: token, ..Head::default() };
                 encode(head, CallId(0), deadline_ns, Some(block), released)
             }
-            ToEngine::Complete { call, outcome, released, block } => {
+            ToEngine::Complete { call, outcome, released, ran_ns, block } => {
                 let head = Head { kind: COMPLETE, outcome: outcome as u8, ..Head::default() };
-                encode(head, call, 0, Some(block), released)
+                with_count(encode(head, call, 0, Some(block), released), ran_ns)
             }
+            ToEngine::Decline { call } => encode(Head::of(DECLINE), call, 0, None, None),
             ToEngine::Release { token } => {
                 let head = Head { kind: RELEASE, value: token, ..Head::default() };
                 encode(head, CallId(0), 0, None, None)
@@ -278,8 +293,10 @@ impl ToEngine {
                 call: CallId(words[1]),
                 outcome: Outcome::try_from(head.outcome)?,
                 released,
+                ran_ns: low(words[6]),
                 block: block(words, outbound(head.region)?),
             },
+            DECLINE => ToEngine::Decline { call: CallId(words[1]) },
             RELEASE => ToEngine::Release { token: head.value },
             RETIRED => ToEngine::Retired,
             kind => return Err(DescriptorError::Kind(kind)),
@@ -331,6 +348,12 @@ fn encode(
         | u64::from(u32::from_le_bytes([head.kind, head.outcome, head.region, head.flags]));
     let released = u64::from(released.unwrap_or(0));
     Descriptor([word, call.0, deadline_ns, offset, sizes, released, 0, 0])
+}
+
+#[inline]
+fn with_count(mut descriptor: Descriptor, count: u32) -> Descriptor {
+    descriptor.0[6] = u64::from(count);
+    descriptor
 }
 
 #[inline]

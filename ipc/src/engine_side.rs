@@ -288,6 +288,18 @@ impl EngineLane {
         debug_assert!(was_taken, "released a block that is not reserved: {block:?}");
     }
 
+    /// Appends the bytes of a block that `reserve` gave and that is not released. Of the large extent
+    /// they are what the container left there.
+    pub fn copy_inbound(&self, block: &Block, out: &mut Vec<u8>) {
+        // Offsets of our own blocks came from a usize.
+        let offset = usize::try_from(block.offset).unwrap_or(usize::MAX);
+        let (mapping, start) = match block.region {
+            Region::Small => (&self.a, self.geometry.small(self.index)),
+            _ => (&self.b, self.geometry.large(self.index)),
+        };
+        SharedBlock::new(mapping, start + offset, block).whole().append_to(out);
+    }
+
     /// Inbound blocks that are not released yet.
     #[must_use]
     pub fn blocks_live(&self) -> usize {

@@ -12,6 +12,8 @@ pub const LANES_MAX: u16 = 256;
 pub const RING_DEPTH: u32 = 64;
 /// Internal calls of one lane that are not yet answered and released, at most.
 pub const CALLS_OUTSTANDING_MAX: u32 = 48;
+/// Calls that may wait in a lane behind the one that its worker runs, at most.
+pub const PIPELINE_MAX: u16 = 10;
 /// Bytes of an envelope at most.
 pub const ENVELOPE_MAX: usize = 64 * 1024;
 /// Bytes of a lane's small inbound arena, in A.
@@ -27,8 +29,8 @@ pub const RESIDENT_MAX: usize = 1 << 20;
 pub const PAGE_SIZE: usize = 4096;
 /// First word of A: "nightcor".
 pub const MAGIC: u64 = u64::from_le_bytes(*b"nightcor");
-/// Version of this layout; a container of another version is refused.
-pub const LAYOUT_VERSION: u32 = 1;
+/// Version of this layout and of the messages; a container of another version is refused.
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// In A: the header.
 pub const HEADER: usize = 0;
@@ -55,9 +57,10 @@ const B_SLOTS: usize = 3 * LINE_PAIR;
 const B_OUTBOUND: usize = (B_SLOTS + SLOTS_SIZE).next_multiple_of(PAGE_SIZE);
 
 /// The engine never finds the ring to a worker full while that worker is honest: beside one answer
-/// for each outstanding call there are at most a `Dispatch` and two `Cancel` (one that the worker
-/// left unread when it completed, one for the next call) and a `Retire`.
-const _: () = assert!(CALLS_OUTSTANDING_MAX + 4 < RING_DEPTH);
+/// for each outstanding call there are at most a `Dispatch`, those of a full pipeline, two `Cancel`
+/// (one that the worker left unread when it completed, one for the last call in the lane) and a
+/// `Retire`.
+const _: () = assert!(CALLS_OUTSTANDING_MAX + 4 + (PIPELINE_MAX as u32) < RING_DEPTH);
 const _: () = assert!(RING_DEPTH.is_power_of_two());
 const _: () = assert!(A_SMALL.is_multiple_of(64) && B_OUTBOUND.is_multiple_of(PAGE_SIZE));
 const _: () = assert!(size_of::<usize>() == 8, "offsets are 64 bits wide");

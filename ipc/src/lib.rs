@@ -52,7 +52,8 @@ pub use descriptor::{Block, CallId, Descriptor, DescriptorError, Region, ToEngin
 #[cfg(not(loom))]
 pub use fault::{Fault, NoSpace};
 pub use layout::{
-    CALLS_OUTSTANDING_MAX, ENVELOPE_MAX, Geometry, GeometryError, LANES_MAX, LaneIndex, RING_DEPTH,
+    CALLS_OUTSTANDING_MAX, ENVELOPE_MAX, Geometry, GeometryError, LANES_MAX, LaneIndex,
+    PIPELINE_MAX, RING_DEPTH,
 };
 #[cfg(not(loom))]
 pub use memory::MapError;

@@ -165,6 +165,12 @@ impl WorkerLane {
         Ok(Some(ToWorker::decode(&Descriptor(words))?))
     }
 
+    /// Whether the engine has said something that is not received yet.
+    #[inline]
+    pub fn has_next(&mut self) -> Result<bool, Fault> {
+        Ok(!self.consumer.is_empty()?)
+    }
+
     /// Publishes a message and says that this lane has spoken; `ring` comes after the last of a
     /// batch. While the ring is full it rings and yields: the engine reads on, or is gone and
     /// ends this process with it. After `Retired` the lane is no longer ours: anything is a fault.
@@ -189,7 +195,7 @@ impl WorkerLane {
     }
 
     /// After publishing: wakes the engine if it sleeps. Not needed for a `Release` alone, which
-    /// the engine may as well find later.
+    /// the engine may as well find later. Owed at last before `wait`.
     #[inline]
     pub fn ring(&self) -> Result<(), Fault> {
         if !self.channel.armed.must_ring() {
@@ -257,7 +263,7 @@ impl WorkerLane {
     }
 
     /// Gives a buffer back, once the engine is done with its block: a call's when it is answered,
-    /// a completion's when the next `Dispatch` or `Retire` arrives.
+    /// a completion's when a `Dispatch` counts it as read, or `Retire` arrives.
     pub fn free(&mut self, buffer: OutboundBuffer) {
         if buffer.size == 0 {
             return;

@@ -54,7 +54,13 @@ fn a_call_and_its_answer_allocate_nothing_once_buffers_are_warm() {
         fields.encode(&mut writer);
         writer.write(payload);
         let block = writer.finish();
-        let message = ToWorker::Dispatch { call: CallId(1), depth: 0, deadline_ns: 0, block };
+        let message = ToWorker::Dispatch {
+            call: CallId(1),
+            depth: 0,
+            deadline_ns: 0,
+            results_read: 0,
+            block,
+        };
         lane.publish(&message).unwrap();
         assert_eq!(worker.receive().unwrap(), Some(message));
         let (request, input) = worker.inbound(&block).unwrap();
@@ -69,6 +75,7 @@ fn a_call_and_its_answer_allocate_nothing_once_buffers_are_warm() {
             call: CallId(1),
             outcome: Outcome::Ok,
             released: None,
+            ran_ns: 0,
             block: block_out,
         };
         reply.encode(&mut worker.outbound_mut(&buffer));

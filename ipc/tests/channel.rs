@@ -76,8 +76,13 @@ fn payload_of(block: &SharedBlock) -> Vec<u8> {
 fn a_call_goes_to_the_worker_and_its_answer_comes_back() {
     let mut pair = pair(1 << 20);
     let block = pair.send(b"envelope", b"payload");
-    let dispatch =
-        ToWorker::Dispatch { call: CallId::new(1, 2), depth: 3, deadline_ns: u64::MAX, block };
+    let dispatch = ToWorker::Dispatch {
+        call: CallId::new(1, 2),
+        depth: 3,
+        deadline_ns: u64::MAX,
+        results_read: 0,
+        block,
+    };
     let lane = pair.engine.lane(LANE).unwrap();
     lane.publish(&dispatch).unwrap();
     assert!(!lane.must_ring(), "the worker is awake");
@@ -91,6 +96,7 @@ fn a_call_goes_to_the_worker_and_its_answer_comes_back() {
         call: CallId::new(1, 2),
         outcome: Outcome::Ok,
         released: None,
+        ran_ns: 0,
         block: reply,
     };
     assert!(!pair.engine.has_ready());
@@ -235,8 +241,13 @@ fn hostile_blocks_are_faults() {
     for (offset, envelope_size, payload_size, what) in cases {
         let mut pair = pair(4096);
         let block = Block { region: Region::Outbound, offset, envelope_size, payload_size };
-        let complete =
-            ToEngine::Complete { call: CallId(1), outcome: Outcome::Ok, released: None, block };
+        let complete = ToEngine::Complete {
+            call: CallId(1),
+            outcome: Outcome::Ok,
+            released: None,
+            ran_ns: 0,
+            block,
+        };
         pair.inject(complete.encode().0);
         let fault = pair.engine_receives().unwrap_err();
         assert!(

@@ -23,11 +23,12 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 fn to_worker() -> impl Strategy<Value = ToWorker> {
     let inbound = || block(prop_oneof![Just(Region::Small), Just(Region::Large)]);
     prop_oneof![
-        (any::<u64>(), any::<u16>(), any::<u64>(), inbound()).prop_map(
-            |(call, depth, deadline_ns, block)| ToWorker::Dispatch {
+        (any::<u64>(), any::<u16>(), any::<u64>(), any::<u32>(), inbound()).prop_map(
+            |(call, depth, deadline_ns, results_read, block)| ToWorker::Dispatch {
                 call: CallId(call),
                 depth,
                 deadline_ns,
+                results_read,
                 block
             }
         ),
@@ -53,14 +54,16 @@ fn to_engine() -> impl Strategy<Value = ToEngine> {
                 block
             }
         ),
-        (any::<u64>(), outcome(), any::<Option<u32>>(), outbound()).prop_map(
-            |(call, outcome, released, block)| ToEngine::Complete {
+        (any::<u64>(), outcome(), any::<Option<u32>>(), any::<u32>(), outbound()).prop_map(
+            |(call, outcome, released, ran_ns, block)| ToEngine::Complete {
                 call: CallId(call),
                 outcome,
                 released,
+                ran_ns,
                 block
             }
         ),
+        any::<u64>().prop_map(|call| ToEngine::Decline { call: CallId(call) }),
         any::<u32>().prop_map(|token| ToEngine::Release { token }),
         Just(ToEngine::Retired),
     ]

@@ -234,7 +234,8 @@ impl Engine {
             }
         }
         let (depth, deadline_ns) = (call as u16, deadline_of(call));
-        let message = ToWorker::Dispatch { call: CallId(call), depth, deadline_ns, block };
+        let message =
+            ToWorker::Dispatch { call: CallId(call), depth, deadline_ns, results_read: 0, block };
         self.lane().publish(&message).unwrap();
         self.counts.sent += 1;
     }
@@ -281,7 +282,7 @@ impl Engine {
 
     fn on_message(&mut self, message: ToEngine) {
         match message {
-            ToEngine::Complete { call, outcome, released, block } => {
+            ToEngine::Complete { call, outcome, released, block, .. } => {
                 let expected = self.counts.completed;
                 assert_eq!(call, CallId(expected), "in order");
                 assert_eq!(outcome, Outcome::ALL[(expected % 13) as usize]);
@@ -337,7 +338,7 @@ impl Worker {
         self.lane.ring().unwrap();
         loop {
             match self.lane.receive().unwrap() {
-                Some(ToWorker::Dispatch { call, depth, deadline_ns, block }) => {
+                Some(ToWorker::Dispatch { call, depth, deadline_ns, block, .. }) => {
                     assert_eq!(call, CallId(self.received), "in order");
                     assert_eq!(depth, call.0 as u16);
                     assert_eq!(deadline_ns, deadline_of(call.0));
@@ -388,7 +389,9 @@ impl Worker {
             }
         }
         let outcome = Outcome::ALL[(call.0 % 13) as usize];
-        self.lane.publish(&ToEngine::Complete { call, outcome, released, block }).unwrap();
+        self.lane
+            .publish(&ToEngine::Complete { call, outcome, released, ran_ns: 0, block })
+            .unwrap();
         if self.random.one_in(4) {
             self.lane.ring().unwrap();
         }

@@ -59,8 +59,13 @@ impl Pair {
         let mut writer = lane.reserve(0, payload.len()).expect("the arena is empty");
         writer.write(payload);
         let inbound = writer.finish();
-        let dispatch =
-            ToWorker::Dispatch { call: CALL, depth: 0, deadline_ns: u64::MAX, block: inbound };
+        let dispatch = ToWorker::Dispatch {
+            call: CALL,
+            depth: 0,
+            deadline_ns: u64::MAX,
+            results_read: 0,
+            block: inbound,
+        };
         lane.publish(&dispatch).expect("the ring is empty");
         black_box(lane.must_ring());
 
@@ -73,7 +78,8 @@ impl Pair {
         black_box(self.worker.inbound(&block).expect("a block of this lane"));
         self.worker.outbound_mut(&buffer).copy_from_slice(payload);
         let block = self.worker.block(&buffer, 0, size);
-        let complete = ToEngine::Complete { call, outcome: Outcome::Ok, released: None, block };
+        let complete =
+            ToEngine::Complete { call, outcome: Outcome::Ok, released: None, ran_ns: 0, block };
         self.worker.publish(&complete).expect("the lane is open");
         self.worker.ring().expect("the engine is awake");
 

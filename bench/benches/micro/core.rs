@@ -46,7 +46,13 @@ impl Stage {
         let now = Nanos(0);
         let mut deploy = || {
             let timeout = Duration::from_secs(3600);
-            let spec = FunctionSpec { min_workers: 1, max_workers: 1, timeout, queue_max: 1024 };
+            let spec = FunctionSpec {
+                min_workers: 1,
+                max_workers: 1,
+                timeout,
+                queue_max: 1024,
+                pipeline_max: 0,
+            };
             let function = core.add_function(spec);
             effects.clear();
             core.on_event(now, Event::ContainerUp { function }, &mut effects).expect("it was down");
@@ -78,7 +84,7 @@ impl Stage {
 
     /// The worker completes the call, its answer is read and its result released.
     fn complete(&mut self, worker: WorkerId, call: CallId) {
-        let completed = Event::Completed { worker, call, outcome: Outcome::Ok };
+        let completed = Event::Completed { worker, call, outcome: Outcome::Ok, ran_ns: 0 };
         for event in [completed, Event::Released { worker, call }] {
             self.core.on_event(self.now, event, &mut self.effects).expect("it is on that call");
         }

@@ -20,7 +20,7 @@ use engine::core::FunctionSpec;
 use engine::io::Function;
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor, mailbox};
 use engine::stats::Stats;
-use ipc::Geometry;
+use ipc::{Geometry, PIPELINE_MAX};
 use nix::sched::CpuSet;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -239,14 +239,16 @@ fn functions(config: &Config, shard: u16) -> Result<Vec<Function>, StartError> {
                 let (function, reason) = (function.name.clone(), error.to_string());
                 StartError::Container { function, reason }
             })?;
+        let pinned = function.placement == Placement::Core;
         let spec = FunctionSpec {
             // The first shard is every function's home; others start workers when calls come.
             min_workers: if shard == 0 { function.min_workers } else { 0 },
             max_workers: function.max_workers,
             timeout: function.timeout,
             queue_max: function.queue_max,
+            // Workers of one core take turns anyway.
+            pipeline_max: if pinned { PIPELINE_MAX } else { 0 },
         };
-        let pinned = function.placement == Placement::Core;
         Ok(Function { name: function.name.clone(), spec, geometry, pinned })
     });
     functions.collect()

@@ -180,13 +180,14 @@ impl Shard {
 
     fn run(&mut self) -> io::Result<()> {
         let mut events = Vec::new();
-        let mut meter = Meter::new(self.index, clock::now());
+        let mut now = clock::now();
+        let mut meter = Meter::new(self.index, now);
         loop {
             self.engine.flush(&mut self.reactor);
             let before = meter.before_wait();
-            let wait = if self.engine.arm() { Wait::Not } else { self.wait() };
+            let wait = if self.engine.arm(now) { Wait::Not } else { self.wait() };
             self.reactor.turn(wait, &mut events)?;
-            let now = clock::now();
+            now = clock::now();
             meter.waited(&self.loads, before, now);
             for event in events.drain(..) {
                 self.handle(now, event);

@@ -38,9 +38,11 @@ pub struct Call {
 pub(super) enum CallState {
     /// In its function's queue.
     Queued,
+    /// In a lane, behind the call that its worker runs; its answer is owed.
+    Pipelined(LaneIndex),
     /// On a worker; its answer is owed.
     Running(LaneIndex),
-    /// On a worker, but nobody waits for its answer any more.
+    /// On a worker or behind another call in a lane, but nobody waits for its answer any more.
     Orphaned(LaneIndex),
 }
 
@@ -194,6 +196,17 @@ impl Calls {
             None => list.head = Some(slot),
         }
         list.tail = Some(slot);
+        list.size += 1;
+    }
+
+    pub(super) fn push_front(&mut self, list: &mut List, chain: Chain, id: CallId) {
+        let slot = id.slot();
+        *self.links(slot, chain) = Links { previous: None, next: list.head };
+        match list.head {
+            Some(head) => self.links(head, chain).previous = Some(slot),
+            None => list.tail = Some(slot),
+        }
+        list.head = Some(slot);
         list.size += 1;
     }
 

@@ -14,7 +14,7 @@ use super::event::{
     Caller, Effect, Event, FunctionId, FunctionSpec, Limits, Origin, Refusal, Reply, Violation,
     WorkerId,
 };
-use super::function::{Function, SPAWN_PAUSE};
+use super::function::{Function, Place, SPAWN_PAUSE};
 use super::snapshot::Snapshot;
 use super::worker::{WorkerEvent, WorkerState};
 
@@ -117,12 +117,15 @@ impl Core {
         };
         let deadline = self.deadline(now, function, deadline.min(Nanos(deadline_ns)));
         self.function(function).counters.arrivals += 1;
+        // First, since no call goes into the lane of a worker that waits, and be it for this one.
+        self.function(worker.function).apply(worker.lane, WorkerEvent::CallOut);
         let refusal = if depth > self.limits.depth_max {
             Some(Refusal::TOO_DEEP)
         } else {
             self.refusal(now, function, deadline)
         };
         if let Some(refusal) = refusal {
+            self.function(worker.function).apply(worker.lane, WorkerEvent::Answered);
             self.function(function).counters.count(refusal.outcome);
             return Ok(self.refuse(origin, refusal, effects));
         }
@@ -130,7 +133,6 @@ impl Core {
         let mut siblings = self.calls[parent].children;
         self.calls.push_back(&mut siblings, Chain::Siblings, id);
         self.calls[parent].children = siblings;
-        self.function(worker.function).apply(worker.lane, WorkerEvent::CallOut);
         self.dispatch(function, effects);
         self.grow(function, effects);
         Ok(id)
@@ -152,9 +154,17 @@ impl Core {
                 self.function(function).report(lane, WorkerEvent::Failed)?;
                 self.pause_spawning(now, function, SPAWN_PAUSE);
             }
-            Event::Completed { worker, call, outcome } => {
-                self.function(worker.function).report(worker.lane, WorkerEvent::Complete(call))?;
+            Event::Completed { worker, call, outcome, ran_ns } => {
+                let function = self.function(worker.function);
+                function.report(worker.lane, WorkerEvent::Complete(call))?;
+                function.pace.record(ran_ns);
                 self.complete(now, worker, call, outcome, effects);
+            }
+            Event::Declined { worker, call } => {
+                if !self.function(worker.function).pipelines.decline(worker.lane, call) {
+                    return Err(Violation::NotPipelined { worker, got: call });
+                }
+                self.requeue(worker.function, call, effects);
             }
             Event::WorkerRetired { worker: WorkerId { function, lane } } => {
                 self.function(function).report(lane, WorkerEvent::Retired)?;
@@ -185,6 +195,11 @@ impl Core {
     /// Calls that are queued or on a worker, those included whose caller waits no more.
     pub fn calls_live(&self) -> u32 {
         self.calls.live()
+    }
+
+    /// Calls of a function that wait in lanes behind others.
+    pub fn pipelined(&self, function: FunctionId) -> u32 {
+        self.functions[function.0 as usize].pipelines.calls()
     }
 
     /// What the worker in a lane is doing; `Absent` for a lane that does not exist.
@@ -262,15 +277,29 @@ impl Core {
 
     // Dispatch, completion, release.
 
-    /// Gives queued calls to idle workers.
+    /// Gives queued calls to workers that are idle, or will be at once.
     pub(super) fn dispatch(&mut self, function: FunctionId, effects: &mut Effects) {
         let f = &mut self.functions[function.0 as usize];
-        while f.can_dispatch() {
+        while let Some(place) = f.place() {
             let Some(call) = self.calls.pop_front(&mut f.queue, Chain::Queue) else { return };
-            let lane = f.dispatch(call);
-            self.calls[call].state = CallState::Running(lane);
+            self.calls[call].state = f.dispatch(place, call);
+            let (Place::Idle(lane) | Place::Behind(lane)) = place;
             effects.push(Effect::Dispatch { worker: f.worker_id(lane), call });
         }
+    }
+
+    /// Puts a call that its worker declined at the front of its queue.
+    fn requeue(&mut self, function: FunctionId, id: CallId, effects: &mut Effects) {
+        if matches!(self.calls[id].state, CallState::Orphaned(_)) {
+            effects.push(Effect::DropPayload { call: id });
+            self.calls.remove(id);
+            return;
+        }
+        self.calls[id].state = CallState::Queued;
+        let queue = &mut self.functions[function.0 as usize].queue;
+        self.calls.push_front(queue, Chain::Queue, id);
+        self.dispatch(function, effects);
+        self.grow(function, effects);
     }
 
     /// The worker has already become `Held`.
@@ -283,17 +312,31 @@ impl Core {
         effects: &mut Effects,
     ) {
         self.disown_children(id, effects);
-        match self.calls[id].state {
-            CallState::Running(_) => {
-                self.answer(id, Reply::Completed { worker, outcome }, effects);
-                self.calls.remove(id);
-            }
-            CallState::Orphaned(_) => {
-                self.calls.remove(id);
-                self.release(now, worker, id, effects);
-            }
-            CallState::Queued => unreachable!("a queued call is on no worker"),
+        let is_owed = match self.calls[id].state {
+            CallState::Running(_) => true,
+            CallState::Orphaned(_) => false,
+            CallState::Queued | CallState::Pipelined(_) => unreachable!("it runs on no worker"),
+        };
+        if is_owed {
+            self.answer(id, Reply::Completed { worker, outcome }, effects);
         }
+        self.calls.remove(id);
+        if self.begin_next(worker) {
+            self.dispatch(worker.function, effects);
+        } else if !is_owed {
+            self.release(now, worker, id, effects);
+        }
+    }
+
+    /// The worker goes on with what waits in its lane; false if nothing does.
+    fn begin_next(&mut self, worker: WorkerId) -> bool {
+        let f = &mut self.functions[worker.function.0 as usize];
+        let Some(next) = f.pipelines.pop(worker.lane) else { return false };
+        f.apply(worker.lane, WorkerEvent::Next(next));
+        if let CallState::Pipelined(lane) = self.calls[next].state {
+            self.calls[next].state = CallState::Running(lane);
+        }
+        true
     }
 
     /// A result is not needed any more. Late when the container went down while it was being read.
@@ -324,7 +367,7 @@ impl Core {
             self.calls.unlink(&mut siblings, Chain::Siblings, id);
             self.calls[parent].children = siblings;
         }
-        if let CallState::Running(lane) = state {
+        if let CallState::Running(lane) | CallState::Pipelined(lane) = state {
             self.calls[id].state = CallState::Orphaned(lane);
         }
     }
@@ -361,11 +404,15 @@ impl Core {
             return;
         };
         match state {
-            CallState::Queued => self.abandon(id, effects),
+            CallState::Queued | CallState::Pipelined(_) => self.abandon(id, effects),
             CallState::Running(lane) => {
                 self.abandon(id, effects);
-                effects
-                    .push(Effect::CancelWorker { worker: WorkerId { function, lane }, call: id });
+                // With calls behind it, it is a short one; and a ring has room for one cancellation
+                // a lane, not for one a call.
+                if self.function(function).pipelines.is_empty(lane) {
+                    let worker = WorkerId { function, lane };
+                    effects.push(Effect::CancelWorker { worker, call: id });
+                }
             }
             // Answered already: its deadline has passed.
             CallState::Orphaned(_) => {}

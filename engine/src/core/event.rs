@@ -68,6 +68,9 @@ pub struct FunctionSpec {
     pub timeout: Duration,
     /// Calls that may wait for a worker. 0 refuses whatever cannot start at once.
     pub queue_max: u32,
+    /// Calls that may wait in a lane behind the one its worker runs, at most `ipc::PIPELINE_MAX`. 0
+    /// where workers have cores of their own: there a second worker is the faster way.
+    pub pipeline_max: u16,
 }
 
 /// The bounds of the whole core.
@@ -87,7 +90,7 @@ impl Default for Limits {
     }
 }
 
-/// What happened. The first four come from a container or its launcher and may be lies.
+/// What happened. The first five come from a container or its launcher and may be lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
     /// A spawned worker runs and waits in its lane.
@@ -108,6 +111,16 @@ pub enum Event {
         call: CallId,
         /// How it went, as the worker says.
         outcome: Outcome,
+        /// How long it ran, in ns, as the worker says.
+        ran_ns: u32,
+    },
+    /// A worker will not begin a call that waits behind another in its lane. Its payload is at hand
+    /// again.
+    Declined {
+        /// Which worker.
+        worker: WorkerId,
+        /// The call, as the worker names it.
+        call: CallId,
     },
     /// A worker that was told to retire has left; its lane is free again.
     WorkerRetired {
@@ -190,8 +203,9 @@ pub enum Effect {
         /// The call it is on.
         call: CallId,
     },
-    /// The payload of a call that will never be dispatched is not needed any more. Every call with an
-    /// id ends in exactly one of this and `Dispatch`; it precedes the call's `Answer`.
+    /// The payload of a call that will not be dispatched (again) is not needed any more. Every call
+    /// with an id ends in exactly one of this and a `Dispatch` that is not declined; it precedes the
+    /// call's `Answer`.
     DropPayload {
         /// Which call.
         call: CallId,
@@ -305,6 +319,14 @@ pub enum Violation {
         worker: WorkerId,
         /// The call it was given.
         expected: CallId,
+        /// The call it named.
+        got: CallId,
+    },
+    /// A call declined that does not wait in the lane.
+    #[error("call {:#x} does not wait in the lane that declines it", got.0)]
+    NotPipelined {
+        /// Who sent it.
+        worker: WorkerId,
         /// The call it named.
         got: CallId,
     },

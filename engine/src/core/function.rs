@@ -8,9 +8,10 @@ use std::time::Duration;
 use ipc::{CallId, LANES_MAX, LaneIndex};
 use reactor::wheel::Timer;
 
-use super::call::List;
+use super::call::{CallState, List};
 use super::event::{FunctionId, FunctionSpec, Violation, WorkerId};
 use super::limit::{Limit, Pool};
+use super::pipeline::{Pace, Pipelines};
 use super::snapshot::{Counters, Snapshot};
 use super::worker::{Mismatch, WorkerEvent, WorkerState};
 
@@ -32,6 +33,15 @@ pub(super) enum Container {
     Up,
     /// Up, but a spawn failed; the timer ends the pause.
     UpPaused(Timer),
+}
+
+/// Where a call goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// To an idle worker.
+    Idle(LaneIndex),
+    /// Into a lane, behind what its worker runs.
+    Behind(LaneIndex),
 }
 
 /// How far the idle stack has been emptied since the window began.
@@ -64,6 +74,10 @@ pub(super) struct Function {
     pub trim: Option<TrimWindow>,
     /// Whether another shard is to get the next worker that is idle.
     pub yield_owed: bool,
+    /// How long its calls run.
+    pub pace: Pace,
+    /// Calls that wait behind others in its lanes.
+    pub pipelines: Pipelines,
     lanes: Vec<WorkerState>,
     idle: Vec<LaneIndex>,
     absent: Vec<LaneIndex>,
@@ -83,6 +97,8 @@ impl Function {
             container: Container::Down,
             trim: None,
             yield_owed: false,
+            pace: Pace::default(),
+            pipelines: Pipelines::new(lanes, spec.pipeline_max),
             lanes: vec![WorkerState::Absent; lanes.into()],
             idle: Vec::with_capacity(lanes.into()),
             // Low lanes come first: they share pages of the channel with other low lanes.
@@ -131,12 +147,34 @@ impl Function {
         }
     }
 
-    /// Gives `call` to the most recently idle worker: its caches are warm, and the ones below it
-    /// stay unused and can be trimmed.
-    pub fn dispatch(&mut self, call: CallId) -> LaneIndex {
-        let lane = *self.idle.last().expect("can_dispatch was asked before");
-        self.apply(lane, WorkerEvent::Dispatch(call));
-        lane
+    /// Where one more call may go now.
+    pub fn place(&self) -> Option<Place> {
+        if let Some(lane) = self.pipelines.open()
+            && self.pace.is_short()
+            && !self.yield_owed
+            && matches!(self.lanes[usize::from(lane.0)], WorkerState::Running { .. })
+        {
+            return Some(Place::Behind(lane));
+        }
+        // The most recently idle worker: its caches are warm, and the ones below it stay unused and
+        // can be trimmed.
+        let lane = *self.idle.last()?;
+        self.limit.admits(self.census.running + self.census.waiting).then_some(Place::Idle(lane))
+    }
+
+    /// Puts `call` there.
+    pub fn dispatch(&mut self, place: Place, call: CallId) -> CallState {
+        match place {
+            Place::Idle(lane) => {
+                self.apply(lane, WorkerEvent::Dispatch(call));
+                self.pipelines.lead(lane);
+                CallState::Running(lane)
+            }
+            Place::Behind(lane) => {
+                self.pipelines.push(lane, call);
+                CallState::Pipelined(lane)
+            }
+        }
     }
 
     /// The least recently idle worker, to be retired.
@@ -149,14 +187,9 @@ impl Function {
         self.absent.last().copied()
     }
 
-    /// Is there a worker for one more call, and may it have one?
-    pub fn can_dispatch(&self) -> bool {
-        self.census.idle > 0 && self.limit.admits(self.census.running + self.census.waiting)
-    }
-
     /// Would a new call neither start at once nor find room in the queue?
     pub fn is_full(&self) -> bool {
-        let starts = self.queue.is_empty() && self.can_dispatch();
+        let starts = self.queue.is_empty() && self.place().is_some();
         !starts && self.queue.size() >= self.spec.queue_max
     }
 
@@ -191,6 +224,7 @@ impl Function {
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             queued: self.queue.size(),
+            pipelined: self.pipelines.calls(),
             running: self.census.running,
             waiting: self.census.waiting,
             idle: self.census.idle,

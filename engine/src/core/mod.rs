@@ -12,6 +12,7 @@
 //! | `call.rs`     | the table of calls, their queues and families                   |
 //! | `worker.rs`   | the states of a worker, every transition                        |
 //! | `function.rs` | one function: queue, lanes, idle stack                          |
+//! | `pipeline.rs` | calls that wait in a lane behind another                        |
 //! | `limit.rs`    | the seam of concurrency control                                 |
 //! | `snapshot.rs` | what metrics see                                                |
 //!
@@ -65,6 +66,7 @@ mod core;
 mod event;
 mod function;
 mod limit;
+mod pipeline;
 mod pool;
 #[cfg(test)]
 mod scenarios;

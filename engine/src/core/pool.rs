@@ -29,13 +29,16 @@ impl Core {
             }
         }
         for lane in self.function(function).lanes().rev() {
-            let call = self.on_lane(function, lane).call();
+            let running = self.on_lane(function, lane).call();
             self.function(function).apply(lane, WorkerEvent::ContainerDown);
-            let Some(call) = call else { continue };
-            if matches!(self.calls[call].state, CallState::Running(_)) {
-                self.answer(call, Refusal::CONTAINER_DIED.into(), effects);
+            let mut next = running;
+            while let Some(call) = next {
+                if !matches!(self.calls[call].state, CallState::Orphaned(_)) {
+                    self.answer(call, Refusal::CONTAINER_DIED.into(), effects);
+                }
+                self.calls.remove(call);
+                next = self.function(function).pipelines.pop(lane);
             }
-            self.calls.remove(call);
         }
         let f = &mut self.functions[function.0 as usize];
         if let Container::UpPaused(timer) = std::mem::replace(&mut f.container, Container::Down) {

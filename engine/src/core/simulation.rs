@@ -7,7 +7,7 @@
 
 mod model;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use ipc::{CallId, LaneIndex, Outcome};
@@ -48,6 +48,8 @@ struct Known {
     owed: bool,
     /// How many calls were admitted before it.
     order: usize,
+    /// A call that a worker declined may be overtaken.
+    declined: bool,
 }
 
 /// What a worker thread is doing, seen from inside its container.
@@ -74,6 +76,8 @@ struct World {
     /// Every id ever given; none may come twice.
     ids: BTreeSet<u64>,
     threads: BTreeMap<(u32, u16), Thread>,
+    /// What waits in each lane behind its thread's call.
+    behind: BTreeMap<(u32, u16), VecDeque<CallId>>,
     /// Releases that are owed, those of crashed workers included.
     releases: Vec<(WorkerId, CallId)>,
     /// Per function: arrivals, answers or refusals, calls abandoned by their callers.
@@ -101,6 +105,7 @@ impl World {
                 max_workers,
                 timeout: Duration::from_millis(u64::try_from(1 + random.below(200)).unwrap()),
                 queue_max: u32::try_from(random.below(12)).unwrap(),
+                pipeline_max: u16::try_from(random.below(4)).unwrap(),
             };
             core.add_function(spec);
             specs.push(spec);
@@ -120,6 +125,7 @@ impl World {
             calls: BTreeMap::new(),
             ids: BTreeSet::new(),
             threads: BTreeMap::new(),
+            behind: BTreeMap::new(),
             releases: Vec::new(),
             trace: Vec::new(),
         }
@@ -149,7 +155,8 @@ impl World {
                 self.container_down(function);
             }
             97..98 => self.lie(),
-            98..99 => self.share_workers(),
+            98..99 if self.random.below(2) == 0 => self.share_workers(),
+            98..99 => self.decline(),
             _ if self.random.below(20) == 0 => {
                 self.draining = true;
                 self.tell(Event::Drain);
@@ -237,7 +244,13 @@ impl World {
     fn complete(&mut self) {
         let Some((worker, call)) = self.busy() else { return };
         let owed = self.calls[&call.0].owed;
-        self.threads.insert(key(worker), if owed { Thread::Held(call) } else { Thread::Idle });
+        let next = self.behind.get_mut(&key(worker)).and_then(VecDeque::pop_front);
+        let thread = match next {
+            Some(next) => Thread::On(next),
+            None if owed => Thread::Held(call),
+            None => Thread::Idle,
+        };
+        self.threads.insert(key(worker), thread);
         if owed {
             self.releases.push((worker, call));
         }
@@ -246,7 +259,9 @@ impl World {
             self.calls.remove(&call.0);
         }
         let outcome = self.random.pick(&OUTCOMES).unwrap();
-        self.tell(Event::Completed { worker, call, outcome });
+        // Now and then one that takes long, so that functions come and go as short ones.
+        let ran_ns = if self.random.below(40) == 0 { 5_000_000 } else { 1_000 };
+        self.tell(Event::Completed { worker, call, outcome, ran_ns });
         assert!(!self.calls.contains_key(&call.0), "no answer to a completed call");
     }
 
@@ -259,6 +274,18 @@ impl World {
             self.threads.insert(key(worker), Thread::Idle);
         }
         self.tell(Event::Released { worker, call });
+    }
+
+    /// A worker begins to wait for answers: it declines what is behind its call, the last first.
+    fn decline(&mut self) {
+        let Some((worker, _)) = self.busy() else { return };
+        while let Some(call) = self.behind.get_mut(&key(worker)).and_then(VecDeque::pop_back) {
+            let known = self.calls.get_mut(&call.0).unwrap();
+            (known.worker, known.declined) = (None, true);
+            let owed = known.owed;
+            self.tell(Event::Declined { worker, call });
+            assert!(owed || !self.calls.contains_key(&call.0));
+        }
     }
 
     fn worker_reports(&mut self) {
@@ -292,8 +319,13 @@ impl World {
         }
         let call = CallId(id);
         self.core.on_event(self.now, Event::CallerGone { call }, &mut self.effects).unwrap();
+        let is_alone = |worker| {
+            let behind = self.behind.get(&key(worker)).is_none_or(VecDeque::is_empty);
+            behind && self.threads[&key(worker)] == Thread::On(call)
+        };
         let expected = match known.worker {
             _ if !known.owed => vec![],
+            Some(worker) if !is_alone(worker) => vec![],
             Some(worker) => vec![Effect::CancelWorker { worker, call }],
             None => vec![Effect::DropPayload { call }],
         };
@@ -338,6 +370,7 @@ impl World {
         self.paused[function.0 as usize] = None;
         let lost = self.threads(|_| true);
         for worker in lost.into_iter().filter(|worker| worker.function == function) {
+            self.behind.remove(&key(worker));
             if let Some(Thread::On(call)) = self.threads.remove(&key(worker)) {
                 self.forget_children(call);
             }
@@ -354,11 +387,12 @@ impl World {
         let worker = WorkerId { function: self.any_function(), lane };
         let thread = self.threads.get(&key(worker)).copied();
         let call = CallId(self.random.0);
-        let event = match self.random.below(4) {
+        let event = match self.random.below(5) {
             0 if thread != Some(Thread::Starting) => Event::WorkerStarted { worker },
             1 if thread != Some(Thread::Starting) => Event::WorkerFailed { worker },
             2 if thread != Some(Thread::Retiring) => Event::WorkerRetired { worker },
-            _ => Event::Completed { worker, call, outcome: Outcome::Ok },
+            3 => Event::Declined { worker, call },
+            _ => Event::Completed { worker, call, outcome: Outcome::Ok, ran_ns: 0 },
         };
         let before = self.core.snapshot(worker.function);
         assert!(self.core.on_event(self.now, event, &mut self.effects).is_err(), "{event:?}");

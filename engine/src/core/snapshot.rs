@@ -10,6 +10,8 @@ const OUTCOMES: usize = Outcome::NoSpace as usize + 1;
 pub struct Snapshot {
     /// Calls that wait for a worker.
     pub queued: u32,
+    /// Calls that wait in a lane behind another.
+    pub pipelined: u32,
     /// Workers on a call, with no unanswered internal call.
     pub running: u16,
     /// Workers on a call, with unanswered internal calls.

@@ -52,6 +52,8 @@ pub enum WorkerEvent {
     Answered,
     /// It completes a call.
     Complete(CallId),
+    /// Having completed one, it begins the call that waited behind it in its lane.
+    Next(CallId),
     /// Its result has been read, or nobody wants it.
     Release(CallId),
     /// The core tells it to leave.
@@ -100,6 +102,7 @@ impl WorkerState {
                 }
                 S::Held { call }
             }
+            (S::Held { .. }, E::Next(call)) => S::Running { call },
             (S::Held { call }, E::Release(got)) => {
                 if call != got {
                     return Err(Mismatch::Call { expected: call });
@@ -144,6 +147,7 @@ impl WorkerEvent {
             WorkerEvent::CallOut => "makes a call",
             WorkerEvent::Answered => "is answered",
             WorkerEvent::Complete(_) => "completed a call",
+            WorkerEvent::Next(_) => "begins the next call",
             WorkerEvent::Release(_) => "is released",
             WorkerEvent::Retire => "is told to retire",
             WorkerEvent::Retired => "retired",
@@ -176,6 +180,7 @@ mod tests {
             E::Answered,
             E::Complete(mine),
             E::Complete(other),
+            E::Next(mine),
             E::Release(mine),
             E::Release(other),
             E::Retire,
@@ -188,15 +193,15 @@ mod tests {
         let gone = Ok(S::Retiring);
         #[rustfmt::skip]
         let table = [
-            //            spawn start   fail dispatch    call out        answer          done      done other release other retire retired down
-            (S::Absent,   [up,  no,   no,     no,          no,             no,             no,       no,    no,   no,    no,   no,     absent]),
-            (S::Starting, [no,  idle, absent, no,          no,             no,             no,       no,    no,   no,    no,   no,     absent]),
-            (S::Idle,     [no,  no,   no,     Ok(running), no,             no,             no,       no,    no,   no,    gone, no,     absent]),
-            (running,     [no,  no,   no,     no,          Ok(waiting(1)), no,             Ok(held), wrong, no,   no,    no,   no,     absent]),
-            (waiting(1),  [no,  no,   no,     no,          Ok(waiting(2)), Ok(running),    Ok(held), wrong, no,   no,    no,   no,     absent]),
-            (waiting(2),  [no,  no,   no,     no,          Ok(waiting(3)), Ok(waiting(1)), Ok(held), wrong, no,   no,    no,   no,     absent]),
-            (held,        [no,  no,   no,     no,          no,             no,             no,       no,    idle, wrong, no,   no,     absent]),
-            (S::Retiring, [no,  no,   no,     no,          no,             no,             no,       no,    no,   no,    no,   absent, absent]),
+            //            spawn start   fail dispatch    call out        answer          done      done other next release other retire retired down
+            (S::Absent,   [up, no, no, no, no, no, no, no, no, no, no, no, no, absent]),
+            (S::Starting, [no, idle, absent, no, no, no, no, no, no, no, no, no, no, absent]),
+            (S::Idle,     [no, no, no, Ok(running), no, no, no, no, no, no, no, gone, no, absent]),
+            (running,     [no, no, no, no, Ok(waiting(1)), no, Ok(held), wrong, no, no, no, no, no, absent]),
+            (waiting(1),  [no, no, no, no, Ok(waiting(2)), Ok(running), Ok(held), wrong, no, no, no, no, no, absent]),
+            (waiting(2),  [no, no, no, no, Ok(waiting(3)), Ok(waiting(1)), Ok(held), wrong, no, no, no, no, no, absent]),
+            (held,        [no, no, no, no, no, no, no, no, Ok(running), idle, wrong, no, no, absent]),
+            (S::Retiring, [no, no, no, no, no, no, no, no, no, no, no, no, absent, absent]),
         ];
         for (state, expected) in table {
             for (event, expected) in events.into_iter().zip(expected) {

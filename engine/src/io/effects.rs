@@ -54,7 +54,9 @@ impl Engine {
             let Some(link) = self.link(worker.function).filter(|link| link.number == number) else {
                 continue;
             };
-            if let Some((_, state)) = link.lane(worker.lane) {
+            if let Some((_, state)) = link.lane(worker.lane)
+                && state.result_read()
+            {
                 return Some((worker, state.completed));
             }
         }
@@ -95,10 +97,25 @@ impl Engine {
             }
             Payload::None => write_block(lane, 0, &[]),
         });
+        if matches!(written, Some(Err(_))) && self.has_requests(worker) {
+            self.payloads.store(call, payload);
+            return self.lane_is_full(now, worker, call);
+        }
         if let Payload::Stored { bytes, .. } = payload {
             self.payloads.recycle(bytes);
         }
         self.publish_dispatch(reactor, now, worker, call, written);
+    }
+
+    /// A call does not fit into a lane beside those before it: it goes to another one.
+    fn lane_is_full(&mut self, now: Nanos, worker: WorkerId, call: CallId) {
+        let event = Event::Declined { worker, call };
+        let declined = self.core.on_event(now, event, &mut self.effects);
+        debug_assert!(declined.is_ok(), "the core has just put it there: {declined:?}");
+    }
+
+    fn has_requests(&mut self, worker: WorkerId) -> bool {
+        self.lane_state(worker).is_some_and(|(_, state)| !state.requests.is_empty())
     }
 
     /// Sends a call that has just come from the front end straight to a worker.
@@ -119,6 +136,10 @@ impl Engine {
             writer.write(call.body);
             Ok(writer.finish())
         });
+        if matches!(written, Some(Err(_))) && self.has_requests(worker) {
+            self.keep_external(id, call, envelope_size);
+            return self.lane_is_full(now, worker, id);
+        }
         self.publish_dispatch(reactor, now, worker, id, written);
     }
 
@@ -150,10 +171,11 @@ impl Engine {
         let (depth, deadline_ns) = (call.depth, call.deadline.0);
         match written {
             Some(Ok(block)) => {
-                if let Some((_, state)) = self.lane_state(worker) {
-                    state.request = Some(block);
-                }
-                let message = ToWorker::Dispatch { call: id, depth, deadline_ns, block };
+                let Some((_, state)) = self.lane_state(worker) else { return };
+                state.requests.push((id, block));
+                let results_read = state.results_read;
+                let message =
+                    ToWorker::Dispatch { call: id, depth, deadline_ns, results_read, block };
                 self.publish(reactor, now, worker, &message);
             }
             // An idle worker's lane holds nothing, and no input is larger than a lane: it is our books

@@ -21,6 +21,10 @@ use crate::core::{
 use crate::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use crate::stats::Stats;
 
+/// A channel with calls behind others is looked at after this time even if it is silent: several times
+/// what a full pipeline of short calls takes.
+const PATROL_AFTER: Duration = Duration::from_micros(300);
+
 /// A function as a shard needs to know it.
 #[derive(Clone, Debug)]
 pub struct Function {
@@ -77,6 +81,9 @@ pub struct Engine {
     pub(super) released: DropList,
     /// Functions whose channel is polled instead of armed.
     pub(super) watched: Vec<FunctionId>,
+    /// Armed channels with calls behind others, and when to look at them all the same.
+    pub(super) patrol: Vec<FunctionId>,
+    pub(super) patrol_at: Option<Nanos>,
     /// Workers to whom something was published since the last flush.
     pub(super) unrung: Vec<WorkerId>,
     pub(super) scratch: Vec<u8>,
@@ -158,6 +165,8 @@ impl Engine {
             answers: VecDeque::new(),
             released: DropList::default(),
             watched: Vec::new(),
+            patrol: Vec::new(),
+            patrol_at: None,
             unrung: Vec::new(),
             scratch: Vec::new(),
             supervisor: parts.supervisor,
@@ -275,10 +284,10 @@ impl Engine {
         }
     }
 
-    /// When [`Self::tick`] is due.
+    /// When the loop must turn again even if nothing happens.
     #[must_use]
     pub fn next_timer(&self) -> Option<Nanos> {
-        self.core.next_timer()
+        self.core.next_timer().into_iter().chain(self.patrol_at).min()
     }
 
     /// Reports that this shard has nothing left to answer.
@@ -301,11 +310,17 @@ impl Engine {
 
     /// Arms the bell of every watched channel. Returns whether there is something to read after all: then
     /// poll again instead of sleeping.
-    pub fn arm(&mut self) -> bool {
+    pub fn arm(&mut self, now: Nanos) -> bool {
         self.publish_stats();
         let mut ready = false;
         for index in (0..self.watched.len()).rev() {
             let function = self.watched[index];
+            // A worker with more to do says nothing of what it has completed until all is done, for
+            // its calls are short; should one of them not be, the others' answers wait no longer.
+            if self.core.pipelined(function) > 0 && !self.patrol.contains(&function) {
+                self.patrol.push(function);
+                self.patrol_at.get_or_insert(now + PATROL_AFTER);
+            }
             let Some(open) = self.link(function).and_then(Link::open) else {
                 self.watched.swap_remove(index);
                 continue;

@@ -18,6 +18,12 @@ const LANE_BUDGET: u32 = ipc::RING_DEPTH;
 impl Engine {
     /// Reads every watched channel once; what is published later is found by [`Self::arm`].
     pub fn poll_channels(&mut self, reactor: &mut Reactor, now: Nanos) {
+        if self.patrol_at.is_some_and(|at| at <= now) {
+            self.patrol_at = None;
+            while let Some(function) = self.patrol.pop() {
+                self.watch(function);
+            }
+        }
         let mut index = 0;
         // By index: what is read may watch or close channels while the list is walked.
         while let Some(&function) = self.watched.get(index) {
@@ -70,16 +76,21 @@ impl Engine {
                 self.release(worker, released);
                 self.call_arrived(reactor, now, worker, token, deadline_ns, &block);
             }
-            ToEngine::Complete { call, outcome, released: _, block } => {
+            ToEngine::Complete { call, outcome, released: _, ran_ns, block } => {
                 // Its input and every answer that it still held are free with this.
-                self.release_all(worker);
+                self.release_all(worker, call);
                 let Some(result) = self.outbound(reactor, now, worker, &block) else { return };
                 self.keep_result(worker, call, result);
-                self.tell_core(reactor, now, function, Event::Completed { worker, call, outcome });
+                let event = Event::Completed { worker, call, outcome, ran_ns };
+                self.tell_core(reactor, now, function, event);
                 // A late result that nobody waits for any more.
                 if self.take_result(worker).is_some() {
                     self.perform(reactor, now);
                 }
+            }
+            ToEngine::Decline { call } => {
+                self.take_back(worker, call);
+                self.tell_core(reactor, now, function, Event::Declined { worker, call });
             }
             ToEngine::Release { token } => self.release(worker, Some(token)),
             ToEngine::Retired => {
@@ -157,6 +168,8 @@ impl Engine {
             result.report_drop(released, HeldBy { worker, link: number }.tag());
             state.result = Some(result);
             state.completed = call;
+            state.results = state.results.wrapping_add(1);
+            state.results_held += 1;
         }
     }
 
@@ -172,14 +185,28 @@ impl Engine {
         }
     }
 
-    fn release_all(&mut self, worker: WorkerId) {
+    /// Frees what belongs to the call that a worker has completed.
+    fn release_all(&mut self, worker: WorkerId, call: CallId) {
         let Some((lane, state)) = self.lane_state(worker) else {
             return;
         };
-        for block in
-            state.request.take().into_iter().chain(state.answers.drain(..).map(|(_, block)| block))
-        {
+        if let Some(request) = state.take_request(call) {
+            lane.release(&request);
+        }
+        for (_, block) in state.answers.drain(..) {
             lane.release(&block);
         }
+    }
+
+    /// Copies the input of a call that a worker declined out of its lane, for another one.
+    fn take_back(&mut self, worker: WorkerId, call: CallId) {
+        let mut bytes = self.payloads.buffer();
+        let Some((lane, state)) = self.lane_state(worker) else { return };
+        // What is not there is a liar's call, and the core will say so.
+        let Some(request) = state.take_request(call) else { return };
+        lane.copy_inbound(&request, &mut bytes);
+        lane.release(&request);
+        let envelope_size = request.envelope_size as usize;
+        self.payloads.store(call, Payload::Stored { bytes, envelope_size });
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ipc::control::ToLauncher;
 use ipc::engine_side::{ChannelFds, EngineChannel, EngineLane, SharedBlock};
-use ipc::{Block, CALLS_OUTSTANDING_MAX, CallId, Geometry, LaneIndex};
+use ipc::{Block, CALLS_OUTSTANDING_MAX, CallId, Geometry, LaneIndex, PIPELINE_MAX};
 use reactor::{Operation, Reactor};
 
 use super::token::Subject;
@@ -43,14 +43,19 @@ pub(super) struct OpenChannel {
 pub(super) struct LaneState {
     /// Whether a worker was asked for and has not gone.
     pub(super) worker: bool,
-    /// The input of the call that it runs.
-    pub(super) request: Option<Block>,
+    /// The inputs of the calls it was given: of the one that it runs, and of those behind it.
+    pub(super) requests: Vec<(CallId, Block)>,
     /// Answers that it has not released, by token.
     pub(super) answers: Vec<(u32, Block)>,
     /// The result that it has just published, until it is on its way.
     pub(super) result: Option<SharedBlock>,
     /// The call whose result was published last.
     pub(super) completed: CallId,
+    /// Results it published since its lane was opened, wrapping around; how many of them are known to
+    /// be read, and how many are being read now.
+    pub(super) results: u32,
+    pub(super) results_read: u32,
+    pub(super) results_held: u32,
     /// Whether something was published since its doorbell was last considered.
     pub(super) must_ring: bool,
 }
@@ -60,19 +65,39 @@ impl LaneState {
     fn closed() -> Self {
         Self {
             worker: false,
-            request: None,
+            requests: Vec::new(),
             answers: Vec::new(),
             result: None,
             completed: CallId(0),
+            results: 0,
+            results_read: 0,
+            results_held: 0,
             must_ring: false,
         }
     }
 
-    /// Of a lane that is opened for a worker. Answers to all calls it may have in flight find room
-    /// without an allocation on the dispatch path; only a worker that hoards them makes it grow.
+    /// Of a lane that is opened for a worker. Its calls, and answers to all it may have in flight, find
+    /// room without an allocation on the dispatch path; only a worker that hoards them makes it grow.
     fn opened() -> Self {
         let answers = Vec::with_capacity(CALLS_OUTSTANDING_MAX as usize);
-        Self { worker: true, answers, ..Self::closed() }
+        let requests = Vec::with_capacity(1 + usize::from(PIPELINE_MAX));
+        Self { worker: true, answers, requests, ..Self::closed() }
+    }
+
+    /// The input of a call that the worker was given, which is then the caller's to free.
+    pub(super) fn take_request(&mut self, call: CallId) -> Option<Block> {
+        let place = self.requests.iter().position(|(given, _)| *given == call)?;
+        Some(self.requests.swap_remove(place).1)
+    }
+
+    /// One of the results is read. Whether none is being read any more, so that the worker may write
+    /// over them all.
+    pub(super) fn result_read(&mut self) -> bool {
+        self.results_held = self.results_held.saturating_sub(1);
+        if self.results_held == 0 {
+            self.results_read = self.results;
+        }
+        self.results_held == 0
     }
 }
 

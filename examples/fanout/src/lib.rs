@@ -23,7 +23,7 @@ fn fanout(context: &Context, input: &[u8]) -> Result<Response, Error> {
             times.push(Instant::elapsed(&start));
         }
         if started < n {
-            calls.push_back((Instant::now(), context.start(&arguments.function, &payload)?));
+            calls.push_back((Instant::now(), context.prepare(&arguments.function, &payload)?));
         }
     }
     Ok(Response::json(Summary::new(payload.len(), times).to_json()?))

@@ -8,7 +8,7 @@ use ipc::Outcome;
 use ipc::envelope::parse_reply;
 
 use super::outgoing::Invalid;
-use super::session::{Session, StartError};
+use super::session::{Departure, Session, StartError};
 use crate::abi::{Field, Host, INVALID, OK, RawAnswer, RawContext, bytes};
 
 /// The one table of the process.
@@ -29,6 +29,7 @@ pub(crate) static HOST: Host = Host {
     call_start,
     call_wait,
     call_release,
+    call_prepare,
 };
 
 /// # Safety
@@ -209,16 +210,43 @@ unsafe extern "C" fn call_start(
     input_length: usize,
     handle: *mut u64,
 ) -> c_int {
+    // SAFETY: see above.
+    unsafe { start(c, (function, function_length), (input, input_length), handle, Departure::Now) }
+}
+
+unsafe extern "C" fn call_prepare(
+    c: *mut RawContext,
+    function: *const u8,
+    function_length: usize,
+    input: *const u8,
+    input_length: usize,
+    handle: *mut u64,
+) -> c_int {
+    // SAFETY: see above.
+    unsafe {
+        start(c, (function, function_length), (input, input_length), handle, Departure::WithNext)
+    }
+}
+
+/// # Safety
+/// Of both functions above, as for every function of the table.
+unsafe fn start(
+    c: *mut RawContext,
+    function: (*const u8, usize),
+    input: (*const u8, usize),
+    handle: *mut u64,
+    departure: Departure,
+) -> c_int {
     if handle.is_null() {
         return INVALID;
     }
     // SAFETY: see above.
     let session = unsafe { session(c) };
     // SAFETY: see above.
-    let function = unsafe { bytes(function, function_length) };
+    let function = unsafe { bytes(function.0, function.1) };
     // SAFETY: see above.
-    let input = unsafe { bytes(input, input_length) };
-    match session.start(function, input) {
+    let input = unsafe { bytes(input.0, input.1) };
+    match session.start(function, input, departure) {
         Ok(started) => {
             // SAFETY: not null, checked above; else see above.
             unsafe { handle.write(started) };

@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 
 use ipc::Outcome;
 
-use super::session::Session;
+use super::session::{Departure, Session};
 use crate::abi::{OK, bytes};
 
 /// What `invoke` answers for a call that failed.
@@ -53,7 +53,9 @@ pub(crate) unsafe extern "C" fn invoke(
     let function = unsafe { CStr::from_ptr(function) };
     // SAFETY: the interface's promise: `input_length` bytes.
     let input = unsafe { bytes(input.cast(), input_length) };
-    let Ok(handle) = session.start(function.to_bytes(), input) else { return FAILED };
+    let Ok(handle) = session.start(function.to_bytes(), input, Departure::Now) else {
+        return FAILED;
+    };
     let Some(answer) = session.wait_for(handle) else { return FAILED };
     if answer.outcome != Outcome::Ok {
         session.release(handle);

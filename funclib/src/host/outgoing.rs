@@ -10,6 +10,7 @@
 //! The payload is written where it will be sent from. The envelope, which must lie right before
 //! it, is known only at the end, so room is left; a larger envelope moves the payload once.
 
+use std::collections::VecDeque;
 use std::iter;
 
 use ipc::envelope::ReplyFields;
@@ -37,8 +38,11 @@ pub(crate) struct Outgoing {
     buffer: Option<OutboundBuffer>,
     /// Bytes of payload in `buffer`.
     size: usize,
-    /// Buffer of the last completion: the engine's until it dispatches again.
-    sent: Option<OutboundBuffer>,
+    /// Buffers of the last completions, none for one without bytes: the engine's until it says that
+    /// it has read them.
+    sent: VecDeque<Option<OutboundBuffer>>,
+    /// Completions whose buffers are not in `sent` any more, wrapping around.
+    read: u32,
     status: Option<u16>,
     content_type: Vec<u8>,
     /// Sizes of name and value of each header; the bytes are in `header_bytes`.
@@ -61,7 +65,8 @@ impl Outgoing {
             payload_max,
             buffer: None,
             size: 0,
-            sent: None,
+            sent: VecDeque::new(),
+            read: 0,
             status: None,
             content_type: Vec::new(),
             headers: Vec::new(),
@@ -73,9 +78,21 @@ impl Outgoing {
         }
     }
 
-    /// The engine has read the last answer.
-    pub(crate) fn on_read(&mut self, lane: &mut WorkerLane) {
-        if let Some(buffer) = self.sent.take() {
+    /// The engine has read the first `count` answers of this lane.
+    pub(crate) fn on_read(&mut self, lane: &mut WorkerLane, count: u32) -> Result<(), Fault> {
+        while self.read != count {
+            let buffer = self.sent.pop_front().ok_or(Fault::OutOfTurn("a count of results"))?;
+            self.read = self.read.wrapping_add(1);
+            if let Some(buffer) = buffer {
+                lane.free(buffer);
+            }
+        }
+        Ok(())
+    }
+
+    /// The engine has read every answer.
+    pub(crate) fn on_all_read(&mut self, lane: &mut WorkerLane) {
+        for buffer in self.sent.drain(..).flatten() {
             lane.free(buffer);
         }
     }
@@ -163,7 +180,7 @@ impl Outgoing {
             Some(_) => self.failed(lane)?,
         };
         let outcome = self.failure.unwrap_or(Outcome::Ok);
-        self.sent = self.buffer.take();
+        self.sent.push_back(self.buffer.take());
         self.size = 0;
         self.status = None;
         self.content_type.clear();

@@ -1,6 +1,7 @@
 //! The state behind a call's context: what came in, what the function asks of the runtime, what
 //! goes out. One session per worker, which it outlives no call of.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use ipc::copy::copy_slice;
@@ -14,6 +15,9 @@ use super::calls::{Calls, Delivered};
 use super::library::Function;
 use super::outgoing::Outgoing;
 
+/// What was published without ringing is rung for once this time has passed, in ns: some wake-ups.
+const RING_AFTER: u64 = 50_000;
+
 /// A worker's lane and the call that runs in it.
 pub(crate) struct Session<'f> {
     pub function: &'f Function,
@@ -24,6 +28,14 @@ pub(crate) struct Session<'f> {
     lane: WorkerLane,
     calls: Calls,
     running: Option<Running>,
+    /// Calls that came while one ran, and are not begun.
+    pipelined: VecDeque<Dispatched>,
+    /// Whether something is published for which the engine was not rung.
+    is_unrung: bool,
+    /// Since when a completion is.
+    held_ns: Option<u64>,
+    /// When the last call ended, if the next follows at once.
+    ended_ns: Option<u64>,
     payload_max: usize,
     retiring: bool,
     scratch: Vec<u8>,
@@ -34,10 +46,28 @@ pub(crate) struct Running {
     call: CallId,
     pub depth: u16,
     deadline_ns: u64,
+    began_ns: u64,
     is_cancelled: bool,
     /// 'static stands for "until this is dropped": the block is the worker's until `complete`.
     pub request: Request<'static>,
     input: &'static [u8],
+}
+
+/// A `Dispatch`.
+struct Dispatched {
+    call: CallId,
+    depth: u16,
+    deadline_ns: u64,
+    block: Block,
+}
+
+/// When the engine is to know of a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Departure {
+    /// At once.
+    Now,
+    /// With the next call that leaves at once, or when the function waits or returns.
+    WithNext,
 }
 
 /// Why a call could not be started, as the interface says it.
@@ -63,6 +93,10 @@ impl<'f> Session<'f> {
             lane,
             calls: Calls::new(),
             running: None,
+            pipelined: VecDeque::new(),
+            is_unrung: false,
+            held_ns: None,
+            ended_ns: None,
             payload_max,
             retiring: false,
             scratch: Vec::new(),
@@ -81,10 +115,14 @@ impl<'f> Session<'f> {
 
     /// Waits for the next call and returns its input, valid until `complete`; `None`: retire.
     pub(crate) fn next(&mut self) -> Option<*const [u8]> {
+        if let Some(dispatched) = self.pipelined.pop_front() {
+            return Some(self.begin(&dispatched));
+        }
         while !self.retiring {
             match self.take() {
-                Some(ToWorker::Dispatch { call, depth, deadline_ns, block }) => {
-                    return Some(self.begin(call, depth, deadline_ns, &block));
+                Some(ToWorker::Dispatch { call, depth, deadline_ns, results_read, block }) => {
+                    self.on_results_read(results_read);
+                    return Some(self.begin(&Dispatched { call, depth, deadline_ns, block }));
                 }
                 Some(ToWorker::Retire) => self.retiring = true,
                 // Of a call that was completed meanwhile.
@@ -93,7 +131,7 @@ impl<'f> Session<'f> {
                 None => self.wait(),
             }
         }
-        self.outgoing.on_read(&mut self.lane);
+        self.outgoing.on_all_read(&mut self.lane);
         None
     }
 
@@ -110,7 +148,23 @@ impl<'f> Session<'f> {
         self.kept_count = 0;
         if let Some(running) = self.running.take() {
             let released = self.calls.take_released();
-            self.say(&ToEngine::Complete { call: running.call, outcome, released, block });
+            let now_ns = now_ns();
+            let ran_ns = u32::try_from(now_ns - running.began_ns).unwrap_or(u32::MAX);
+            let call = running.call;
+            self.publish(&ToEngine::Complete { call, outcome, released, ran_ns, block });
+            self.ring_unless_next(now_ns);
+        }
+    }
+
+    /// With more to do in the lane the engine learns of several completions at once: to be rung for
+    /// each would cost more than a short call. It looks by itself should one of them take long.
+    fn ring_unless_next(&mut self, now_ns: u64) {
+        let has_next = self.lane.has_next();
+        let has_next = !self.pipelined.is_empty() || self.trusted(has_next);
+        self.ended_ns = has_next.then_some(now_ns);
+        let since = *self.held_ns.get_or_insert(now_ns);
+        if !has_next || now_ns - since >= RING_AFTER {
+            self.ring();
         }
     }
 
@@ -145,7 +199,12 @@ impl<'f> Session<'f> {
     }
 
     /// Starts an internal call and returns its handle.
-    pub(crate) fn start(&mut self, function: &[u8], input: &[u8]) -> Result<u64, StartError> {
+    pub(crate) fn start(
+        &mut self,
+        function: &[u8],
+        input: &[u8],
+        departure: Departure,
+    ) -> Result<u64, StartError> {
         let envelope_size = call_size(function).map_err(|_| StartError::Invalid)?;
         if function.len() > usize::from(u8::MAX) {
             return Err(StartError::Invalid);
@@ -177,7 +236,10 @@ impl<'f> Session<'f> {
         let handle = self.calls.start(token, buffer);
         let released = self.calls.take_released();
         // The engine lowers the deadline to this call's own.
-        self.say(&ToEngine::Call { token, deadline_ns: u64::MAX, released, block });
+        self.publish(&ToEngine::Call { token, deadline_ns: u64::MAX, released, block });
+        if departure == Departure::Now {
+            self.ring();
+        }
         Ok(handle)
     }
 
@@ -201,8 +263,9 @@ impl<'f> Session<'f> {
         result.unwrap_or_else(|fault| self.abort(&fault.into()))
     }
 
-    fn begin(&mut self, call: CallId, depth: u16, deadline_ns: u64, block: &Block) -> *const [u8] {
-        self.outgoing.on_read(&mut self.lane);
+    fn begin(&mut self, dispatched: &Dispatched) -> *const [u8] {
+        let Dispatched { call, depth, deadline_ns, ref block } = *dispatched;
+        let began_ns = self.ended_ns.take().unwrap_or_else(now_ns);
         let (envelope, input) = self.trusted(self.lane.inbound(block));
         // SAFETY: the block is the worker's, unchanged, until its call is completed; `complete`
         // drops `running` when it has sent the answer, and the lane's memory lives as long as we.
@@ -210,8 +273,15 @@ impl<'f> Session<'f> {
         // SAFETY: the same.
         let input = unsafe { outlive(input) };
         let request = self.trusted(parse_request(envelope));
-        self.running =
-            Some(Running { call, depth, deadline_ns, is_cancelled: false, request, input });
+        self.running = Some(Running {
+            call,
+            depth,
+            deadline_ns,
+            began_ns,
+            is_cancelled: false,
+            request,
+            input,
+        });
         self.running().input
     }
 
@@ -233,6 +303,7 @@ impl<'f> Session<'f> {
                 if has_waited {
                     return;
                 }
+                self.decline_pipelined();
                 self.wait();
                 continue;
             };
@@ -248,9 +319,25 @@ impl<'f> Session<'f> {
                     }
                 }
                 ToWorker::Retire => self.retiring = true,
-                ToWorker::Dispatch { .. } => self.abort(&Fault::OutOfTurn("a second call")),
+                ToWorker::Dispatch { call, depth, deadline_ns, results_read, block } => {
+                    self.on_results_read(results_read);
+                    self.pipelined.push_back(Dispatched { call, depth, deadline_ns, block });
+                }
             }
         }
+    }
+
+    /// Before the running call waits: what is behind it may be what it waits for, and need not wait
+    /// with it in any case. The last first, so that they come back to the front of the queue in order.
+    fn decline_pipelined(&mut self) {
+        while let Some(Dispatched { call, .. }) = self.pipelined.pop_back() {
+            self.publish(&ToEngine::Decline { call });
+        }
+    }
+
+    fn on_results_read(&mut self, count: u32) {
+        let freed = self.outgoing.on_read(&mut self.lane, count);
+        self.trusted(freed);
     }
 
     fn take(&mut self) -> Option<ToWorker> {
@@ -259,13 +346,29 @@ impl<'f> Session<'f> {
     }
 
     fn wait(&mut self) {
+        self.ring();
         let waited = self.lane.wait();
         self.trusted(waited);
     }
 
     fn say(&mut self, message: &ToEngine) {
-        let said = self.lane.publish(message).and_then(|()| self.lane.ring());
+        self.publish(message);
+        self.ring();
+    }
+
+    /// Says something that need not be heard before `ring`, or `wait`, which rings.
+    fn publish(&mut self, message: &ToEngine) {
+        let said = self.lane.publish(message);
         self.trusted(said);
+        self.is_unrung = true;
+    }
+
+    fn ring(&mut self) {
+        self.held_ns = None;
+        if std::mem::take(&mut self.is_unrung) {
+            let rung = self.lane.ring();
+            self.trusted(rung);
+        }
     }
 
     #[cold]

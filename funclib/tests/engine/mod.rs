@@ -3,7 +3,7 @@
 
 #![allow(dead_code, clippy::unwrap_used)] // each test uses a part; only tests use this
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -25,10 +25,13 @@ pub type Header<'a> = (&'a [u8], &'a [u8]);
 pub struct Engine {
     pub channel: EngineChannel,
     worker: Option<JoinHandle<Result<(), CreateError>>>,
-    dispatched: Option<Block>,
+    /// Inputs of the calls that are not completed, in order.
+    dispatched: VecDeque<Block>,
     /// Answer of every token in use, once there is one.
     tokens: HashMap<u32, Option<Block>>,
     calls: u32,
+    /// Of the lane's present worker.
+    pub completed: u32,
 }
 
 /// How a call ended.
@@ -89,8 +92,8 @@ impl Engine {
 
     /// Over a channel whose worker is elsewhere.
     pub fn over(channel: EngineChannel) -> Engine {
-        let (worker, dispatched, tokens) = (None, None, HashMap::new());
-        Engine { channel, worker, dispatched, tokens, calls: 0 }
+        let (worker, dispatched, tokens) = (None, VecDeque::new(), HashMap::new());
+        Engine { channel, worker, dispatched, tokens, calls: 0, completed: 0 }
     }
 
     /// The worker's next message; sleeps as an engine does.
@@ -118,7 +121,7 @@ impl Engine {
         }
     }
 
-    /// Runs an internal-looking call: no method, no headers.
+    /// Runs an internal-looking call, behind those that run or wait: no method, no headers.
     pub fn dispatch(&mut self, input: &[u8]) -> CallId {
         self.dispatch_request(
             RequestFields { headers: [].into_iter(), ..Default::default() },
@@ -130,17 +133,22 @@ impl Engine {
     where
         H: Iterator<Item = Header<'a>> + Clone,
     {
-        assert!(self.dispatched.is_none() && self.tokens.is_empty(), "the worker is busy");
         let lane = self.channel.lane(LANE).unwrap();
         let mut writer = lane.reserve(fields.encoded_size().unwrap(), input.len()).unwrap();
         fields.encode(&mut writer);
         writer.write(input);
         let block = writer.finish();
-        self.dispatched = Some(block);
+        self.dispatched.push_back(block);
         self.calls += 1;
         let call = CallId::new(3, self.calls);
         let deadline_ns = u64::MAX;
-        self.publish(&ToWorker::Dispatch { call, depth: 2, deadline_ns, block });
+        self.publish(&ToWorker::Dispatch {
+            call,
+            depth: 2,
+            deadline_ns,
+            results_read: self.completed,
+            block,
+        });
         call
     }
 
@@ -160,8 +168,9 @@ impl Engine {
                     assert!(self.tokens.is_empty(), "tokens are left: {:?}", self.tokens);
                     let block = self.completion(outcome, &block);
                     let lane = self.channel.lane(LANE).unwrap();
-                    lane.release(&self.dispatched.take().unwrap());
-                    assert_eq!(lane.blocks_live(), 0);
+                    lane.release(&self.dispatched.pop_front().unwrap());
+                    assert_eq!(lane.blocks_live(), self.dispatched.len());
+                    self.completed += 1;
                     return Said::Completed(block);
                 }
                 other => panic!("unexpected {other:?}"),
@@ -206,6 +215,14 @@ impl Engine {
         let block = writer.finish();
         assert_eq!(self.tokens.insert(token, Some(block)), Some(None), "token {token}");
         self.publish(&ToWorker::Answer { token, outcome, block });
+    }
+
+    /// Frees the inputs of the last `count` calls, which the worker declined.
+    pub fn take_back(&mut self, count: usize) {
+        let kept = self.dispatched.len() - count;
+        for block in self.dispatched.drain(kept..) {
+            self.channel.lane(LANE).unwrap().release(&block);
+        }
     }
 
     /// Ends the worker and returns what its thread did.

@@ -40,6 +40,7 @@ pub static HOST: Host = Host {
     call_start,
     call_wait,
     call_release,
+    call_prepare: call_start,
 };
 
 const HEADERS: [(&str, &str); 2] = [("Host", "h"), ("User-Agent", "wrk")];

@@ -25,7 +25,8 @@ impl World {
         assert!(self.ids.insert(call.0), "an id came twice");
         let deadline = self.core.call(call).unwrap().deadline;
         let order = self.ids.len();
-        let known = Known { origin, function, deadline, worker: None, owed: true, order };
+        let known =
+            Known { origin, function, deadline, worker: None, owed: true, order, declined: false };
         self.calls.insert(call.0, known);
     }
 
@@ -58,16 +59,28 @@ impl World {
         for (index, &effect) in effects.iter().enumerate() {
             match effect {
                 Effect::Dispatch { worker, call } => {
-                    let before = self.threads.insert(key(worker), Thread::On(call));
-                    assert_eq!(before, Some(Thread::Idle));
+                    match self.threads[&key(worker)] {
+                        Thread::Idle => _ = self.threads.insert(key(worker), Thread::On(call)),
+                        Thread::On(_) => {
+                            let behind = self.behind.entry(key(worker)).or_default();
+                            behind.push_back(call);
+                            let spec = &self.specs[worker.function.0 as usize];
+                            assert!(behind.len() <= usize::from(spec.pipeline_max));
+                        }
+                        other => panic!("dispatched to a worker that is {other:?}"),
+                    }
                     let known = self.calls.get_mut(&call.0).unwrap();
                     assert_eq!((known.worker, known.owed), (None, true));
                     assert_eq!(known.function, worker.function);
                     known.worker = Some(worker);
-                    let order = known.order;
+                    let (order, declined) = (known.order, known.declined);
                     let mut queued = self.calls.values().filter(|other| other.worker.is_none());
-                    let overtaken =
-                        |other: &Known| other.function == worker.function && other.order < order;
+                    let overtaken = |other: &Known| {
+                        other.function == worker.function
+                            && other.order < order
+                            && !other.declined
+                            && !declined
+                    };
                     assert!(!queued.any(overtaken), "a call overtook another");
                 }
                 Effect::DropPayload { call } => {
@@ -167,10 +180,14 @@ impl World {
             }
         }
         assert_eq!([seen.running, seen.waiting], busy);
+        let mine = self.behind.iter().filter(|((owner, _), _)| *owner == function.0);
+        assert_eq!(seen.pipelined as usize, mine.map(|(_, calls)| calls.len()).sum::<usize>());
         let here = || self.calls.values().filter(|known| known.function == function);
         let queued = here().filter(|known| known.worker.is_none()).count();
         assert_eq!(seen.queued as usize, queued);
-        assert!(seen.queued <= spec.queue_max);
+        // What was admitted and comes back is not refused.
+        let back = here().filter(|known| known.worker.is_none() && known.declined).count();
+        assert!(seen.queued as usize <= spec.queue_max as usize + back);
         assert!(seen.queued == 0 || seen.idle == 0, "a call waits beside an idle worker");
         let workers =
             seen.starting + seen.idle + seen.running + seen.waiting + seen.held + seen.retiring;
