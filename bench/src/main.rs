@@ -1,6 +1,10 @@
 //! `nightcore-bench`: one command a tool; see `--help`.
 
+use std::error::Error;
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
+use nightcore_bench::{case, limits};
 
 #[derive(Parser)]
 #[command(version, about = "Measures the machine, Nightcore, and what one would run instead")]
@@ -10,8 +14,20 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    /// Measure what the machine allows: wake-ups between processes, and copies.
+    Limits(case::Selection),
+}
 
-fn main() {
-    match Arguments::parse().command {}
+fn main() -> ExitCode {
+    let result: Result<(), Box<dyn Error>> = match Arguments::parse().command {
+        Command::Limits(selection) => limits::run(&selection).map_err(Into::into),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nightcore-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
