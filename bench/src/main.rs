@@ -4,7 +4,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use nightcore_bench::{case, limits};
+use nightcore_bench::{case, channel, limits};
 
 #[derive(Parser)]
 #[command(version, about = "Measures the machine, Nightcore, and what one would run instead")]
@@ -17,11 +17,14 @@ struct Arguments {
 enum Command {
     /// Measure what the machine allows: wake-ups between processes, and copies.
     Limits(case::Selection),
+    /// Measure the channel between engine and worker, without either.
+    Channel(channel::Arguments),
 }
 
 fn main() -> ExitCode {
     let result: Result<(), Box<dyn Error>> = match Arguments::parse().command {
         Command::Limits(selection) => limits::run(&selection).map_err(Into::into),
+        Command::Channel(arguments) => channel::run(&arguments).map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! Every case of `limits` runs, and gives a plausible distribution.
+//! Every case of `limits` and of `channel` runs, and gives a plausible distribution.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -67,4 +67,20 @@ fn only_what_is_named_is_measured() {
     let output = run(&["limits", "--only", "event"]);
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("\"event\""));
+}
+
+#[test]
+fn a_channel_carries_payloads_of_every_region_in_every_way() {
+    // Inline in A's arena, and beyond it in B's extent.
+    let samples = measure(&["channel", "--sizes", "32,200000", "--rounds", "30", "--json"]);
+    let ways = ["rtt", "rtt_reactor", "latency_to_worker", "latency_to_engine"];
+    let streams = ["throughput_to_worker", "throughput_to_engine"];
+    for way in ways.into_iter().chain(streams) {
+        for size in [32, 200_000] {
+            let sample = &samples[&format!("channel/{way}_same_core_{size}")];
+            assert_eq!(sample.rps.is_some(), way.starts_with("throughput"), "{sample:?}");
+        }
+        assert_eq!(samples.contains_key(&format!("channel/{way}_across_cores_32")), cores() > 1);
+    }
+    assert_eq!(samples.contains_key("channel/rtt_spin_across_cores_32"), cores() > 1);
 }
