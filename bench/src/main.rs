@@ -1,0 +1,36 @@
+//! `nightcore-bench`: one command a tool; see `--help`.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use nightcore_bench::{case, channel, limits};
+
+#[derive(Parser)]
+#[command(version, about = "Measures the machine, Nightcore, and what one would run instead")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure what the machine allows: wake-ups between processes, and copies.
+    Limits(case::Selection),
+    /// Measure the channel between engine and worker, without either.
+    Channel(channel::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result: Result<(), Box<dyn Error>> = match Arguments::parse().command {
+        Command::Limits(selection) => limits::run(&selection).map_err(Into::into),
+        Command::Channel(arguments) => channel::run(&arguments).map_err(Into::into),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nightcore-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
