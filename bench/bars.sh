@@ -102,12 +102,14 @@ NGINX
     serve "$server_url" nginx -p "$directory" -c "$directory/nginx.conf" -e stderr
 }
 
-# Two measurements next to each other, the other one first in every second round.
+# Two measurements, each with its arguments, next to each other, the other one first in every second round.
 in_turn() {
     local first=$1 second=$2
     ((round % 2)) || { first=$2 second=$1; }
-    "$first"
-    "$second"
+    # shellcheck disable=SC2086 # a measurement and its arguments
+    $first
+    # shellcheck disable=SC2086
+    $second
 }
 
 # What 20 functions cost that nobody calls any more.

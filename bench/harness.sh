@@ -93,13 +93,14 @@ children() {
 
 # Load.
 
-# load SECONDS URL CONNECTIONS: calls `nop` for so long; fills $report.
+# load SECONDS URL CONNECTIONS [SCRIPT ARGUMENTS...]: calls `nop` for so long; fills $report.
 load() {
-    local field
-    for field in $(wrk -t1 -c"$3" -d"$1s" -s scripts/wrk/nop.lua "$2" | sed -n 's/^report //p'); do
+    local field url=$2 connections=$3 script=${4:-scripts/wrk/nop.lua}
+    for field in $(wrk -t1 -c"$connections" -d"$1s" -s "$script" "$url" -- "${@:5}" |
+        sed -n 's/^report //p'); do
         report[${field%%=*}]=${field#*=}
     done
-    [ "${report[errors]:-1}" -eq 0 ] || die 1 "${report[errors]:-all} requests to $2 failed"
+    [ "${report[errors]:-1}" -eq 0 ] || die 1 "${report[errors]:-all} requests to $url failed"
 }
 
 # measure_load MEASURE URL CONNECTIONS [GROUP=PIDS]...: records a load's latency and rate, and the CPU

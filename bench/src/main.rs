@@ -4,7 +4,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use nightcore_bench::{case, channel, limits};
+use nightcore_bench::{case, channel, limits, load};
 
 #[derive(Parser)]
 #[command(version, about = "Measures the machine, Nightcore, and what one would run instead")]
@@ -19,13 +19,18 @@ enum Command {
     Limits(case::Selection),
     /// Measure the channel between engine and worker, without either.
     Channel(channel::Arguments),
+    Load(load::command::Arguments),
 }
 
 fn main() -> ExitCode {
-    let result: Result<(), Box<dyn Error>> = match Arguments::parse().command {
-        Command::Limits(selection) => limits::run(&selection).map_err(Into::into),
-        Command::Channel(arguments) => channel::run(&arguments).map_err(Into::into),
-    };
+    match Arguments::parse().command {
+        Command::Limits(selection) => report(limits::run(&selection)),
+        Command::Channel(arguments) => report(channel::run(&arguments)),
+        Command::Load(arguments) => load::command::main(&arguments),
+    }
+}
+
+fn report(result: Result<(), impl Error>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

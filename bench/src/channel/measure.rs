@@ -217,7 +217,7 @@ fn filled(size: usize) -> PageBuffer {
 }
 
 fn dispatch(block: Block) -> ToWorker {
-    ToWorker::Dispatch { call: CALL, depth: 0, deadline_ns: u64::MAX, block }
+    ToWorker::Dispatch { call: CALL, depth: 0, deadline_ns: u64::MAX, results_read: 0, block }
 }
 
 fn affordable(rounds: Rounds, size: usize) -> Rounds {

@@ -94,7 +94,13 @@ impl Worker {
 
     fn complete(&mut self, call: CallId, block: Block) -> Result<(), Error> {
         let outcome = Outcome::Ok;
-        Ok(self.lane.publish(&ToEngine::Complete { call, outcome, released: None, block })?)
+        Ok(self.lane.publish(&ToEngine::Complete {
+            call,
+            outcome,
+            released: None,
+            ran_ns: 0,
+            block,
+        })?)
     }
 
     fn call(&mut self, size: usize) -> Result<(), Error> {
