@@ -1,6 +1,9 @@
 //! `nightcore-bench`: one command a tool; see `--help`.
 
+use std::error::Error;
+
 use clap::{Parser, Subcommand};
+use nightcore_bench::handoff;
 
 #[derive(Parser)]
 #[command(version, about = "Measures the machine, Nightcore, and what one would run instead")]
@@ -10,8 +13,17 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    /// Measures a direct hand-off from caller to callee beside two eventfds and the engine's relay
+    Handoff(handoff::Arguments),
+    #[command(hide = true)]
+    HandoffWorker(handoff::WorkerArguments),
+}
 
-fn main() {
-    match Arguments::parse().command {}
+fn main() -> Result<(), Box<dyn Error>> {
+    match Arguments::parse().command {
+        Command::Handoff(arguments) => handoff::run(&arguments)?,
+        Command::HandoffWorker(arguments) => handoff::run_worker(&arguments)?,
+    }
+    Ok(())
 }

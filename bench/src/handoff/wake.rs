@@ -1,0 +1,236 @@
+//! How a side of a lease waits for the other, and wakes it: one type for each way that was measured.
+//!
+//! The sleeper waits until the peer's `tail` changes, which the peer alone can write. The engine's
+//! wake-up changes no word that the sleeper looks at, so it may come between the last look and the
+//! sleep; the engine repeats it for as long as the sleeper's flag is set. Every sleep ends at the
+//! deadline by itself: a peer can move a sleeper to another futex (`FUTEX_REQUEUE`), where no wake-up
+//! finds it.
+
+use std::hint;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use ipc::sync::{AtomicU32, Ordering};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+use super::region::{Direction, Mapped, Orders};
+
+/// Yields before sleeping: a few more than runnable pairs of a core need for one turn each.
+const YIELDS_MAX: u32 = 16;
+/// A yield that takes longer met a thread that computes, and gave it a slice.
+const YIELD_PATIENCE: Duration = Duration::from_micros(100);
+/// Waits without a yield after the first such yield; doubled by each further one.
+const ABSTAIN_FIRST: u32 = 1_000;
+const ABSTAIN_MAX: u32 = 1_000_000;
+/// Looks before sleeping, each some tens of nanoseconds: about what a wake-up across cores takes.
+const SPINS_MAX: u32 = 1_000;
+
+/// A way to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum Wake {
+    /// `FUTEX_WAIT_BITSET` with the deadline, on the peer's tail.
+    Futex,
+    /// `futex_waitv` on the peer's tail and the engine's order.
+    Waitv,
+    /// Edge-triggered `epoll_wait` on an eventfd, as workers wait for the engine.
+    Epoll,
+    /// `sched_yield` a few times, then `Futex`.
+    Yield,
+    /// As `Yield`, but not for a while after a yield that took long.
+    Adaptive,
+    /// Looks again some microseconds, then `Futex`: for peers on different cores.
+    Spin,
+}
+
+/// How a sleep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slept {
+    /// Somebody woke us, or for no reason.
+    Woken,
+    /// The deadline is over.
+    Out,
+}
+
+/// One side's means to wait.
+#[derive(Debug)]
+pub struct Waiter {
+    wake: Wake,
+    peer: Arc<Mapped<Direction>>,
+    orders: Arc<Mapped<Orders>>,
+    /// Of `Epoll`: watches this side's bell, which is never read.
+    epoll: Option<(Epoll, OwnedFd)>,
+    abstain: u32,
+    abstain_next: u32,
+}
+
+impl Waiter {
+    /// `bell` is this side's eventfd, for `Wake::Epoll`.
+    pub fn new(
+        wake: Wake,
+        peer: Arc<Mapped<Direction>>,
+        orders: Arc<Mapped<Orders>>,
+        bell: Option<OwnedFd>,
+    ) -> io::Result<Waiter> {
+        let epoll = match bell {
+            None => None,
+            Some(bell) => {
+                let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+                epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
+                Some((epoll, bell))
+            }
+        };
+        Ok(Waiter { wake, peer, orders, epoll, abstain: 0, abstain_next: ABSTAIN_FIRST })
+    }
+
+    /// Gives the peer a chance to speak without a sleep. True if it has, or the engine has.
+    #[inline]
+    pub fn linger(&mut self, tail: u32, order: u32) -> bool {
+        match self.wake {
+            Wake::Futex | Wake::Waitv | Wake::Epoll => false,
+            Wake::Yield => (0..YIELDS_MAX).any(|_| {
+                std::thread::yield_now();
+                self.has_news(tail, order)
+            }),
+            Wake::Adaptive => self.yield_if_cheap(tail, order),
+            Wake::Spin => (0..SPINS_MAX).any(|_| {
+                hint::spin_loop();
+                self.has_news(tail, order)
+            }),
+        }
+    }
+
+    /// Sleeps until woken, or until `deadline_ns`. May return for no reason.
+    pub fn sleep(&mut self, tail: u32, order: u32, deadline_ns: u64) -> io::Result<Slept> {
+        let slept = match (self.wake, &self.epoll) {
+            (Wake::Waitv, _) => wait_both(&self.peer.tail, tail, &self.orders.word, order, deadline_ns),
+            (_, Some((epoll, _))) => wait_bell(epoll, deadline_ns),
+            _ => wait_one(&self.peer.tail, tail, deadline_ns),
+        };
+        match slept {
+            Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(Slept::Woken),
+            Err(Errno::ETIMEDOUT) => Ok(Slept::Out),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn has_news(&self, tail: u32, order: u32) -> bool {
+        self.peer.tail.load(Ordering::Relaxed) != tail
+            || self.orders.word.load(Ordering::Relaxed) != order
+    }
+
+    fn yield_if_cheap(&mut self, tail: u32, order: u32) -> bool {
+        if self.abstain > 0 {
+            self.abstain -= 1;
+            return false;
+        }
+        let start = Instant::now();
+        for _ in 0..YIELDS_MAX {
+            std::thread::yield_now();
+            let has_news = self.has_news(tail, order);
+            if start.elapsed() > YIELD_PATIENCE {
+                self.abstain = self.abstain_next;
+                self.abstain_next = (self.abstain_next * 2).min(ABSTAIN_MAX);
+                return has_news;
+            }
+            if has_news {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Wakes who waits for `speaker` to speak; `bell` is the sleeper's.
+pub fn wake(speaker: &Direction, bell: Option<&OwnedFd>) {
+    match bell {
+        None => wake_word(&speaker.tail),
+        Some(bell) => {
+            // An error is a full counter: then the bell is not silent.
+            let _ = nix::unistd::write(bell.as_fd(), &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// Wakes who waits on `word`, which need not be writable for us.
+pub fn wake_word(word: &AtomicU32) {
+    let operation = libc::FUTEX_WAKE;
+    // SAFETY: FUTEX_WAKE takes an address and a count, reads no memory and writes none.
+    let woken = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, 1) };
+    debug_assert!(woken >= 0, "futex wake: {}", Errno::last());
+}
+
+/// Now, by the clock of deadlines.
+#[must_use]
+pub fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has this clock");
+    u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn wait_one(word: &AtomicU32, seen: u32, deadline_ns: u64) -> nix::Result<()> {
+    let until = time_spec(deadline_ns);
+    // SAFETY: word and time live through the call; the kernel compares the word with `seen` by an
+    // atomic load of its own and writes nothing.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT_BITSET,
+            seen,
+            until.as_ref(),
+            core::ptr::null::<u32>(),
+            libc::FUTEX_BITSET_MATCH_ANY,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+fn wait_both(
+    tail: &AtomicU32,
+    tail_seen: u32,
+    order: &AtomicU32,
+    order_seen: u32,
+    deadline_ns: u64,
+) -> nix::Result<()> {
+    let until = time_spec(deadline_ns);
+    let waiter = |word: &AtomicU32, seen: u32| {
+        [u64::from(seen), word.as_ptr().expose_provenance() as u64, FUTEX2_SIZE_U32]
+    };
+    let waiters = [waiter(tail, tail_seen), waiter(order, order_seen)];
+    // SAFETY: two `struct futex_waitv` of three words each; words and time live through the call;
+    // the kernel only compares the words.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_futex_waitv,
+            waiters.as_ptr(),
+            waiters.len(),
+            0,
+            until.as_ref(),
+            libc::CLOCK_MONOTONIC,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// `FUTEX2_SIZE_U32` in the flags of a `struct futex_waitv`, whose other half is reserved.
+const FUTEX2_SIZE_U32: u64 = 2;
+
+fn wait_bell(epoll: &Epoll, deadline_ns: u64) -> nix::Result<()> {
+    let left_ms = deadline_ns.saturating_sub(now_ns()).div_ceil(1_000_000);
+    let timeout = EpollTimeout::try_from(left_ms).unwrap_or(EpollTimeout::MAX);
+    match epoll.wait(&mut [EpollEvent::empty()], timeout)? {
+        0 => Err(Errno::ETIMEDOUT),
+        _ => Ok(()),
+    }
+}
+
+fn time_spec(deadline_ns: u64) -> TimeSpec {
+    TimeSpec::from_duration(Duration::from_nanos(deadline_ns.min(i64::MAX.unsigned_abs())))
+}
