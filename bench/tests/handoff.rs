@@ -15,8 +15,8 @@ use nightcore_bench::handoff::wire::Ended;
 use nightcore_bench::handoff::worker::LEAF;
 
 const SIZE: usize = 1024;
-const WAKES: [Wake; 6] =
-    [Wake::Futex, Wake::Waitv, Wake::Epoll, Wake::Yield, Wake::Adaptive, Wake::Spin];
+const WAKES: [Wake; 7] =
+    [Wake::Futex, Wake::Timed, Wake::Waitv, Wake::Epoll, Wake::Yield, Wake::Adaptive, Wake::Spin];
 /// Time given to a call that will not be answered.
 const SHORT: Duration = Duration::from_millis(50);
 /// A deadline that no test reaches.
@@ -152,8 +152,8 @@ fn the_deadline_frees_a_callee_whose_caller_is_busy_with_other_things() {
 }
 
 #[test]
-fn a_callee_that_moves_its_sleeping_caller_out_of_reach_holds_it_no_longer_than_the_deadline() {
-    for wake in [Wake::Futex, Wake::Waitv] {
+fn a_callee_that_moves_its_sleeping_caller_out_of_reach_cannot_keep_it() {
+    for wake in [Wake::Futex, Wake::Timed, Wake::Waitv, Wake::Adaptive] {
         let mut engine = pair(wake, Conduct::Honest, Conduct::Requeue);
         engine.parent(0, 10, SIZE, soon_ns());
         let ended = engine.ended(0).unwrap();

@@ -21,7 +21,7 @@ pub enum Conduct {
     Honest,
     /// Serves each direct call by a call of its own, to `leaf`.
     Nested,
-    /// Takes a call and never answers.
+    /// Takes a call and never answers; makes no further one.
     Hang,
     /// Aborts its process: with a call taken, or with one under way.
     Die,
@@ -79,6 +79,7 @@ impl Conduct {
     /// What a caller does before its next call.
     pub fn misbehave_as_caller(self, end: &mut End) {
         let lie = match self {
+            Conduct::Hang => never(),
             Conduct::Die => {
                 let request = Message::Request { call: u32::MAX, size: 1 };
                 let _ = end.say_words(request.encode(end.epoch()));

@@ -49,6 +49,9 @@ pub struct Engine {
 #[derive(Debug)]
 struct Worker {
     function: String,
+    /// Of whose process it is a thread, and which.
+    container: usize,
+    thread: usize,
     socket: Option<Socket>,
     state: State,
     /// Of the parent call that it runs.
@@ -63,7 +66,10 @@ enum State {
     /// Runs a call for that worker.
     Serves(usize),
     /// Reserved while the memories of the pair are passed around; what the caller is owed then.
-    Preparing { pair: usize, output: Vec<u8> },
+    Preparing {
+        pair: usize,
+        output: Vec<u8>,
+    },
     /// Reserved for a pair.
     Leased(usize),
     Dead,
@@ -154,13 +160,15 @@ impl Engine {
             .map_err(system("starting a worker"))?;
         self.children.push(child);
         let first = self.workers.len();
-        for &core in cores {
+        for (thread, &core) in cores.iter().enumerate() {
             let (socket, theirs) = Socket::pair().map_err(system("making a worker's socket"))?;
             let theirs: OwnedFd = theirs.into_fd();
             ours.send(&ToWorker::Spawn { core }, &[theirs.as_raw_fd()])
                 .map_err(system("spawning a worker"))?;
             self.workers.push(Worker {
                 function: function.to_owned(),
+                container: self.controls.len(),
+                thread,
                 socket: Some(socket),
                 state: State::Idle,
                 deadline_ns: u64::MAX,
@@ -217,7 +225,8 @@ impl Engine {
         let mut next = end;
         for index in 0..self.pairs.len() {
             let lease = self.pairs[index].lease.as_ref();
-            if let Some(deadline_ns) = lease.filter(|l| l.revoked.is_none()).map(|l| l.deadline_ns) {
+            if let Some(deadline_ns) = lease.filter(|l| l.revoked.is_none()).map(|l| l.deadline_ns)
+            {
                 let left = Duration::from_nanos(deadline_ns.saturating_sub(now_ns));
                 if left.is_zero() {
                     self.revoke(index, Reason::Deadline);
@@ -226,10 +235,14 @@ impl Engine {
                 }
             }
             let pair = &mut self.pairs[index];
-            if pair.nudge_at().is_some_and(|at| at <= now) {
-                pair.nudge();
-            }
+            let is_due = pair.nudge_at().is_some_and(|at| at <= now);
+            let stuck = if is_due { pair.nudge() } else { Vec::new() };
             next = pair.nudge_at().map_or(next, |at| next.min(at));
+            for worker in stuck {
+                let Worker { container, thread, .. } = self.workers[worker];
+                // One that cannot be told is dead.
+                let _ = self.controls[container].send(&ToWorker::Interrupt { thread }, &[]);
+            }
         }
         let left = next.saturating_duration_since(Instant::now());
         for worker in self.heard(left).map_err(system("waiting for workers"))? {
@@ -327,9 +340,10 @@ impl Engine {
         let contended = self.contended.get(&self.workers[callee].function);
         let is_wanted = contended.is_some_and(|at| at.elapsed() < COOL_DOWN);
         // A worker keeps one end of each kind: only the latest pair of both is still joined.
-        let latest = self.pairs.iter().rposition(|pair| {
-            pair.workers[0] == caller || pair.workers[1] == callee
-        });
+        let latest = self
+            .pairs
+            .iter()
+            .rposition(|pair| pair.workers[0] == caller || pair.workers[1] == callee);
         let known = latest.filter(|&index| self.pairs[index].workers == [caller, callee]);
         let is_busy = known.is_some_and(|index| self.pairs[index].lease.is_some());
         if is_wanted || is_busy || self.workers[caller].state == State::Dead {

@@ -98,7 +98,7 @@ struct Bed {
 
 /// Measures, and prints.
 pub fn run(arguments: &Arguments) -> Result<(), MeasureError> {
-    let all = [Wake::Futex, Wake::Waitv, Wake::Epoll, Wake::Yield, Wake::Adaptive];
+    let all = [Wake::Futex, Wake::Timed, Wake::Waitv, Wake::Epoll, Wake::Yield, Wake::Adaptive];
     let wakes = if arguments.wake.is_empty() { &all[..] } else { &arguments.wake };
     let mut rows: Vec<Row> = Vec::new();
     let mut keep = |sample: Sample, eventfd_us: f64| {
@@ -198,7 +198,8 @@ impl Bed {
 /// Two processes on one core that wake each other by eventfds: the least that two wake-ups cost here,
 /// right now.
 fn eventfd_round_trip() -> Result<Sample, MeasureError> {
-    let bells = [EventFd::new().map_err(io::Error::from)?, EventFd::new().map_err(io::Error::from)?];
+    let bells =
+        [EventFd::new().map_err(io::Error::from)?, EventFd::new().map_err(io::Error::from)?];
     let wait = |bell: &EventFd| nix::unistd::read(bell.as_fd(), &mut [0; 8]).map(drop);
     // SAFETY: this process has one thread, so the child may do whatever it could.
     let server = match unsafe { fork() }.map_err(io::Error::from)? {
@@ -259,8 +260,7 @@ fn relay(address: &str, size: usize) -> Result<Sample, MeasureError> {
     let summary: Summary = serde_json::from_str(&answer)
         .map_err(|_| MeasureError::Relay(address.to_owned(), answer.clone()))?;
     let mut sample = Sample::new("relay", &histogram()?);
-    (sample.n, sample.p50_us, sample.p99_us) =
-        (RELAY_CALLS.into(), summary.p50_us, summary.p99_us);
+    (sample.n, sample.p50_us, sample.p99_us) = (RELAY_CALLS.into(), summary.p50_us, summary.p99_us);
     Ok(sample)
 }
 
@@ -274,7 +274,8 @@ impl Row {
 
     /// Medians over the rounds, with the range of the ratio that matters most.
     fn print(&self) {
-        let tail: Vec<f64> = self.p99_us.iter().zip(&self.p50_us).map(|(p99, p50)| p99 / p50).collect();
+        let tail: Vec<f64> =
+            self.p99_us.iter().zip(&self.p50_us).map(|(p99, p50)| p99 / p50).collect();
         let ratios = sorted(&self.over_eventfd);
         println!(
             "{:<32} {:>8.2} {:>8.2} {:>9.2} {:>12.2} ({:.2} to {:.2}) {:>12.0}",

@@ -16,6 +16,8 @@ use super::wake::{self, Wake};
 const NUDGE_FIRST: Duration = Duration::from_micros(100);
 /// The longest: a sleeper that lies about its sleep costs a wake-up that often.
 const NUDGE_MAX: Duration = Duration::from_millis(100);
+/// Who still sleeps then is where no wake-up finds it.
+const NUDGE_IN_VAIN: Duration = Duration::from_millis(1);
 
 /// Caller and callee.
 pub const SIDES: [usize; 2] = [0, 1];
@@ -90,10 +92,7 @@ impl Pair {
     /// What a side gets first: its memory, its orders, its bell and its peer's.
     pub(super) fn own(&self, side: usize) -> Vec<RawFd> {
         let Some((directions, orders)) = &self.memories else { return Vec::new() };
-        let mut fds = vec![
-            directions[side].as_fd().as_raw_fd(),
-            orders[side].as_fd().as_raw_fd(),
-        ];
+        let mut fds = vec![directions[side].as_fd().as_raw_fd(), orders[side].as_fd().as_raw_fd()];
         if let Some(bells) = &self.bells {
             fds.extend([bells[side].as_raw_fd(), bells[1 - side].as_raw_fd()]);
         }
@@ -126,7 +125,8 @@ impl Pair {
     /// changed nothing.
     pub(super) fn revoke(&mut self, reason: Reason) -> bool {
         let Some(lease) = &mut self.lease else { return false };
-        if !matches!(lease.revoked, None | Some(Reason::Queueing)) || lease.revoked == Some(reason) {
+        if !matches!(lease.revoked, None | Some(Reason::Queueing)) || lease.revoked == Some(reason)
+        {
             return false;
         }
         lease.revoked = Some(reason);
@@ -159,9 +159,11 @@ impl Pair {
     }
 
     /// Wakes whichever side sleeps through a revocation. Repeated, since it changes no word that a
-    /// sleeper waits for but `Waitv`'s, and could come just before the sleep.
-    pub(super) fn nudge(&mut self) {
-        let Some(lease) = &mut self.lease else { return };
+    /// sleeper waits for but `Waitv`'s, and could come just before the sleep. Returns the workers that
+    /// must be interrupted instead.
+    pub(super) fn nudge(&mut self) -> Vec<usize> {
+        let mut stuck = Vec::new();
+        let Some(lease) = &mut self.lease else { return stuck };
         lease.nudge_at = Instant::now() + lease.nudge_pause;
         lease.nudge_pause = (lease.nudge_pause * 2).min(NUDGE_MAX);
         for side in SIDES.into_iter().filter(|&side| !lease.out[side]) {
@@ -175,7 +177,11 @@ impl Pair {
                     wake::wake(&self.directions[1 - side], bell);
                 }
             }
+            if lease.nudge_pause > NUDGE_IN_VAIN {
+                stuck.push(self.workers[side]);
+            }
         }
+        stuck
     }
 
     /// Reads the counters.

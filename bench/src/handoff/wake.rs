@@ -2,9 +2,10 @@
 //!
 //! The sleeper waits until the peer's `tail` changes, which the peer alone can write. The engine's
 //! wake-up changes no word that the sleeper looks at, so it may come between the last look and the
-//! sleep; the engine repeats it for as long as the sleeper's flag is set. Every sleep ends at the
-//! deadline by itself: a peer can move a sleeper to another futex (`FUTEX_REQUEUE`), where no wake-up
-//! finds it.
+//! sleep; the engine repeats it for as long as the sleeper's flag is set. A peer can move a sleeper to
+//! another futex (`FUTEX_REQUEUE`), where no wake-up finds it: then the engine has its thread
+//! interrupted by a signal, `Timed` ends by itself, and `Waitv` sleeps on a word that the peer does
+//! not have as well.
 
 use std::hint;
 use std::io;
@@ -36,8 +37,10 @@ const SPINS_MAX: u32 = 1_000;
 /// A way to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum Wake {
-    /// `FUTEX_WAIT_BITSET` with the deadline, on the peer's tail.
+    /// `FUTEX_WAIT_BITSET` on the peer's tail.
     Futex,
+    /// The same with the deadline.
+    Timed,
     /// `futex_waitv` on the peer's tail and the engine's order.
     Waitv,
     /// Edge-triggered `epoll_wait` on an eventfd, as workers wait for the engine.
@@ -94,7 +97,7 @@ impl Waiter {
     #[inline]
     pub fn linger(&mut self, tail: u32, order: u32) -> bool {
         match self.wake {
-            Wake::Futex | Wake::Waitv | Wake::Epoll => false,
+            Wake::Futex | Wake::Timed | Wake::Waitv | Wake::Epoll => false,
             Wake::Yield => (0..YIELDS_MAX).any(|_| {
                 std::thread::yield_now();
                 self.has_news(tail, order)
@@ -107,12 +110,13 @@ impl Waiter {
         }
     }
 
-    /// Sleeps until woken, or until `deadline_ns`. May return for no reason.
+    /// Sleeps until woken; `Timed` until `deadline_ns` at most. May return for no reason.
     pub fn sleep(&mut self, tail: u32, order: u32, deadline_ns: u64) -> io::Result<Slept> {
         let slept = match (self.wake, &self.epoll) {
-            (Wake::Waitv, _) => wait_both(&self.peer.tail, tail, &self.orders.word, order, deadline_ns),
-            (_, Some((epoll, _))) => wait_bell(epoll, deadline_ns),
-            _ => wait_one(&self.peer.tail, tail, deadline_ns),
+            (Wake::Waitv, _) => wait_both([&self.peer.tail, &self.orders.word], [tail, order]),
+            (Wake::Timed, _) => wait_one(&self.peer.tail, tail, Some(deadline_ns)),
+            (_, Some((epoll, _))) => wait_bell(epoll),
+            _ => wait_one(&self.peer.tail, tail, None),
         };
         match slept {
             Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(Slept::Woken),
@@ -174,8 +178,8 @@ pub fn now_ns() -> u64 {
     u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn wait_one(word: &AtomicU32, seen: u32, deadline_ns: u64) -> nix::Result<()> {
-    let until = time_spec(deadline_ns);
+fn wait_one(word: &AtomicU32, seen: u32, deadline_ns: Option<u64>) -> nix::Result<()> {
+    let until = deadline_ns.map(time_spec);
     // SAFETY: word and time live through the call; the kernel compares the word with `seen` by an
     // atomic load of its own and writes nothing.
     let result = unsafe {
@@ -184,7 +188,7 @@ fn wait_one(word: &AtomicU32, seen: u32, deadline_ns: u64) -> nix::Result<()> {
             word.as_ptr(),
             libc::FUTEX_WAIT_BITSET,
             seen,
-            until.as_ref(),
+            until.as_ref().map_or(core::ptr::null(), |until| core::ptr::from_ref(until.as_ref())),
             core::ptr::null::<u32>(),
             libc::FUTEX_BITSET_MATCH_ANY,
         )
@@ -192,28 +196,21 @@ fn wait_one(word: &AtomicU32, seen: u32, deadline_ns: u64) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-fn wait_both(
-    tail: &AtomicU32,
-    tail_seen: u32,
-    order: &AtomicU32,
-    order_seen: u32,
-    deadline_ns: u64,
-) -> nix::Result<()> {
-    let until = time_spec(deadline_ns);
-    let waiter = |word: &AtomicU32, seen: u32| {
-        [u64::from(seen), word.as_ptr().expose_provenance() as u64, FUTEX2_SIZE_U32]
-    };
-    let waiters = [waiter(tail, tail_seen), waiter(order, order_seen)];
-    // SAFETY: two `struct futex_waitv` of three words each; words and time live through the call;
-    // the kernel only compares the words.
+fn wait_both(words: [&AtomicU32; 2], seen: [u32; 2]) -> nix::Result<()> {
+    let waiters: [[u64; 3]; 2] = core::array::from_fn(|at| {
+        let address = words[at].as_ptr().expose_provenance() as u64;
+        [u64::from(seen[at]), address, FUTEX2_SIZE_U32]
+    });
+    // SAFETY: two `struct futex_waitv` of three words each, which live through the call as the words
+    // do; the kernel only compares the words. No time is given, so the clock is not used.
     let result = unsafe {
         libc::syscall(
             libc::SYS_futex_waitv,
             waiters.as_ptr(),
             waiters.len(),
             0,
-            until.as_ref(),
-            libc::CLOCK_MONOTONIC,
+            core::ptr::null::<libc::timespec>(),
+            0,
         )
     };
     Errno::result(result).map(drop)
@@ -222,13 +219,8 @@ fn wait_both(
 /// `FUTEX2_SIZE_U32` in the flags of a `struct futex_waitv`, whose other half is reserved.
 const FUTEX2_SIZE_U32: u64 = 2;
 
-fn wait_bell(epoll: &Epoll, deadline_ns: u64) -> nix::Result<()> {
-    let left_ms = deadline_ns.saturating_sub(now_ns()).div_ceil(1_000_000);
-    let timeout = EpollTimeout::try_from(left_ms).unwrap_or(EpollTimeout::MAX);
-    match epoll.wait(&mut [EpollEvent::empty()], timeout)? {
-        0 => Err(Errno::ETIMEDOUT),
-        _ => Ok(()),
-    }
+fn wait_bell(epoll: &Epoll) -> nix::Result<()> {
+    epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::NONE).map(drop)
 }
 
 fn time_spec(deadline_ns: u64) -> TimeSpec {

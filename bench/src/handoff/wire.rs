@@ -28,6 +28,8 @@ const FDS_MAX: usize = 4;
 pub enum ToWorker {
     /// To a container: one more worker, on this core. Beside it the worker's socket.
     Spawn { core: usize },
+    /// To a container: send a signal to its worker of that number, which sleeps where we cannot wake it.
+    Interrupt { thread: usize },
     /// Run a call that makes `calls` calls of `size` bytes.
     Parent { calls: u32, size: usize, deadline_ns: u64 },
     /// A pair's memory that you write, and your orders; bells for `Wake::Epoll`, yours first. To be
@@ -83,12 +85,8 @@ pub struct Socket(OwnedFd);
 impl Socket {
     /// Two ends.
     pub fn pair() -> io::Result<(Socket, Socket)> {
-        let (one, other) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )?;
+        let (one, other) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         Ok((Socket(one), Socket(other)))
     }
 
@@ -120,11 +118,13 @@ impl Socket {
         let mut rights = cmsg_space!([RawFd; FDS_MAX]);
         let mut bytes = [IoSliceMut::new(&mut packet)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let received =
+        let received = loop {
             match recvmsg::<()>(self.0.as_raw_fd(), &mut bytes, Some(&mut rights), flags) {
                 Err(Errno::ECONNRESET) => return Ok(None),
-                received => received?,
-            };
+                Err(Errno::EINTR) => {}
+                received => break received?,
+            }
+        };
         let mut fds = Vec::new();
         for message in received.cmsgs()? {
             if let ControlMessageOwned::ScmRights(passed) = message {

@@ -5,9 +5,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::thread::JoinHandleExt;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
+use nix::libc;
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::Pid;
 
 use super::conduct::Conduct;
@@ -19,6 +23,8 @@ use crate::sample::Sample;
 
 /// What a caller's first bytes say, so that no answer is taken for another's.
 const STAMP: usize = 8;
+/// Ends a worker's sleep.
+const INTERRUPT: Signal = Signal::SIGUSR1;
 /// The function that a nested call is for.
 pub const LEAF: &str = "leaf";
 
@@ -65,23 +71,47 @@ enum Side {
 pub fn run_worker(arguments: &WorkerArguments) -> io::Result<()> {
     let control = Socket::new(io::stdin().as_fd().try_clone_to_owned()?);
     let conduct = arguments.conduct;
-    while let Some((ToWorker::Spawn { core }, fds)) = control.receive()? {
-        let socket = Socket::new(one(fds)?);
-        std::thread::spawn(move || {
-            let result = pin(core).and_then(|()| {
-                ipc::rseq::leave();
-                Worker::new(socket, conduct).run()
-            });
-            if let Err(error) = result {
-                eprintln!("nightcore-bench: a worker of the hand-off ends: {error}");
-                std::process::abort();
+    let mut threads = Vec::new();
+    let action =
+        SigAction::new(SigHandler::Handler(on_interrupt), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing, and no other code of this process uses the signal.
+    unsafe { sigaction(INTERRUPT, &action) }?;
+    while let Some((message, fds)) = control.receive()? {
+        match message {
+            ToWorker::Spawn { core } => {
+                let socket = Socket::new(one(fds)?);
+                threads.push(std::thread::spawn(move || run_thread(socket, conduct, core)));
             }
-        });
+            ToWorker::Interrupt { thread } => interrupt(&threads, thread),
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        }
     }
     // The engine has closed the workers' sockets as well, or is gone; one that serves for ever must not
     // keep the process.
     std::process::exit(0);
 }
+
+fn run_thread(socket: Socket, conduct: Conduct, core: usize) {
+    let result = pin(core).and_then(|()| {
+        ipc::rseq::leave();
+        Worker::new(socket, conduct).run()
+    });
+    if let Err(error) = result {
+        eprintln!("nightcore-bench: a worker of the hand-off ends: {error}");
+        std::process::abort();
+    }
+}
+
+/// Ends the system call in which the worker sleeps.
+fn interrupt(threads: &[JoinHandle<()>], thread: usize) {
+    let Some(thread) = threads.get(thread) else { return };
+    // SAFETY: a thread that is not joined keeps its name, even when it has ended.
+    let result = unsafe { libc::pthread_kill(thread.as_pthread_t(), INTERRUPT as libc::c_int) };
+    debug_assert!(result == 0 || result == libc::ESRCH, "pthread_kill: {result}");
+}
+
+/// That a system call returned is all that is wanted.
+extern "C" fn on_interrupt(_: libc::c_int) {}
 
 /// Keeps the calling thread on `core`.
 pub fn pin(core: usize) -> io::Result<()> {
