@@ -1,5 +1,5 @@
-//! A lease between real processes: that it gives right answers, that each reason for revoking it ends
-//! it, and that a peer can hurt nobody but itself. The test's own process is the engine.
+//! A lease between real processes: that it gives right answers, that each reason for revoking it
+//! ends it, and that a peer can hurt nobody but itself. The test's own process is the engine.
 //!
 //! Nothing sleeps to synchronise: each step waits for an event, and the engine's patience is the
 //! watchdog.
@@ -8,7 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use nightcore_bench::handoff::conduct::Conduct;
-use nightcore_bench::handoff::engine::{Engine, Event};
+use nightcore_bench::handoff::engine::Engine;
+use nightcore_bench::handoff::event::Event;
 use nightcore_bench::handoff::lease::Reason;
 use nightcore_bench::handoff::wake::{Wake, now_ns};
 use nightcore_bench::handoff::wire::Ended;
@@ -29,13 +30,13 @@ fn engine(wake: Wake) -> Engine {
 /// An engine with one caller (0) and one callee (1).
 fn pair(wake: Wake, caller: Conduct, callee: Conduct) -> Engine {
     let mut engine = engine(wake);
-    engine.start("caller", caller, &[0]).unwrap();
-    engine.start("callee", callee, &[0]).unwrap();
+    engine.start("caller", caller, &[0]).expect("a process starts");
+    engine.start("callee", callee, &[0]).expect("a process starts");
     engine
 }
 
 fn soon_ns() -> u64 {
-    now_ns() + u64::try_from(SHORT.as_nanos()).unwrap()
+    now_ns() + u64::try_from(SHORT.as_nanos()).expect("a short time")
 }
 
 fn revoked(engine: &mut Engine) -> Reason {
@@ -43,12 +44,12 @@ fn revoked(engine: &mut Engine) -> Reason {
         Event::Revoked { reason, .. } => Some(*reason),
         _ => None,
     };
-    engine.wait_for("a lease was revoked", revoked).unwrap()
+    engine.wait_for("a lease was revoked", revoked).expect("the engine serves")
 }
 
 fn freed(engine: &mut Engine, worker: usize) {
     let freed = |event: &Event| (*event == Event::Freed(worker)).then_some(());
-    engine.wait_for("a callee was free again", freed).unwrap();
+    engine.wait_for("a callee was free again", freed).expect("the engine serves");
 }
 
 fn granted(engine: &mut Engine) -> u32 {
@@ -56,7 +57,7 @@ fn granted(engine: &mut Engine) -> u32 {
         Event::Granted { epoch, .. } => Some(*epoch),
         _ => None,
     };
-    engine.wait_for("a lease was granted", granted).unwrap()
+    engine.wait_for("a lease was granted", granted).expect("the engine serves")
 }
 
 fn accused(engine: &mut Engine) -> (usize, String) {
@@ -64,14 +65,14 @@ fn accused(engine: &mut Engine) -> (usize, String) {
         Event::Accused { by, fault } => Some((*by, fault.clone())),
         _ => None,
     };
-    engine.wait_for("a peer was accused", accused).unwrap()
+    engine.wait_for("a peer was accused", accused).expect("the engine serves")
 }
 
 /// A second caller, started now, whose calls show that the callee serves again.
 fn another_caller_is_served(engine: &mut Engine) {
-    let other = engine.start("caller", Conduct::Honest, &[0]).unwrap();
+    let other = engine.start("caller", Conduct::Honest, &[0]).expect("a process starts");
     engine.parent(other, 10, SIZE, FAR);
-    let ended = engine.ended(other).unwrap();
+    let ended = engine.ended(other).expect("the engine serves");
     assert_eq!((ended.direct + ended.relayed, ended.wrong, ended.failure), (10, 0, None));
 }
 

@@ -122,8 +122,8 @@ fn steal_waiter(end: &End) {
     static ELSEWHERE: AtomicU32 = AtomicU32::new(0);
     let word = &end.own().tail;
     loop {
-        // SAFETY: both words live through the call; FUTEX_CMP_REQUEUE compares the first by an atomic
-        // load and writes neither.
+        // SAFETY: both words live through the call; FUTEX_CMP_REQUEUE compares the first by an
+        // atomic load and writes neither.
         let moved = unsafe {
             libc::syscall(
                 libc::SYS_futex,

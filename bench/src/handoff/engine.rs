@@ -1,9 +1,9 @@
 //! The prototype's engine: relays first calls, grants leases, observes them, revokes them.
 //!
-//! One thread in `ppoll(2)` over the workers' sockets. It waits for no worker, and what it knows of a
-//! lease that it did not decide itself it takes for a claim. Policy: a pair gets a lease when the
-//! callee has completed a call for the caller and no call waits for the function, nor has lately; the
-//! lease is bound to the caller's running call.
+//! One thread in `ppoll(2)` over the workers' sockets. It waits for no worker, and what it knows
+//! of a lease that it did not decide itself it takes for a claim. Policy: a pair gets a lease when
+//! the callee has completed a call for the caller and no call waits for the function, nor has
+//! lately; the lease is bound to the caller's running call.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -17,16 +17,14 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
 use super::conduct::Conduct;
+use super::event::{EngineError, Event, PATIENCE};
 use super::lease::Reason;
 use super::pair::{Observed, Pair, SIDES};
 use super::wake::{Wake, now_ns};
 use super::wire::{Ended, Socket, ToEngine, ToWorker};
 
-/// Far longer than anything here takes: ends a run in which somebody waits for ever.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// For so long after calls had to queue, their function is not leased: else two callers would take its
-/// worker from each other at every call.
+/// For so long after calls had to queue, their function is not leased: else two callers would take
+/// its worker from each other at every call.
 const COOL_DOWN: Duration = Duration::from_millis(10);
 
 /// The engine and its workers; ends them when dropped.
@@ -73,54 +71,6 @@ enum State {
     /// Reserved for a pair.
     Leased(usize),
     Dead,
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// A pair got a lease.
-    Granted {
-        /// Caller, callee.
-        workers: [usize; 2],
-        /// Which one, from 1.
-        epoch: u32,
-    },
-    /// The engine ended a lease.
-    Revoked {
-        /// Caller, callee.
-        workers: [usize; 2],
-        /// Why.
-        reason: Reason,
-    },
-    /// The callee has left a lease and is free.
-    Freed(usize),
-    /// A parent call is over.
-    Ended(usize, Ended),
-    /// A worker's process is gone.
-    Died(usize),
-    /// A worker says that its peer broke the protocol.
-    Accused {
-        /// Who says so.
-        by: usize,
-        /// What.
-        fault: String,
-    },
-}
-
-/// What ends a run.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// The system refused.
-    #[error("{what}: {error}")]
-    System {
-        /// What was tried.
-        what: &'static str,
-        /// Why not.
-        error: io::Error,
-    },
-    /// Nothing that was waited for has happened.
-    #[error("waited {PATIENCE:?} in vain until {0}")]
-    Silent(&'static str),
 }
 
 fn system(what: &'static str) -> impl Fn(io::Error) -> EngineError {
@@ -333,7 +283,8 @@ impl Engine {
         }
     }
 
-    /// A callee has run a relayed call: its caller gets the answer, and with it a lease if nobody waits.
+    /// A callee has run a relayed call: its caller gets the answer, and with it a lease if nobody
+    /// waits.
     fn on_complete(&mut self, callee: usize, output: Vec<u8>) -> Result<(), EngineError> {
         let State::Serves(caller) = self.workers[callee].state else { return Ok(()) };
         self.leave_as_caller(callee, Some(Reason::ParentEnded));
@@ -459,9 +410,9 @@ impl Engine {
             self.revoke(index, [Reason::CallerDied, Reason::CalleeDied][side]);
             self.pairs[index].leave(side);
             let callee = self.pairs[index].workers[1];
-            let prepares = matches!(self.workers[callee].state, State::Preparing { pair, .. } if pair == index);
-            if prepares {
-                self.workers[callee].state = State::Idle;
+            let state = &mut self.workers[callee].state;
+            if matches!(state, State::Preparing { pair, .. } if *pair == index) {
+                *state = State::Idle;
             }
         }
         let waiting = match state {

@@ -1,8 +1,9 @@
-//! The two ends of a lease: a caller's worker calls, a callee's worker serves, the engine only observes.
+//! The two ends of a lease: a caller's worker calls, a callee's worker serves, the engine only
+//! observes.
 //!
-//! One call is under way at a time. A lease lives for one epoch, which the engine's order names; what
-//! was said in an earlier one is dropped. A revoked lease ends so that no call is lost and none is run
-//! twice:
+//! One call is under way at a time. A lease lives for one epoch, which the engine's order names;
+//! what was said in an earlier one is dropped. A revoked lease ends so that no call is lost and
+//! none is run twice:
 //!
 //! ```text
 //! callee  order revoked? ──▶ serves what its ring holds ──▶ farewell ──▶ takes nothing more
@@ -52,8 +53,8 @@ const REASONS: [Reason; 6] = [
     Reason::Fault,
 ];
 
-/// What the engine orders: the epoch in the upper 24 bits, below it 0 or one more than the reason's
-/// place.
+/// What the engine orders: the epoch in the upper 24 bits, below it 0 or one more than the
+/// reason's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
     /// Which lease between these two it is, from 1.
@@ -166,7 +167,8 @@ enum Waited {
 }
 
 impl End {
-    /// Over memories that nobody has used. Of `bells`, the first is ours and the second the peer's.
+    /// Over memories that nobody has used. Of `bells`, the first is ours and the second the
+    /// peer's.
     pub fn new(
         wake: Wake,
         own: Mapped<Direction>,

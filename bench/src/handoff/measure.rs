@@ -1,4 +1,5 @@
-//! The command: rounds in which all that is compared runs next to each other, and ratios within rounds.
+//! The command: rounds in which all that is compared runs next to each other, and ratios within
+//! rounds.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -14,9 +15,11 @@ use nix::unistd::{ForkResult, fork};
 use serde::Deserialize;
 
 use super::conduct::Conduct;
-use super::engine::{Engine, EngineError};
+use super::engine::Engine;
+use super::event::{EngineError, Event};
 use super::region::PAYLOAD_MAX;
 use super::wake::Wake;
+use super::wire::Ended;
 use super::worker::pin;
 use crate::sample::Sample;
 
@@ -177,12 +180,12 @@ impl Bed {
         Ok(sample)
     }
 
-    fn all_ended(&mut self) -> Result<Vec<super::wire::Ended>, MeasureError> {
+    fn all_ended(&mut self) -> Result<Vec<Ended>, MeasureError> {
         let mut open = self.pairs;
         let mut all = Vec::new();
         while open > 0 {
             let ended = self.engine.wait_for("all callers are done", |event| match event {
-                super::engine::Event::Ended(_, ended) => Some(ended.clone()),
+                Event::Ended(_, ended) => Some(ended.clone()),
                 _ => None,
             })?;
             if ended.failure.is_some() || ended.wrong > 0 {
@@ -195,8 +198,8 @@ impl Bed {
     }
 }
 
-/// Two processes on one core that wake each other by eventfds: the least that two wake-ups cost here,
-/// right now.
+/// Two processes on one core that wake each other by eventfds: the least that two wake-ups cost
+/// here, right now.
 fn eventfd_round_trip() -> Result<Sample, MeasureError> {
     let bells =
         [EventFd::new().map_err(io::Error::from)?, EventFd::new().map_err(io::Error::from)?];

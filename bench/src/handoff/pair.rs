@@ -1,5 +1,5 @@
-//! A pair of workers as the engine sees it: it owns the memories, gives the orders, reads the counters,
-//! and trusts none of what it reads.
+//! A pair of workers as the engine sees it: it owns the memories, gives the orders, reads the
+//! counters, and trusts none of what it reads.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -121,8 +121,8 @@ impl Pair {
         self.epoch
     }
 
-    /// Ends the lease; a reason that ends it at once overrules one that lets a call finish. False if it
-    /// changed nothing.
+    /// Ends the lease; a reason that ends it at once overrules one that lets a call finish. False
+    /// if it changed nothing.
     pub(super) fn revoke(&mut self, reason: Reason) -> bool {
         let Some(lease) = &mut self.lease else { return false };
         if !matches!(lease.revoked, None | Some(Reason::Queueing)) || lease.revoked == Some(reason)
@@ -159,8 +159,8 @@ impl Pair {
     }
 
     /// Wakes whichever side sleeps through a revocation. Repeated, since it changes no word that a
-    /// sleeper waits for but `Waitv`'s, and could come just before the sleep. Returns the workers that
-    /// must be interrupted instead.
+    /// sleeper waits for but `Waitv`'s, and could come just before the sleep. Returns the workers
+    /// that must be interrupted instead.
     pub(super) fn nudge(&mut self) -> Vec<usize> {
         let mut stuck = Vec::new();
         let Some(lease) = &mut self.lease else { return stuck };

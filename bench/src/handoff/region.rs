@@ -1,10 +1,10 @@
-//! The memories of one pair of workers: what caller and callee say to each other, and what the engine
-//! orders.
+//! The memories of one pair of workers: what caller and callee say to each other, and what the
+//! engine orders.
 //!
-//! Each memory has one writer, whose mapping is the only writable one there will ever be: the engine
-//! seals the size, lets the writer map it, seals it against any further writable mapping, and only
-//! then passes it to the reader ([`Memory::seal`]). So nobody can change what another wrote, and no
-//! access can fault. Whatever is read is a stranger's: copied once, then checked.
+//! Each memory has one writer, whose mapping is the only writable one there will ever be: the
+//! engine seals the size, lets the writer map it, seals it against any further writable mapping,
+//! and only then passes it to the reader ([`Memory::seal`]). So nobody can change what another
+//! wrote, and no access can fault. Whatever is read is a stranger's: copied once, then checked.
 //!
 //! ```text
 //! Direction 0     tail       what its writer has said; the reader's futex word
@@ -87,8 +87,8 @@ pub unsafe trait Shared {}
 unsafe impl Shared for Direction {}
 // SAFETY: an atomic.
 unsafe impl Shared for Orders {}
-// SAFETY: the bytes are reached only through `Direction::write` and `read`, which copy them; two at
-// once mix up bytes that the peer may mix up anyway.
+// SAFETY: the bytes are reached only through `Direction::write` and `read`, which copy them; two
+// at once mix up bytes that the peer may mix up anyway.
 unsafe impl Sync for Payload {}
 
 /// What a mapping is for.
@@ -174,8 +174,8 @@ impl Direction {
         unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
     }
 
-    /// Copies the first `size` bytes that the peer put there into `out`. Panics if it asks for more
-    /// than [`PAYLOAD_MAX`]: sizes have been checked when a message was decoded.
+    /// Copies the first `size` bytes that the peer put there into `out`. Panics if it asks for
+    /// more than [`PAYLOAD_MAX`]: sizes have been checked when a message was decoded.
     #[inline]
     pub fn read(&self, size: usize, out: &mut Vec<u8>) {
         assert!(size <= PAYLOAD_MAX, "{size} bytes of {PAYLOAD_MAX}");
@@ -225,7 +225,8 @@ impl Default for Payload {
     }
 }
 
-/// The ring from one side to the other: slots and tail in the speaker's memory, head in the hearer's.
+/// The ring from one side to the other: slots and tail in the speaker's memory, head in the
+/// hearer's.
 #[derive(Clone, Debug)]
 pub struct LeaseRing {
     /// Where the producer writes.
@@ -284,7 +285,7 @@ mod tests {
     #[test]
     fn a_memory_whose_size_may_change_is_not_mapped() {
         let fd = memfd_create(c"test", MFdFlags::MFD_ALLOW_SEALING).unwrap();
-        nix::unistd::ftruncate(&fd, size_of::<Direction>() as i64).unwrap();
+        nix::unistd::ftruncate(&fd, 8192).unwrap();
         assert!(Memory::received::<Direction>(fd, Access::Read).is_err());
         let small = Memory::create::<Orders>(c"test").unwrap();
         assert!(Memory::received::<Direction>(small.0, Access::Read).is_err());

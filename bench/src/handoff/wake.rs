@@ -1,11 +1,12 @@
-//! How a side of a lease waits for the other, and wakes it: one type for each way that was measured.
+//! How a side of a lease waits for the other, and wakes it: one type for each way that was
+//! measured.
 //!
 //! The sleeper waits until the peer's `tail` changes, which the peer alone can write. The engine's
 //! wake-up changes no word that the sleeper looks at, so it may come between the last look and the
-//! sleep; the engine repeats it for as long as the sleeper's flag is set. A peer can move a sleeper to
-//! another futex (`FUTEX_REQUEUE`), where no wake-up finds it: then the engine has its thread
-//! interrupted by a signal, `Timed` ends by itself, and `Waitv` sleeps on a word that the peer does
-//! not have as well.
+//! sleep; the engine repeats it for as long as the sleeper's flag is set. A peer can move a
+//! sleeper to another futex (`FUTEX_REQUEUE`), where no wake-up finds it: then the engine has its
+//! thread interrupted by a signal, `Timed` ends by itself, and `Waitv` sleeps on a word that the
+//! peer does not have as well.
 
 use std::hint;
 use std::io;
@@ -201,8 +202,8 @@ fn wait_both(words: [&AtomicU32; 2], seen: [u32; 2]) -> nix::Result<()> {
         let address = words[at].as_ptr().expose_provenance() as u64;
         [u64::from(seen[at]), address, FUTEX2_SIZE_U32]
     });
-    // SAFETY: two `struct futex_waitv` of three words each, which live through the call as the words
-    // do; the kernel only compares the words. No time is given, so the clock is not used.
+    // SAFETY: two `struct futex_waitv` of three words each, which live through the call as the
+    // words do; the kernel only compares the words. No time is given, so the clock is not used.
     let result = unsafe {
         libc::syscall(
             libc::SYS_futex_waitv,

@@ -1,6 +1,6 @@
-//! The control socket between the engine and each worker: `SOCK_SEQPACKET`, a JSON message a packet,
-//! descriptors beside it. It is off the direct path, so it is plain; the engine's relay of a payload
-//! goes over it too, which is right but slow: nothing here measures that.
+//! The control socket between the engine and each worker: `SOCK_SEQPACKET`, a JSON message a
+//! packet, descriptors beside it. It is off the direct path, so it is plain; the engine's relay of
+//! a payload goes over it too, which is right but slow: nothing here measures that.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -28,12 +28,13 @@ const FDS_MAX: usize = 4;
 pub enum ToWorker {
     /// To a container: one more worker, on this core. Beside it the worker's socket.
     Spawn { core: usize },
-    /// To a container: send a signal to its worker of that number, which sleeps where we cannot wake it.
+    /// To a container: send a signal to its worker of that number, which sleeps where we cannot
+    /// wake it.
     Interrupt { thread: usize },
     /// Run a call that makes `calls` calls of `size` bytes.
     Parent { calls: u32, size: usize, deadline_ns: u64 },
-    /// A pair's memory that you write, and your orders; bells for `Wake::Epoll`, yours first. To be
-    /// answered with `Mapped`.
+    /// A pair's memory that you write, and your orders; bells for `Wake::Epoll`, yours first. To
+    /// be answered with `Mapped`.
     Own { wake: Wake },
     /// The memory that your peer writes.
     Peer,

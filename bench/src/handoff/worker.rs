@@ -1,7 +1,8 @@
 //! A worker's process: a thread for each worker, which runs parent calls (a caller) or serves (a
 //! callee), by the lease where it has one and through the engine where not.
 //!
-//! What it does to its peer is its [`Conduct`], honest or not: the tests are against real processes.
+//! What it does to its peer is its [`Conduct`], honest or not: the tests are against real
+//! processes.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -86,8 +87,8 @@ pub fn run_worker(arguments: &WorkerArguments) -> io::Result<()> {
             _ => return Err(io::ErrorKind::InvalidData.into()),
         }
     }
-    // The engine has closed the workers' sockets as well, or is gone; one that serves for ever must not
-    // keep the process.
+    // The engine has closed the workers' sockets as well, or is gone; one that serves for ever
+    // must not keep the process.
     std::process::exit(0);
 }
 
