@@ -16,7 +16,6 @@
 //! head is its own word: if it lies, its own function runs twice or not at all.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ use ipc::sync::{Ordering, SLOT_WORDS};
 use serde::{Deserialize, Serialize};
 
 use super::region::{DEPTH, Direction, LeaseRing, Mapped, Orders, PAYLOAD_MAX};
-use super::wake::{self, Slept, Waiter, Wake};
+use super::wake::{Bells, Slept, Waiter, Wake};
 
 /// Why the engine ended a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,7 +148,6 @@ pub struct End {
     to_peer: Producer<LeaseRing>,
     from_peer: Consumer<LeaseRing>,
     waiter: Waiter,
-    peer_bell: Option<OwnedFd>,
     epoch: u32,
     deadline_ns: u64,
     /// Calls said or heard in all epochs: names them.
@@ -174,22 +172,20 @@ impl End {
         own: Mapped<Direction>,
         peer: Mapped<Direction>,
         orders: Mapped<Orders>,
-        bells: Option<(OwnedFd, OwnedFd)>,
+        bells: Option<Bells>,
     ) -> io::Result<End> {
         let (own, peer, orders) = (Arc::new(own), Arc::new(peer), Arc::new(orders));
         let ring = |speaker: &Arc<_>, hearer: &Arc<_>| LeaseRing {
             speaker: Arc::clone(speaker),
             hearer: Arc::clone(hearer),
         };
-        let (own_bell, peer_bell) = bells.unzip();
         Ok(End {
             to_peer: Producer::new(ring(&own, &peer)),
             from_peer: Consumer::new(ring(&peer, &own)),
-            waiter: Waiter::new(wake, Arc::clone(&peer), Arc::clone(&orders), own_bell)?,
+            waiter: Waiter::new(wake, Arc::clone(&peer), Arc::clone(&orders), bells)?,
             own,
             peer,
             orders,
-            peer_bell,
             epoch: 0,
             deadline_ns: u64::MAX,
             calls: 0,
@@ -290,7 +286,7 @@ impl End {
             Err(PushError::Cursor(fault)) => return Err(fault.into()),
         }
         if self.peer.sleeping.must_ring() {
-            wake::wake(&self.own, self.peer_bell.as_ref());
+            self.waiter.wake(&self.own);
         }
         Ok(())
     }

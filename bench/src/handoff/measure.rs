@@ -154,7 +154,7 @@ impl Bed {
         engine.start("caller", Conduct::Honest, callers)?;
         engine.start("callee", Conduct::Honest, callees)?;
         let mut bed = Bed { engine, pairs: callers.len() };
-        // One caller at a time, so that each gets the next callee and keeps it.
+        // There are as many callees as callers: each gets one and keeps it.
         for caller in 0..bed.pairs {
             bed.engine.parent(caller, 500, 32, u64::MAX);
         }

@@ -2,7 +2,7 @@
 //! counters, and trusts none of what it reads.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use ipc::sync::Ordering;
@@ -33,7 +33,8 @@ pub struct Pair {
     orders: [Mapped<Orders>; 2],
     /// Of `directions`, then of `orders`; dropped once passed on.
     memories: Option<([Memory; 2], [Memory; 2])>,
-    bells: Option<[OwnedFd; 2]>,
+    /// Of `Wake::Epoll`: rung by the sides, then those that we ring.
+    bells: Option<([EventFd; 2], [EventFd; 2])>,
     wake: Wake,
     epoch: u32,
     pub(super) lease: Option<Lease>,
@@ -71,9 +72,10 @@ impl Pair {
         let orders = [first.map::<Orders>(Access::Write)?, second.map::<Orders>(Access::Write)?];
         first.seal()?;
         second.seal()?;
-        let bell = || EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let bell = || EventFd::from_value_and_flags(1, flags);
         let bells = match wake {
-            Wake::Epoll => Some([bell()?.into(), bell()?.into()]),
+            Wake::Epoll => Some(([bell()?, bell()?], [bell()?, bell()?])),
             _ => None,
         };
         Ok(Pair {
@@ -94,7 +96,8 @@ impl Pair {
         let Some((directions, orders)) = &self.memories else { return Vec::new() };
         let mut fds = vec![directions[side].as_fd().as_raw_fd(), orders[side].as_fd().as_raw_fd()];
         if let Some(bells) = &self.bells {
-            fds.extend([bells[side].as_raw_fd(), bells[1 - side].as_raw_fd()]);
+            let (sides, ours) = bells;
+            fds.extend([&sides[side], &sides[1 - side], &ours[side]].map(AsRawFd::as_raw_fd));
         }
         fds
     }
@@ -170,12 +173,13 @@ impl Pair {
             if !self.directions[side].sleeping.must_ring() {
                 continue;
             }
-            match self.wake {
-                Wake::Waitv => wake::wake_word(&self.orders[side].word),
-                _ => {
-                    let bell = self.bells.as_ref().map(|bells| &bells[side]);
-                    wake::wake(&self.directions[1 - side], bell);
+            match (self.wake, &self.bells) {
+                (Wake::Waitv, _) => wake::wake_word(&self.orders[side].word),
+                (_, Some((_, ours))) => {
+                    // A prototype's liberty: the engine proper rings through its ring only.
+                    let _ = ours[side].write(0);
                 }
+                (_, None) => wake::wake_word(&self.directions[1 - side].tail),
             }
             if lease.nudge_pause > NUDGE_IN_VAIN {
                 stuck.push(self.workers[side]);

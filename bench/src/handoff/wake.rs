@@ -10,7 +10,7 @@
 
 use std::hint;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,8 @@ pub enum Wake {
     Timed,
     /// `futex_waitv` on the peer's tail and the engine's order.
     Waitv,
-    /// Edge-triggered `epoll_wait` on an eventfd, as workers wait for the engine.
+    /// Edge-triggered `epoll_wait` on two eventfds, the peer's and the engine's, as workers wait for
+    /// the engine today.
     Epoll,
     /// `sched_yield` a few times, then `Futex`.
     Yield,
@@ -69,29 +70,50 @@ pub struct Waiter {
     wake: Wake,
     peer: Arc<Mapped<Direction>>,
     orders: Arc<Mapped<Orders>>,
-    /// Of `Epoll`: watches this side's bell, which is never read.
-    epoll: Option<(Epoll, OwnedFd)>,
+    /// Of `Epoll`: watches this side's bells, which are never read.
+    epoll: Option<(Epoll, Bells)>,
     abstain: u32,
     abstain_next: u32,
 }
 
+/// One side's eventfds, for `Wake::Epoll`. Their counters begin at one and every ring adds zero, so
+/// that a ring never finds a full counter and blocks, whatever the other holder does to the flags. Who
+/// reads one down to zero silences only itself: each has one who rings it.
+#[derive(Debug)]
+pub struct Bells {
+    /// Rung by the peer.
+    pub own: OwnedFd,
+    /// The peer's, rung by us.
+    pub peer: OwnedFd,
+    /// Rung by the engine.
+    pub engine: OwnedFd,
+}
+
 impl Waiter {
-    /// `bell` is this side's eventfd, for `Wake::Epoll`.
+    /// `bells` are for `Wake::Epoll`.
     pub fn new(
         wake: Wake,
         peer: Arc<Mapped<Direction>>,
         orders: Arc<Mapped<Orders>>,
-        bell: Option<OwnedFd>,
+        bells: Option<Bells>,
     ) -> io::Result<Waiter> {
-        let epoll = match bell {
-            None => None,
-            Some(bell) => {
-                let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-                epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
-                Some((epoll, bell))
+        let watch = |bells: Bells| -> io::Result<_> {
+            let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+            for bell in [&bells.own, &bells.engine] {
+                epoll.add(bell, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
             }
+            Ok((epoll, bells))
         };
+        let epoll = bells.map(watch).transpose()?;
         Ok(Waiter { wake, peer, orders, epoll, abstain: 0, abstain_next: ABSTAIN_FIRST })
+    }
+
+    /// Wakes the peer, which sleeps until `own` says something new.
+    pub fn wake(&self, own: &Direction) {
+        match &self.epoll {
+            None => wake_word(&own.tail),
+            Some((_, bells)) => ring(&bells.peer),
+        }
     }
 
     /// Gives the peer a chance to speak without a sleep. True if it has, or the engine has.
@@ -153,15 +175,10 @@ impl Waiter {
     }
 }
 
-/// Wakes who waits for `speaker` to speak; `bell` is the sleeper's.
-pub fn wake(speaker: &Direction, bell: Option<&OwnedFd>) {
-    match bell {
-        None => wake_word(&speaker.tail),
-        Some(bell) => {
-            // An error is a full counter: then the bell is not silent.
-            let _ = nix::unistd::write(bell.as_fd(), &1u64.to_ne_bytes());
-        }
-    }
+/// Wakes who watches this bell.
+pub fn ring(bell: &OwnedFd) {
+    // Adding zero cannot fail for lack of room; whoever broke the bell sleeps on.
+    let _ = nix::unistd::write(bell, &0u64.to_ne_bytes());
 }
 
 /// Wakes who waits on `word`, which need not be writable for us.

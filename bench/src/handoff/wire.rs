@@ -20,7 +20,7 @@ use crate::sample::Sample;
 /// Bytes of a packet: a payload as JSON numbers, with room.
 const PACKET_MAX: usize = 64 << 10;
 /// Descriptors beside a packet.
-const FDS_MAX: usize = 4;
+const FDS_MAX: usize = 5;
 
 /// From the engine.
 #[expect(missing_docs, reason = "each message says what its fields are")]

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use super::conduct::Conduct;
 use super::lease::{CallError, End, LeaseFault, Reason};
 use super::region::{Access, Direction, Mapped, Memory, Orders};
-use super::wake::Wake;
+use super::wake::{Bells, Wake};
 use super::wire::{Ended, Socket, ToEngine, ToWorker};
 use crate::sample::Sample;
 
@@ -43,7 +43,7 @@ struct Half {
     wake: Wake,
     own: Mapped<Direction>,
     orders: Mapped<Orders>,
-    bells: Option<(OwnedFd, OwnedFd)>,
+    bells: Option<Bells>,
 }
 
 /// One worker.
@@ -237,7 +237,9 @@ impl Worker {
                 let mut next = || fds.next().ok_or(io::ErrorKind::InvalidData);
                 let own = Memory::received(next()?, Access::Write)?;
                 let orders = Memory::received(next()?, Access::Read)?;
-                let bells = (wake == Wake::Epoll).then(|| Ok::<_, io::Error>((next()?, next()?)));
+                let bells = (wake == Wake::Epoll).then(|| -> io::Result<_> {
+                    Ok(Bells { own: next()?, peer: next()?, engine: next()? })
+                });
                 self.half = Some(Half { wake, own, orders, bells: bells.transpose()? });
                 self.socket.send(&ToEngine::Mapped, &[])
             }
