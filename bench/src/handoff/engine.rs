@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 
 use super::conduct::Conduct;
 use super::event::{EngineError, Event, PATIENCE};
@@ -167,6 +169,16 @@ impl Engine {
     #[must_use]
     pub fn observe(&self, caller: usize, callee: usize) -> Option<Observed> {
         self.pairs.iter().find(|pair| pair.workers == [caller, callee]).map(Pair::observe)
+    }
+
+    /// Processor time that all workers' processes have used. Counts what a busy machine only delays.
+    pub fn cpu_time(&self) -> Result<Duration, EngineError> {
+        let of_child = |child: &Child| -> io::Result<Duration> {
+            let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+            Ok(clock_gettime(clock_getcpuclockid(Pid::from_raw(pid))?)?.into())
+        };
+        let all: io::Result<Vec<Duration>> = self.children.iter().map(of_child).collect();
+        Ok(all.map_err(system("reading a process's time"))?.iter().sum())
     }
 
     /// One round: timers, then whatever has arrived, or the next timer.

@@ -91,6 +91,7 @@ struct Row {
     p99_us: Vec<f64>,
     over_eventfd: Vec<f64>,
     rps: Vec<f64>,
+    cpu_us: Vec<f64>,
 }
 
 /// An engine with `pairs` pairs that have been introduced to each other.
@@ -164,18 +165,21 @@ impl Bed {
 
     /// All callers call at the same time.
     fn round(&mut self, arguments: &Arguments, case: &str) -> Result<Sample, MeasureError> {
-        let start = Instant::now();
+        let (start, cpu) = (Instant::now(), self.engine.cpu_time()?);
         for caller in 0..self.pairs {
             self.engine.parent(caller, arguments.calls, arguments.size, u64::MAX);
         }
         let ended = self.all_ended()?;
         let elapsed = start.elapsed().as_secs_f64();
+        let cpu = self.engine.cpu_time()?.saturating_sub(cpu);
         let direct: u32 = ended.iter().map(|ended| ended.direct).sum();
         let relayed: u32 = ended.iter().map(|ended| ended.relayed).sum();
         let times = ended.into_iter().find_map(|ended| ended.times);
         let mut sample = times.ok_or_else(|| MeasureError::Calls("no direct call".to_owned()))?;
         case.clone_into(&mut sample.case);
         sample.rps = Some(f64::from(direct + relayed) / elapsed);
+        let cpu_us = cpu.as_secs_f64() * 1e6 / f64::from(direct + relayed);
+        sample.extra.insert("cpu_us".to_owned(), cpu_us);
         sample.extra.insert("relayed".to_owned(), relayed.into());
         Ok(sample)
     }
@@ -273,6 +277,7 @@ impl Row {
         self.p99_us.push(sample.p99_us);
         self.over_eventfd.push(sample.p50_us / eventfd_us);
         self.rps.extend(sample.rps);
+        self.cpu_us.extend(sample.extra.get("cpu_us"));
     }
 
     /// Medians over the rounds, with the range of the ratio that matters most.
@@ -281,7 +286,7 @@ impl Row {
             self.p99_us.iter().zip(&self.p50_us).map(|(p99, p50)| p99 / p50).collect();
         let ratios = sorted(&self.over_eventfd);
         println!(
-            "{:<32} {:>8.2} {:>8.2} {:>9.2} {:>12.2} ({:.2} to {:.2}) {:>12.0}",
+            "{:<32} {:>8.2} {:>8.2} {:>9.2} {:>12.2} ({:.2} to {:.2}) {:>9.0} {:>7.2}",
             self.case,
             median(&self.p50_us),
             median(&self.p99_us),
@@ -289,15 +294,16 @@ impl Row {
             median(&self.over_eventfd),
             ratios[0],
             ratios[ratios.len() - 1],
-            if self.rps.is_empty() { 0.0 } else { median(&self.rps) },
+            median(&self.rps),
+            median(&self.cpu_us),
         );
     }
 }
 
 fn print_table(rows: &[Row]) {
     println!(
-        "{:<32} {:>8} {:>8} {:>9} {:>27} {:>12}",
-        "case", "p50 us", "p99 us", "p99/p50", "p50/eventfd (min to max)", "calls/s"
+        "{:<32} {:>8} {:>8} {:>9} {:>27} {:>9} {:>7}",
+        "case", "p50 us", "p99 us", "p99/p50", "p50/eventfd (min to max)", "calls/s", "cpu us"
     );
     for row in rows {
         row.print();
@@ -310,6 +316,7 @@ fn sorted(values: &[f64]) -> Vec<f64> {
     values
 }
 
+/// Not a number where there is no value.
 fn median(values: &[f64]) -> f64 {
-    sorted(values)[values.len() / 2]
+    sorted(values).get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
