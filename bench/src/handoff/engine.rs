@@ -1,9 +1,10 @@
 //! The prototype's engine: relays first calls, grants leases, observes them, revokes them.
 //!
-//! One thread in `ppoll(2)` over the workers' sockets. It waits for no worker, and what it knows
-//! of a lease that it did not decide itself it takes for a claim. Policy: a pair gets a lease when
-//! the callee has completed a call for the caller and no call waits for the function, nor has
-//! lately; the lease is bound to the caller's running call.
+//! One thread in `ppoll(2)` over the workers' sockets. What it knows of a lease that it did not
+//! decide itself it takes for a claim. Unlike the engine proper it would wait for a worker whose
+//! socket is full, and it does not remember who accused whom. Policy: a pair gets a lease when the
+//! callee has completed a call for the caller and no call waits for the function, nor has lately;
+//! the lease is bound to the caller's running call.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
