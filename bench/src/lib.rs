@@ -6,10 +6,12 @@
 //! - [`process`]: forking, pinning and ending the processes of a measurement.
 //! - [`page_buffer`]: private memory whose place does not decide what a copy costs.
 //! - [`sample`]: one measured distribution, as every tool here prints and keeps it.
+//! - [`handoff`]: calls that a caller hands to a callee directly, a prototype.
 //! - [`load`]: offers an HTTP server requests, at a constant rate or as fast as it answers.
 
 pub mod case;
 pub mod channel;
+pub mod handoff;
 pub mod limits;
 pub mod load;
 pub mod page_buffer;
