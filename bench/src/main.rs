@@ -1,5 +1,9 @@
 //! `nightcore-bench`: one command a tool; see `--help`.
 
+mod cli;
+
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -10,8 +14,23 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    /// Measures everything in interleaved rounds, then reports
+    Suite(cli::Suite),
+    /// Sums the raw samples of a run up again
+    Report(cli::Report),
+}
 
-fn main() {
-    match Arguments::parse().command {}
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Suite(suite) => suite.run(),
+        Command::Report(report) => report.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nightcore-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
