@@ -195,7 +195,7 @@ pub const RATIOS: &[Ratio] = &[
     ),
     at_most(
         "channel_rtt_over_iceoryx2_event",
-        side("channel/rtt_1k_same_core", "p50_us"),
+        side("channel/rtt_same_core_1024", "p50_us"),
         side("iceoryx2_event", "p50_us"),
         0.5,
         0.35,

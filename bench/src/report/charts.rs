@@ -97,7 +97,7 @@ const DISTRIBUTIONS: &[Distributions] = &[
         file: "cdf_channel.svg",
         title: "bare round trip between two processes, 1 KiB",
         cases: &[
-            ("channel/rtt_1k_same_core", "our channel"),
+            ("channel/rtt_same_core_1024", "our channel"),
             ("iceoryx2_event", "iceoryx2, events"),
             ("iceoryx2_busy", "iceoryx2, busy-polling"),
             ("limits/eventfd_same_core", "eventfd alone"),

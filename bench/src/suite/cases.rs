@@ -241,7 +241,7 @@ fn internal() -> Group {
 
 fn channel() -> Group {
     group(vec![
-        tool("channel/rtt_1k_same_core", Tool::ChannelRtt, When::Always),
+        tool("channel/rtt_same_core_1024", Tool::ChannelRtt, When::Always),
         tool("iceoryx2_event", Tool::IceoryxEvent, When::Always),
         tool("iceoryx2_busy", Tool::IceoryxBusy, When::QuickOnce),
     ])

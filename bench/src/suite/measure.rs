@@ -28,6 +28,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 const BACKGROUND_BEGIN: Duration = Duration::from_millis(300);
 /// Loads in the background last so many times a load that counts, to see enough calls.
 const BACKGROUND_LOADS: u32 = 2;
+/// Samples beside one such load: more say nothing new.
+const BACKGROUND_SAMPLES_MAX: usize = 5;
 /// Calls before those that count: caches, workers, memory touched for the first time.
 const CALLS_WARM_UP: u32 = 200;
 /// The case whose rate is the capacity of chains.
@@ -173,7 +175,7 @@ impl<'a> Measure<'a> {
             let load = scope.spawn(|| load::run(case, &background, duration));
             thread::sleep(BACKGROUND_BEGIN);
             let mut samples = Vec::new();
-            while !load.is_finished() {
+            while samples.len() < BACKGROUND_SAMPLES_MAX && !load.is_finished() {
                 let sample = chain(case, calls, size, instance)?;
                 if !load.is_finished() {
                     samples.push(sample);
@@ -259,7 +261,7 @@ impl<'a> Measure<'a> {
             Tool::Limits => bench(&["limits", "--json"]),
             Tool::Eventfd => bench(&["limits", "--json", "--only", "eventfd_same_core"]),
             Tool::Channel => bench(&["channel", "--json"]),
-            Tool::ChannelRtt => bench(&["channel", "--json", "--only", "rtt_1k_same_core"]),
+            Tool::ChannelRtt => bench(&["channel", "--json", "--only", "rtt_same_core_1024"]),
             Tool::IceoryxEvent => peer(&["--mode", "event", "--cores", "0,0"])?,
             Tool::IceoryxBusy => peer(&["--mode", "busy", "--cores", "0,1"])?,
         };

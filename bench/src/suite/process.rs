@@ -169,8 +169,10 @@ impl Server {
         }
         running().pids.remove(&pid.as_raw());
         use std::os::unix::process::ExitStatusExt;
+        // By the signal, or with the code that says so: what had to be cleaned up was.
+        let term = Signal::SIGTERM as i32;
         let ended_well = |status: std::process::ExitStatus| {
-            status.success() || status.signal() == Some(Signal::SIGTERM as i32)
+            status.success() || status.signal() == Some(term) || status.code() == Some(128 + term)
         };
         obeyed && self.child.try_wait().ok().flatten().is_some_and(ended_well)
     }
