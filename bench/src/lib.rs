@@ -1,5 +1,7 @@
 //! Measurements of the machine, of this runtime and of what a user would run instead.
 //!
 //! - [`sample`]: one measured distribution, as every tool here prints and keeps it.
+//! - [`load`]: offers an HTTP server requests, at a constant rate or as fast as it answers.
 
+pub mod load;
 pub mod sample;

@@ -1,6 +1,9 @@
 //! `nightcore-bench`: one command a tool; see `--help`.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
+use nightcore_bench::load;
 
 #[derive(Parser)]
 #[command(version, about = "Measures the machine, Nightcore, and what one would run instead")]
@@ -10,8 +13,12 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Load(load::command::Arguments),
+}
 
-fn main() {
-    match Arguments::parse().command {}
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Load(arguments) => load::command::main(&arguments),
+    }
 }
