@@ -240,10 +240,14 @@ mod tests {
     #[test]
     fn arguments_make_a_plan() {
         let plan =
-            parse("--rate 2.5e3 -c 64 -d 500ms --header A:b:c --body x http://127.0.0.1:1/f").unwrap();
+            parse("--rate 2.5e3 -c 64 -d 500ms --header A:b:c --body x http://127.0.0.1:1/f")
+                .unwrap();
         assert_eq!(plan.pace, Pace::Constant { per_second: 2500.0 });
         assert_eq!((plan.connections, plan.threads), (64, 1));
-        assert_eq!((plan.duration, plan.warm_up), (Duration::from_millis(500), Duration::from_secs(1)));
+        assert_eq!(
+            (plan.duration, plan.warm_up),
+            (Duration::from_millis(500), Duration::from_secs(1))
+        );
         assert_eq!(plan.headers, [("A".to_owned(), "b:c".to_owned())]);
         assert_eq!((plan.method.as_str(), plan.body.as_slice()), ("POST", &b"x"[..]));
         assert_eq!(parse("http://127.0.0.1:1/").unwrap().method, "GET");

@@ -181,7 +181,8 @@ pub fn run_until(
         let total = sum_up(&receiver, plan.threads, progress);
         let mut elapsed = Duration::ZERO;
         for thread in threads {
-            let recorded = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            let recorded =
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             elapsed = elapsed.max(recorded);
         }
         Ok(Report::new(plan, total, elapsed))

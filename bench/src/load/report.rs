@@ -27,8 +27,8 @@ pub struct Report {
     pub requests: u64,
     /// Those of them that were not served.
     pub errors: Errors,
-    /// Requests due but never sent, since their connections waited for answers until the end. With
-    /// any of these, the target does not sustain the rate.
+    /// Requests due but never sent, since their connections waited for answers until the end. More
+    /// than a few of these, and the target does not sustain the rate.
     pub unsent: u64,
     /// Connections made again after one had ended.
     pub reconnects: u64,
@@ -120,13 +120,17 @@ impl Display for Report {
         writeln!(out, "{pace}, {connections} connections, {threads} threads, {seconds:.1} s")?;
         let megabytes = per(self.bytes as f64 / 1e6, seconds);
         let served = self.times.len();
-        writeln!(out, "served      {served:>12} {:>12.1}/s {megabytes:.1} MB/s", self.per_second())?;
+        writeln!(
+            out,
+            "served      {served:>12} {:>12.1}/s {megabytes:.1} MB/s",
+            self.per_second()
+        )?;
         writeln!(out, "errors      {:>12}", self.errors.total())?;
         for (kind, count) in self.errors.named().into_iter().filter(|&(_, count)| count > 0) {
             writeln!(out, "  {kind:<10}{count:>12}")?;
         }
         if self.unsent > 0 {
-            let reason = "the target did not sustain the rate";
+            let reason = "due, but their connections waited for answers until the end";
             writeln!(out, "never sent  {:>12} {reason}", self.unsent)?;
         }
         if self.reconnects > 0 {
@@ -154,7 +158,11 @@ pub fn write_hgrm(times: &Histogram<u64>, mut out: impl io::Write) -> io::Result
 }
 
 fn hgrm(times: &Histogram<u64>, out: &mut String) -> fmt::Result {
-    writeln!(out, "{:>12} {:>14} {:>10} {:>14}\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)")?;
+    writeln!(
+        out,
+        "{:>12} {:>14} {:>10} {:>14}\n",
+        "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+    )?;
     let mut total = 0;
     for step in times.iter_quantiles(HGRM_TICKS_PER_HALF) {
         total += step.count_since_last_iteration();
@@ -228,7 +236,9 @@ mod tests {
     #[test]
     fn a_table_shows_the_percentiles_and_the_errors_there_were() {
         let table = report(Pace::Closed).to_string();
-        for line in ["p50                500.", "max               1000.", "  timeout             24"] {
+        for line in
+            ["p50                500.", "max               1000.", "  timeout             24"]
+        {
             assert!(table.contains(line), "{line:?} in\n{table}");
         }
         assert!(!table.contains("short"), "{table}");

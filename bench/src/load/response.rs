@@ -54,10 +54,14 @@ pub enum Malformed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Head,
-    Counted { left: u64 },
+    Counted {
+        left: u64,
+    },
     ChunkSize,
     /// The line end behind the data is counted with it.
-    ChunkData { left: u64 },
+    ChunkData {
+        left: u64,
+    },
     Trailer,
     UntilClose,
 }
@@ -213,7 +217,9 @@ fn parse_length(value: &[u8]) -> Result<u64, Malformed> {
 }
 
 fn has_token(value: &[u8], token: &str) -> bool {
-    value.split(|&byte| byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    value
+        .split(|&byte| byte == b',')
+        .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
 #[cfg(test)]
@@ -295,7 +301,10 @@ mod tests {
         let mut parser = Parser::new("GET");
         assert_eq!(feed(&mut parser, &[b"HTTP/1.1 200 OK\r\n\r\n", b"some", b"more"]), Ok(None));
         assert_eq!(parser.end(), Some(OK_CLOSE));
-        assert_eq!(feed(&mut parser, &[b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfew"]), Ok(None));
+        assert_eq!(
+            feed(&mut parser, &[b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfew"]),
+            Ok(None)
+        );
         assert_eq!(parser.end(), None);
     }
 
@@ -319,7 +328,8 @@ mod tests {
     #[test]
     fn malformed_responses_are_named() {
         assert!(matches!(whole("SSH-2.0-OpenSSH\r\n"), Err(Malformed::Head(_))));
-        let length = |value: &str| whole(&format!("HTTP/1.1 200 OK\r\nContent-Length: {value}\r\n\r\n"));
+        let length =
+            |value: &str| whole(&format!("HTTP/1.1 200 OK\r\nContent-Length: {value}\r\n\r\n"));
         assert_eq!(length("-1"), Err(Malformed::Length));
         assert_eq!(length("99999999999999999999"), Err(Malformed::Length));
         assert_eq!(length("1\r\nContent-Length: 2"), Err(Malformed::Length));

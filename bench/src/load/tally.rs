@@ -80,9 +80,8 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn new() -> Tally {
-        let histogram = || {
-            Histogram::new_with_bounds(1, TIME_MAX_NS, DIGITS).expect("bounds that are valid")
-        };
+        let histogram =
+            || Histogram::new_with_bounds(1, TIME_MAX_NS, DIGITS).expect("bounds that are valid");
         Tally {
             times: histogram(),
             late: histogram(),
@@ -141,15 +140,8 @@ mod tests {
 
     #[test]
     fn every_kind_of_error_is_named_and_counted() {
-        let ones = Errors {
-            connect: 1,
-            write: 1,
-            read: 1,
-            short: 1,
-            malformed: 1,
-            timeout: 1,
-            status: 1,
-        };
+        let ones =
+            Errors { connect: 1, write: 1, read: 1, short: 1, malformed: 1, timeout: 1, status: 1 };
         let mut sum = ones;
         sum.add(&ones);
         assert_eq!(sum.named().map(|(_, count)| count), [2; 7]);

@@ -79,7 +79,8 @@ pub(super) struct Shard {
 /// Runs one thread's part; returns how long it has recorded.
 pub(super) fn run(part: Part) -> io::Result<Duration> {
     let job = Arc::clone(&part.job);
-    let lanes = job.connections / job.threads + u32::from(part.index < job.connections % job.threads);
+    let lanes =
+        job.connections / job.threads + u32::from(part.index < job.connections % job.threads);
     let completions = (2 * lanes).next_power_of_two().clamp(2 * RING_ENTRIES, COMPLETIONS_MAX);
     let mut ring = tokio_uring::uring_builder();
     // Completions are collected at the next system call instead of by an interrupt.
@@ -304,6 +305,5 @@ async fn watch(shard: Rc<Shard>, intervals: mpsc::Sender<Interval>) {
 }
 
 fn thread_cpu() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
-        .map_or(Duration::ZERO, Duration::from)
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }

@@ -32,7 +32,10 @@ impl Timer {
     pub(super) fn new() -> io::Result<Timer> {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
-        Ok(Timer { fd: AsyncFd::with_interest(Descriptor(timer), Interest::READABLE)? })
+        // SAFETY: the descriptor is open, was made here, and belongs to the TimerFd that AsyncFd owns
+        // from now on: nobody else can close or replace it, and `as_raw_fd` always returns it.
+        let fd = unsafe { AsyncFd::register_with_interest(Descriptor(timer), Interest::READABLE) };
+        Ok(Timer { fd: fd? })
     }
 
     /// Returns once `moment` has passed.
