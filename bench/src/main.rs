@@ -5,6 +5,7 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use nightcore_bench::load;
 
 #[derive(Parser)]
 #[command(version, about = "Measures the machine, Nightcore, and what one would run instead")]
@@ -15,6 +16,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Load(load::command::Arguments),
     /// Measures everything in interleaved rounds, then reports
     Suite(cli::Suite),
     /// Sums the raw samples of a run up again
@@ -23,6 +25,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
+        Command::Load(arguments) => return load::command::main(&arguments),
         Command::Suite(suite) => suite.run(),
         Command::Report(report) => report.run(),
     };
