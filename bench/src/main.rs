@@ -16,7 +16,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    Load(load::command::Arguments),
+    Load(Box<load::command::Arguments>),
     /// Measures everything in interleaved rounds, then reports
     Suite(cli::Suite),
     /// Sums the raw samples of a run up again

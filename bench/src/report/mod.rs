@@ -1,15 +1,13 @@
 //! Sums a run up: reads its raw samples, writes summary, table and plots beside them.
 //!
-//! A directory of results holds `raw/*.jsonl` (one [`Sample`] a line, with the number of its round) and
-//! `environment.json`; everything else in it is made here and can be made again.
+//! A directory of results holds `raw/*.jsonl` (one [`Record`](runs::Record) a line: a sample and its
+//! round) and `environment.json`; everything else in it is made here and can be made again.
 //!
 //! - [`runs`]: the raw samples, by case and round.
 //! - [`bars`]: which figures are compared, and what is asked of them.
 //! - [`summary`]: `summary.json`, whose schema is stable.
-//! - [`table`]: `summary.md`.
+//! - [`table`]: the page `summary.md`.
 //! - [`charts`]: which plots there are; [`plot`]: how they are drawn.
-//!
-//! [`Sample`]: crate::sample::Sample
 
 pub mod bars;
 pub mod charts;

@@ -18,7 +18,7 @@ pub fn describe(programs: &Programs) -> Map<String, Value> {
         }
     };
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let sys = |path: &str| line(&format!("/sys/devices/system/cpu/{path}"));
+    let sys = |path: &str| line(format!("/sys/devices/system/cpu/{path}"));
     put("date", output("date", &["-u", "+%FT%TZ"]));
     put("commit", commit());
     put("kernel", output("uname", &["-srm"]));

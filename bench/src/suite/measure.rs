@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::cases::{self, Case, Functions, Job, Load, Operations, Pace, Target, Tool};
 use super::environment::MachineTicks;
 use super::load::{self, Requests};
-use super::process::{Server, cpu_time, private_kib};
+use super::process::{Server, cpu_time, nth_core, private_kib};
 use super::programs::Programs;
 use super::targets::{Instance, Starter};
 use super::{Error, Timing};
@@ -257,13 +257,16 @@ impl<'a> Measure<'a> {
             command.args(arguments);
             command
         };
+        let cores = |client, server| -> Result<String, Error> {
+            Ok(format!("{},{}", nth_core(client)?, nth_core(server)?))
+        };
         let command = match tool {
             Tool::Limits => bench(&["limits", "--json"]),
             Tool::Eventfd => bench(&["limits", "--json", "--only", "eventfd_same_core"]),
             Tool::Channel => bench(&["channel", "--json"]),
             Tool::ChannelRtt => bench(&["channel", "--json", "--only", "rtt_same_core_1024"]),
-            Tool::IceoryxEvent => peer(&["--mode", "event", "--cores", "0,0"])?,
-            Tool::IceoryxBusy => peer(&["--mode", "busy", "--cores", "0,1"])?,
+            Tool::IceoryxEvent => peer(&["--mode", "event", "--cores", &cores(0, 0)?])?,
+            Tool::IceoryxBusy => peer(&["--mode", "busy", "--cores", &cores(0, 1)?])?,
         };
         let log = self.scratch.join("tool.log");
         let output = Server::start(case, command, None, &log)?.finish(TOOL_MAX)?;

@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -78,11 +79,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `command` on `cores`, or wherever the kernel likes; its output goes to `log`.
+    /// Starts `command` on a core, or wherever the kernel likes; its output goes to `log`.
     pub fn start(
         name: &str,
         mut command: Command,
-        cores: Option<&[usize]>,
+        core: Option<usize>,
         log: &Path,
     ) -> Result<Server, Error> {
         let failed = |source| Error::Start { name: name.to_owned(), source };
@@ -90,7 +91,7 @@ impl Server {
         command.stdin(Stdio::null()).stderr(output.try_clone().map_err(failed)?).stdout(output);
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut running = running();
-        let child = on_cores(cores, || command.spawn())?.map_err(failed)?;
+        let child = on_core(core, || command.spawn())?.map_err(failed)?;
         let server = Server { name: name.to_owned(), child, log: log.to_owned() };
         running.pids.insert(server.pid().as_raw());
         Ok(server)
@@ -190,20 +191,29 @@ fn tail(output: &str) -> String {
     lines[lines.len().saturating_sub(5)..].join("\n")
 }
 
-/// Runs `start` with this thread on `cores`, which a child inherits.
-pub fn on_cores<T>(cores: Option<&[usize]>, start: impl FnOnce() -> T) -> Result<T, Error> {
-    let Some(cores) = cores else { return Ok(start()) };
+/// The `nth` of the cores that this process may use, from 0; the first again behind the last.
+pub fn nth_core(nth: usize) -> Result<usize, Error> {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).map_err(affinity)?;
+    let cores: Vec<usize> =
+        (0..CpuSet::count()).filter(|&core| allowed.is_set(core).unwrap_or(false)).collect();
+    cores.get(nth % cores.len().max(1)).copied().ok_or(affinity(Errno::EINVAL))
+}
+
+/// Runs `start` with this thread on `core`, which a child inherits.
+fn on_core<T>(core: Option<usize>, start: impl FnOnce() -> T) -> Result<T, Error> {
+    let Some(core) = core else { return Ok(start()) };
     let this = Pid::from_raw(0);
-    let failed = |errno| Error::System { what: "affinity", errno };
-    let before = sched_getaffinity(this).map_err(failed)?;
+    let before = sched_getaffinity(this).map_err(affinity)?;
     let mut wanted = CpuSet::new();
-    for &core in cores {
-        wanted.set(core).map_err(failed)?;
-    }
-    sched_setaffinity(this, &wanted).map_err(failed)?;
+    wanted.set(core).map_err(affinity)?;
+    sched_setaffinity(this, &wanted).map_err(affinity)?;
     let started = start();
-    sched_setaffinity(this, &before).map_err(failed)?;
+    sched_setaffinity(this, &before).map_err(affinity)?;
     Ok(started)
+}
+
+fn affinity(errno: Errno) -> Error {
+    Error::System { what: "affinity", errno }
 }
 
 /// All descendants of `pid`.
@@ -306,16 +316,18 @@ mod tests {
     }
 
     #[test]
-    fn a_child_runs_on_the_cores_asked_for_and_its_parent_where_it_was() {
+    fn a_child_runs_on_the_core_asked_for_and_its_parent_where_it_was() {
         let directory = tempfile::tempdir().unwrap();
         let before = sched_getaffinity(Pid::from_raw(0)).unwrap();
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", "grep Cpus_allowed_list /proc/self/status; echo ready; exec sleep 1000"]);
         let log = directory.path().join("log");
-        let mut server = Server::start("shell", command, Some(&[0]), &log).unwrap();
+        let core = nth_core(0).unwrap();
+        let mut server = Server::start("shell", command, Some(core), &log).unwrap();
         server.wait_until(PATIENCE, |output| output.contains("ready")).unwrap();
-        assert!(fs::read_to_string(&log).unwrap().contains("Cpus_allowed_list:\t0\n"));
+        let expected = format!("Cpus_allowed_list:\t{core}\n");
+        assert!(fs::read_to_string(&log).unwrap().contains(&expected));
         assert_eq!(sched_getaffinity(Pid::from_raw(0)).unwrap(), before);
     }
 }

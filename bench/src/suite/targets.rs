@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use super::Error;
 use super::cases::{Functions, Placement, Rpc, Target};
-use super::process::{Server, descendants, free_port};
+use super::process::{Server, descendants, free_port, nth_core};
 use super::programs::Programs;
 
 /// A thousand containers take their time.
@@ -109,7 +109,7 @@ impl<'a> Starter<'a> {
         &mut self,
         backend: Option<SocketAddr>,
         placement: Placement,
-        core: usize,
+        nth: usize,
     ) -> Result<(SocketAddr, Process), Error> {
         let address = self.address()?;
         let directory = self.file("nginx");
@@ -119,7 +119,7 @@ impl<'a> Starter<'a> {
         write(&config, &nginx_conf(address, backend))?;
         let mut command = Command::new(program("nginx", self.programs.nginx.as_deref())?);
         command.arg("-p").arg(&directory).arg("-c").arg(&config).args(["-e", "stderr"]);
-        let mut server = self.server("nginx", command, placement.cores(core))?;
+        let mut server = self.server("nginx", command, placement.core(nth)?)?;
         server.wait_until(READY_MAX, |_| TcpStream::connect(address).is_ok())?;
         let name = if backend.is_some() { "front" } else { "nginx" };
         Ok((address, Process { server, name, children: name }))
@@ -154,11 +154,11 @@ impl<'a> Starter<'a> {
         name: &'static str,
         arguments: &[String],
         placement: Placement,
-        core: usize,
+        nth: usize,
     ) -> Result<Process, Error> {
         let mut command = Command::new(program("peer", self.programs.peer.as_deref())?);
         command.args(arguments).args(["--threads", placement.threads()]);
-        let mut server = self.server(name, command, placement.cores(core))?;
+        let mut server = self.server(name, command, placement.core(nth)?)?;
         server.wait_until(READY_MAX, |output| output.contains("listening on"))?;
         Ok(Process { server, name, children: name })
     }
@@ -167,7 +167,7 @@ impl<'a> Starter<'a> {
         let address = self.address()?;
         let mut command = Command::new(program("workerd", self.programs.workerd.as_deref())?);
         command.arg("serve").arg(&self.programs.workerd_config);
-        command.arg(format!("--socket-addr=http={address}"));
+        command.args(["--socket-addr", &format!("http={address}")]);
         let mut server = self.server("workerd", command, None)?;
         server.wait_until(READY_MAX, |_| TcpStream::connect(address).is_ok())?;
         let process = Process { server, name: "workerd", children: "workerd" };
@@ -178,10 +178,10 @@ impl<'a> Starter<'a> {
         &mut self,
         name: &str,
         command: Command,
-        cores: Option<&'static [usize]>,
+        core: Option<usize>,
     ) -> Result<Server, Error> {
         let log = self.file("log");
-        Server::start(name, command, cores, &log)
+        Server::start(name, command, core, &log)
     }
 
     /// A path that nobody used yet.
@@ -198,12 +198,12 @@ impl<'a> Starter<'a> {
 }
 
 impl Placement {
-    /// The cores of the process that is the `nth` of its target.
-    fn cores(self, nth: usize) -> Option<&'static [usize]> {
+    /// The core of the process that is the `nth` of its target, if it has one.
+    fn core(self, nth: usize) -> Result<Option<usize>, Error> {
         match self {
-            Placement::Free | Placement::TwoThreads => None,
-            Placement::OneCore => Some(&[0]),
-            Placement::CoreEach => Some(if nth == 0 { &[0] } else { &[1] }),
+            Placement::Free | Placement::TwoThreads => Ok(None),
+            Placement::OneCore => nth_core(0).map(Some),
+            Placement::CoreEach => nth_core(nth).map(Some),
         }
     }
 
@@ -272,9 +272,10 @@ mod tests {
     }
 
     #[test]
-    fn processes_of_a_target_get_a_core_each_only_where_asked() {
-        assert_eq!(Placement::CoreEach.cores(1), Some(&[1][..]));
-        assert_eq!(Placement::OneCore.cores(1), Some(&[0][..]));
-        assert_eq!(Placement::TwoThreads.cores(1), None);
+    fn processes_of_a_target_get_cores_only_where_asked() {
+        let core = |placement: Placement, nth| placement.core(nth).unwrap();
+        assert_eq!(core(Placement::OneCore, 1), core(Placement::CoreEach, 0));
+        assert!(core(Placement::CoreEach, 1).is_some());
+        assert_eq!(core(Placement::TwoThreads, 1), None);
     }
 }
