@@ -1,11 +1,21 @@
 //! Measurements of the machine, of this runtime and of what a user would run instead.
 //!
+//! - [`limits`]: what the machine allows: wake-ups and copies.
+//! - [`channel`]: the channel between engine and worker, without either.
+//! - [`case`](mod@case): cases by name, and the printing of their results.
+//! - [`process`]: forking, pinning and ending the processes of a measurement.
+//! - [`page_buffer`]: private memory whose place does not decide what a copy costs.
 //! - [`sample`]: one measured distribution, as every tool here prints and keeps it.
 //! - [`load`]: offers an HTTP server requests, at a constant rate or as fast as it answers.
 //! - [`suite`]: runs the cases in interleaved rounds and keeps what they measured.
 //! - [`report`]: sums such a run up: summary, table, plots.
 
+pub mod case;
+pub mod channel;
+pub mod limits;
 pub mod load;
+pub mod page_buffer;
+pub mod process;
 pub mod report;
 pub mod sample;
 pub mod suite;

@@ -2,10 +2,11 @@
 
 mod cli;
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use nightcore_bench::load;
+use nightcore_bench::{case, channel, limits, load};
 
 #[derive(Parser)]
 #[command(version, about = "Measures the machine, Nightcore, and what one would run instead")]
@@ -16,6 +17,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure what the machine allows: wake-ups between processes, and copies.
+    Limits(case::Selection),
+    /// Measure the channel between engine and worker, without either.
+    Channel(channel::Arguments),
     Load(Box<load::command::Arguments>),
     /// Measures everything in interleaved rounds, then reports
     Suite(cli::Suite),
@@ -24,7 +29,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
+    let done: Result<(), Box<dyn Error>> = match Arguments::parse().command {
+        Command::Limits(selection) => limits::run(&selection).map_err(Into::into),
+        Command::Channel(arguments) => channel::run(&arguments).map_err(Into::into),
         Command::Load(arguments) => return load::command::main(&arguments),
         Command::Suite(suite) => suite.run(),
         Command::Report(report) => report.run(),

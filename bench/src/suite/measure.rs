@@ -32,6 +32,8 @@ const BACKGROUND_LOADS: u32 = 2;
 const BACKGROUND_SAMPLES_MAX: usize = 5;
 /// Calls before those that count: caches, workers, memory touched for the first time.
 const CALLS_WARM_UP: u32 = 200;
+/// Of the sizes that `channel` knows, those whose curve one sees.
+const CHANNEL_SIZES: &str = "32,1024,65536,1048576";
 /// The case whose rate is the capacity of chains.
 const CHAIN: &str = "chain10_c64";
 
@@ -261,10 +263,13 @@ impl<'a> Measure<'a> {
             Ok(format!("{},{}", nth_core(client)?, nth_core(server)?))
         };
         let command = match tool {
-            Tool::Limits => bench(&["limits", "--json"]),
-            Tool::Eventfd => bench(&["limits", "--json", "--only", "eventfd_same_core"]),
-            Tool::Channel => bench(&["channel", "--json"]),
-            Tool::ChannelRtt => bench(&["channel", "--json", "--only", "rtt_same_core_1024"]),
+            Tool::Limits => bench(&["limits", "--json", "--rounds", &round_trips]),
+            Tool::Eventfd => bench(&["limits", "--json", "--only", "eventfd_same_core", "--quick"]),
+            Tool::Channel => bench(&["channel", "--json", "--quick", "--sizes", CHANNEL_SIZES]),
+            Tool::ChannelRtt => {
+                let only = ["--only", "rtt_same_core_1024", "--rounds", &round_trips];
+                bench(&[&["channel", "--json"], &only[..]].concat())
+            }
             Tool::IceoryxEvent => peer(&["--mode", "event", "--cores", &cores(0, 0)?])?,
             Tool::IceoryxBusy => peer(&["--mode", "busy", "--cores", &cores(0, 1)?])?,
         };

@@ -155,8 +155,8 @@ pub struct Timing {
 impl Depth {
     fn timing(self) -> Timing {
         let (load, warm_up, idle, calls, round_trips) = match self {
-            Depth::Quick => (1000, 300, 2000, 2_000, 20_000),
-            Depth::Full => (3000, 1000, 10_000, 20_000, 100_000),
+            Depth::Quick => (1000, 300, 2000, 2_000, 10_000),
+            Depth::Full => (3000, 1000, 10_000, 20_000, 40_000),
         };
         let [load, warm_up, idle] = [load, warm_up, idle].map(Duration::from_millis);
         Timing { load, warm_up, idle, calls, round_trips }

@@ -1,12 +1,14 @@
 //! Child processes that end with their owner, whatever happens to it.
 //!
 //! A server lives in a process group of its own, so that Ctrl-C reaches only us: [`stop_at_signals`] then
-//! ends all that run before it ends this process. On every other way out their owner is dropped.
+//! ends all that run before it ends this process. It blocks those signals here, and each child unblocks
+//! them for itself. On every other way out their owner is dropped.
 //! Only processes started here are ever signalled, by pid, and only before they are reaped.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -89,7 +91,11 @@ impl Server {
         let failed = |source| Error::Start { name: name.to_owned(), source };
         let output = File::create(log).map_err(failed)?;
         command.stdin(Stdio::null()).stderr(output.try_clone().map_err(failed)?).stdout(output);
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        command.process_group(0);
+        let all = SigSet::all();
+        // SAFETY: between fork and exec the closure makes one call, pthread_sigmask, which may be made
+        // from a signal handler; the set was made before.
+        unsafe { command.pre_exec(move || all.thread_unblock().map_err(Into::into)) };
         let mut running = running();
         let child = on_core(core, || command.spawn())?.map_err(failed)?;
         let server = Server { name: name.to_owned(), child, log: log.to_owned() };
@@ -169,7 +175,6 @@ impl Server {
             }
         }
         running().pids.remove(&pid.as_raw());
-        use std::os::unix::process::ExitStatusExt;
         // By the signal, or with the code that says so: what had to be cleaned up was.
         let term = Signal::SIGTERM as i32;
         let ended_well = |status: std::process::ExitStatus| {
@@ -281,6 +286,17 @@ mod tests {
         assert!(exists(pid));
         drop(server);
         assert!(!exists(pid) && !running().pids.contains(&pid.as_raw()));
+    }
+
+    #[test]
+    fn a_server_can_be_asked_to_stop_by_one_who_blocks_that_signal() {
+        let directory = tempfile::tempdir().unwrap();
+        SigSet::all().thread_block().unwrap();
+        let mut server = shell("echo ready; exec sleep 1000", &directory.path().join("log"));
+        server.wait_until(PATIENCE, |output| output.contains("ready")).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        assert!(status.contains("SigBlk:\t0000000000000000\n"), "{status}");
+        server.stop().unwrap();
     }
 
     #[test]
