@@ -305,7 +305,8 @@ fn calls() -> Vec<Group> {
             let quick: &[Placement] = match (rpc, idle) {
                 (Rpc::Hyper, false) => &[TwoThreads],
                 (Rpc::Hyper, true) => &[TwoThreads, OneCore],
-                (_, true) => &[Free, OneCore],
+                (Rpc::TonicTcp, true) => &[OneCore],
+                (Rpc::TonicUnix, true) => &[Free, OneCore],
                 (_, false) => &[Free],
             };
             let others: Vec<Placement> = [Free, TwoThreads, OneCore, CoreEach]

@@ -38,7 +38,7 @@ impl Programs {
         Programs {
             nightcore: existing(release.join("nightcore")),
             peer: existing(target.join("peers/release/peer")),
-            workerd: existing(target.join("workerd/node_modules/.bin/workerd")),
+            workerd: existing(target.join("peers/workerd/workerd")),
             workerd_config: PathBuf::from("bench/peers/workerd/config.capnp"),
             nginx: in_path("nginx"),
             strace: in_path("strace"),
