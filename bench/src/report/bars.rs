@@ -1,8 +1,9 @@
 //! What is compared with what, and what is asked of it.
 //!
-//! A ratio is taken within each round, where both sides ran next to each other, and only then summed
-//! up. A side may have been measured in several placements (`case@placement`): it counts in the one
-//! whose median over the rounds is best, so that nobody wins by a bad placement of the other.
+//! A ratio is taken within each round, where both sides ran next to each other, and only then
+//! summed up. A side may have been measured in several placements (`case@placement`): it counts in
+//! the one whose median over the rounds is best, so that nobody wins by a bad placement of the
+//! other.
 
 use super::runs::{Runs, median};
 use serde::Serialize;

@@ -1,4 +1,5 @@
-//! Which plots a report has. A line is drawn where its cases were measured, a plot where it has a line.
+//! Which plots a report has. A line is drawn where its cases were measured, a plot where it has a
+//! line.
 
 use super::Error;
 use super::bars::{Side, best_placement};

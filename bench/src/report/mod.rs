@@ -1,7 +1,7 @@
 //! Sums a run up: reads its raw samples, writes summary, table and plots beside them.
 //!
-//! A directory of results holds `raw/*.jsonl` (one [`Record`](runs::Record) a line: a sample and its
-//! round) and `environment.json`; everything else in it is made here and can be made again.
+//! A directory of results holds `raw/*.jsonl` (one [`Record`](runs::Record) a line: a sample and
+//! its round) and `environment.json`; everything else in it is made here and can be made again.
 //!
 //! - [`runs`]: the raw samples, by case and round.
 //! - [`bars`]: which figures are compared, and what is asked of them.
@@ -75,7 +75,8 @@ pub enum Error {
     },
 }
 
-/// Writes `summary.json`, `summary.md` and the plots into `directory`, and gives the table to print.
+/// Writes `summary.json`, `summary.md` and the plots into `directory`, and gives the table to
+/// print.
 pub fn run(directory: &Path) -> Result<String, Error> {
     let runs = Runs::read(&directory.join("raw"))?;
     let path = directory.join("environment.json");

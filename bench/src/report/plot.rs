@@ -1,8 +1,8 @@
 //! Draws one plot as SVG: lines over two axes, a legend, units.
 //!
-//! Axes are mapped here (logarithms, percentiles) and drawn linearly, so that the ticks are where people
-//! look for them. The background stays transparent and text is a middle grey: readable on white and on
-//! black alike.
+//! Axes are mapped here (logarithms, percentiles) and drawn linearly, so that the ticks are where
+//! people look for them. The background stays transparent and text is a middle grey: readable on
+//! white and on black alike.
 
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;

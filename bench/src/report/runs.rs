@@ -1,7 +1,7 @@
 //! The raw samples of a run, by case and round.
 //!
-//! A case may be sampled several times in a round: the round's value is the median of its samples, so
-//! that every round counts once.
+//! A case may be sampled several times in a round: the round's value is the median of its samples,
+//! so that every round counts once.
 
 use std::collections::BTreeMap;
 use std::fs;

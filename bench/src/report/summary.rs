@@ -2,14 +2,15 @@
 //!
 //! ```json
 //! {"schema": 1, "env": {},
-//!  "cases": {"nop_c1": {"p50_us": 71.2, "p99_us": 110.0, "p999_us": 160.0, "rps": 13000.0, "n": 40000,
+//!  "cases": {"nop_c1": {"p50_us": 71.2, "p99_us": 110.0, "p999_us": 160.0, "rps": 13000.0, "n":
+//! 40000,
 //!                       "runs": 5, "cpu_us_nightcore": 20.1}},
 //!  "ratios": {"nop_c1_over_nginx": {"median": 1.1, "min": 1.0, "max": 1.2, "runs": 5}}}
 //! ```
 //!
-//! A case's values are medians over the rounds. The five figures of the schema are always there, and
-//! null where the case has none (`n` is then 0); other figures are there where they were measured.
-//! A ratio is absent where no round measured both of its sides.
+//! A case's values are medians over the rounds. The five figures of the schema are always there,
+//! and null where the case has none (`n` is then 0); other figures are there where they were
+//! measured. A ratio is absent where no round measured both of its sides.
 
 use std::collections::BTreeMap;
 

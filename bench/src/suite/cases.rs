@@ -1,7 +1,7 @@
 //! What a run measures, as data: groups of cases that are compared with each other.
 //!
-//! Names are stable, since results are compared across versions. A case in another placement than the
-//! plain one (free, one thread a process) is called `case@placement`.
+//! Names are stable, since results are compared across versions. A case in another placement than
+//! the plain one (free, one thread a process) is called `case@placement`.
 
 /// Cases that run next to each other, on targets started for them.
 #[derive(Clone, Debug)]

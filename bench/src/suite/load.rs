@@ -27,8 +27,8 @@ pub struct Requests<'a> {
     pub rate: Option<f64>,
 }
 
-/// Sends for so long and gives the latencies as those of `case`, with the rate. A request that failed
-/// is an error.
+/// Sends for so long and gives the latencies as those of `case`, with the rate. A request that
+/// failed is an error.
 pub fn run(case: &str, requests: &Requests, duration: Duration) -> Result<Sample, Error> {
     let failed = |what: String| Error::Requests { case: case.to_owned(), what };
     let plan = Plan {

@@ -7,10 +7,11 @@
 //! - [`measure`]: one case, measured once.
 //! - [`environment`]: what the figures depend on.
 //!
-//! Every round starts every target anew, so that a lucky layout of memory and threads is one round's,
-//! not the run's. Cases of a group run next to each other, in turns forwards and backwards, so that what
-//! a neighbour on this machine does to one happens to its opponent too. A failed request, a server that
-//! dies or does not stop ends the run: there are no figures of a broken target.
+//! Every round starts every target anew, so that a lucky layout of memory and threads is one
+//! round's, not the run's. Cases of a group run next to each other, in turns forwards and
+//! backwards, so that what a neighbour on this machine does to one happens to its opponent too. A
+//! failed request, a server that dies or does not stop ends the run: there are no figures of a
+//! broken target.
 
 pub mod cases;
 pub mod environment;
@@ -257,7 +258,8 @@ fn run_round(
     Ok(samples)
 }
 
-/// The order of a group's cases: forwards, then backwards, and the other way round in the next round.
+/// The order of a group's cases: forwards, then backwards, and the other way round in the next
+/// round.
 fn sequence<'a>(round: u32, repeats: u32, cases: &[&'a Case]) -> Vec<&'a Case> {
     let turn = |repeat: u32| -> Vec<&'a Case> {
         if (round + repeat) % 2 == 1 {

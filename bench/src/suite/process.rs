@@ -1,8 +1,8 @@
 //! Child processes that end with their owner, whatever happens to it.
 //!
-//! A server lives in a process group of its own, so that Ctrl-C reaches only us: [`stop_at_signals`] then
-//! ends all that run before it ends this process. It blocks those signals here, and each child unblocks
-//! them for itself. On every other way out their owner is dropped.
+//! A server lives in a process group of its own, so that Ctrl-C reaches only us:
+//! [`stop_at_signals`] then ends all that run before it ends this process. It blocks those signals
+//! here, and each child unblocks them for itself. On every other way out their owner is dropped.
 //! Only processes started here are ever signalled, by pid, and only before they are reaped.
 
 use std::collections::BTreeSet;
@@ -93,8 +93,8 @@ impl Server {
         command.stdin(Stdio::null()).stderr(output.try_clone().map_err(failed)?).stdout(output);
         command.process_group(0);
         let all = SigSet::all();
-        // SAFETY: between fork and exec the closure makes one call, pthread_sigmask, which may be made
-        // from a signal handler; the set was made before.
+        // SAFETY: between fork and exec the closure makes one call, pthread_sigmask, which may be
+        // made from a signal handler; the set was made before.
         unsafe { command.pre_exec(move || all.thread_unblock().map_err(Into::into)) };
         let mut running = running();
         let child = on_core(core, || command.spawn())?.map_err(failed)?;

@@ -1,7 +1,7 @@
 //! Starts what is measured: processes, their configuration, their cores.
 //!
-//! Every target is configured as its own documentation advises for this job: kept connections, no log,
-//! no delay of small packets. `docs/benchmarking.md` names the settings.
+//! Every target is configured as its own documentation advises for this job: kept connections, no
+//! log, no delay of small packets. `docs/benchmarking.md` names the settings.
 
 use std::fmt::Write;
 use std::fs;
@@ -233,7 +233,8 @@ fn configuration(functions: Functions) -> String {
     }
 }
 
-/// Tuned as one would for this: one worker process a core given, no log, connections that never end.
+/// Tuned as one would for this: one worker process a core given, no log, connections that never
+/// end.
 fn nginx_conf(address: SocketAddr, backend: Option<SocketAddr>) -> String {
     let mut http = String::new();
     for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
