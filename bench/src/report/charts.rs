@@ -160,7 +160,10 @@ pub fn draw_all(runs: &Runs) -> Result<Vec<(String, String)>, Error> {
     for plot in DISTRIBUTIONS {
         let lines = plot.cases.iter().map(|&(case, label)| {
             let case = best_placement(runs, Side { case, figure: "p50_us" });
-            Line { label: label.to_owned(), points: runs.distribution(&case) }
+            let mut points = runs.distribution(&case);
+            // The greatest value is one of n, and has no place among the shares of them.
+            points.retain(|point| point.0 < 100.0);
+            Line { label: label.to_owned(), points }
         });
         let lines = shown(lines);
         if !lines.is_empty() {

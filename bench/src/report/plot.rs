@@ -160,6 +160,7 @@ fn paint(svg: &mut String, title: &str, x: Axis, y: Axis, lines: &[Line]) -> Res
     let mut chart = ChartBuilder::on(&area)
         .caption(title, text(18))
         .margin(12)
+        .margin_right(36)
         .x_label_area_size(46)
         .y_label_area_size(64)
         .build_cartesian_2d(x_axis, y_axis)

@@ -181,8 +181,9 @@ const DEPTHS: [u32; 6] = [1, 2, 5, 10, 20, 50];
 const WIDTHS: [u32; 6] = [1, 2, 5, 10, 20, 40];
 const LOADS_PERCENT: [u32; 9] = [10, 20, 30, 40, 50, 60, 70, 80, 90];
 const WORKERS: [u32; 5] = [1, 4, 16, 64, 256];
-/// Internal calls of one request where calls are counted: enough for HTTP not to matter.
-const CALLS_A_REQUEST: u32 = 1000;
+/// Internal calls of one request where calls are counted: HTTP costs about one of them, and short
+/// loads still end with whole requests.
+const CALLS_A_REQUEST: u32 = 200;
 /// Deployed while the idle CPU and the memory of containers are measured.
 const IDLE_FUNCTIONS: u32 = 20;
 const EXAMPLES: Target = Target::Nightcore(Functions::Examples);

@@ -28,8 +28,18 @@ pub struct Requests<'a> {
 }
 
 /// Sends for so long and gives the latencies as those of `case`, with the rate. A request that
-/// failed is an error.
+/// failed is an error, and so is that there was none.
 pub fn run(case: &str, requests: &Requests, duration: Duration) -> Result<Sample, Error> {
+    let sample = warm_up(case, requests, duration)?;
+    if sample.n == 0 {
+        let what = format!("no request was answered within {duration:?}");
+        return Err(Error::Requests { case: case.to_owned(), what });
+    }
+    Ok(sample)
+}
+
+/// The same where it does not matter whether an answer came in time.
+pub fn warm_up(case: &str, requests: &Requests, duration: Duration) -> Result<Sample, Error> {
     let failed = |what: String| Error::Requests { case: case.to_owned(), what };
     let plan = Plan {
         target: Target {
@@ -48,7 +58,7 @@ pub fn run(case: &str, requests: &Requests, duration: Duration) -> Result<Sample
         threads: 1,
     };
     let report = load::run(&plan, &mut |_| ()).map_err(|error| failed(error.to_string()))?;
-    if report.errors.total() > 0 || report.times.is_empty() {
+    if report.errors.total() > 0 {
         let kinds = report.errors.named().into_iter().filter(|(_, count)| *count > 0);
         let kinds: Vec<String> = kinds.map(|(kind, count)| format!("{count} {kind}")).collect();
         let (errors, all) = (report.errors.total(), report.requests);

@@ -103,7 +103,7 @@ impl<'a> Measure<'a> {
     fn load(&mut self, case: &str, load: &Load, instance: &Instance) -> Result<Sample, Error> {
         let rate = self.rate(load.pace, instance)?;
         let requests = requests(load, rate, instance);
-        load::run(case, &requests, self.timing.warm_up)?;
+        load::warm_up(case, &requests, self.timing.warm_up)?;
         let before = cpu_by_process(instance);
         let mut sample = load::run(case, &requests, self.timing.load)?;
         let after = cpu_by_process(instance);
@@ -200,7 +200,7 @@ impl<'a> Measure<'a> {
         let strace = self.programs.strace.as_deref();
         let strace = strace.ok_or_else(|| Error::Missing { name: "strace".to_owned() })?;
         let requests = requests(load, None, instance);
-        load::run(case, &requests, self.timing.warm_up)?;
+        load::warm_up(case, &requests, self.timing.warm_up)?;
         let mut by_name: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (name, pid) in instance.pids() {
             by_name.entry(name).or_default().push(pid.to_string());
