@@ -91,6 +91,47 @@ children() {
     cat /proc/"$1"/task/*/children
 }
 
+# serve_nginx HTTP LOCATION: one nginx of one worker; $server is its pid, $server_url where it listens.
+# Tuned as one would for this: no log, connections that never end.
+serve_nginx() {
+    local port directory=$scratch/nginx-${#servers[@]}
+    port=$(free_port)
+    server_url=http://127.0.0.1:$port
+    mkdir "$directory"
+    cat >"$directory/nginx.conf" <<NGINX
+daemon off;
+worker_processes 1;
+pid $directory/pid;
+error_log stderr error;
+events { worker_connections 1024; }
+http {
+    access_log off;
+    keepalive_requests 1000000000;
+    client_body_temp_path $directory/body;
+    proxy_temp_path $directory/proxy;
+    fastcgi_temp_path $directory/fastcgi;
+    uwsgi_temp_path $directory/uwsgi;
+    scgi_temp_path $directory/scgi;
+    $1
+    server {
+        listen 127.0.0.1:$port;
+        location / { $2 }
+    }
+}
+NGINX
+    serve "$server_url" nginx -p "$directory" -c "$directory/nginx.conf" -e stderr
+}
+
+# Two measurements, each with its arguments, next to each other, the other one first in every second round.
+in_turn() {
+    local first=$1 second=$2
+    ((round % 2)) || { first=$2 second=$1; }
+    # shellcheck disable=SC2086 # a measurement and its arguments
+    $first
+    # shellcheck disable=SC2086
+    $second
+}
+
 # Load.
 
 # load SECONDS URL CONNECTIONS [SCRIPT ARGUMENTS...]: calls `nop` for so long; fills $report.

@@ -1,8 +1,15 @@
-# shellcheck shell=bash disable=SC2154 # variables of scripts/bench and harness.sh
+#!/usr/bin/env bash
 # validate.sh: the load generator against wrk, on one nginx that answers by itself.
 # Purpose: one round measures each figure with both tools, one after the other.
-# Needs:   sourced by scripts/bench, behind harness.sh and bars.sh.
-# Effects: one nginx for the whole run.
+# Needs:   curl, nginx, wrk, and target/release/nightcore-bench: run `scripts/bench validate`.
+# Effects: one nginx on a free port of 127.0.0.1 for the whole run; writes raw data, environment and a
+#          summary to bench/results/<date>-<host>-validate/; leaves nothing running.
+# Usage:   scripts/bench validate [--rounds N] [--seconds N] [--out DIR]
+#              N rounds (5), each load N seconds long (5), results into DIR instead.
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. bench/harness.sh
 
 readonly load_generator=target/release/nightcore-bench
 readonly validate_connections="1 16 64"
@@ -116,3 +123,36 @@ children_cpu_us() {
         printf "%.0f\n", ($14 + $15) * 1e6 / hz
     }'
 }
+
+usage() {
+    sed -n 's/^# \{0,1\}//; /^Usage:/,$p' "$0" | sed '/^$/,$d'
+}
+
+# Whether $2, the value of option $1, is a whole number above 0.
+require_count() {
+    [[ "$2" =~ ^[1-9][0-9]*$ ]] || die 2 "$1: expected a whole number above 0, got \"$2\""
+}
+
+rounds=5
+seconds=5
+out=""
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --rounds) require_count "$1" "${2:-}"; rounds=$2 ;;
+        --seconds) require_count "$1" "${2:-}"; seconds=$2 ;;
+        --out) [ -n "${2:-}" ] || die 2 "--out: expected a directory"; out=$2 ;;
+        -h | --help) usage; exit 0 ;;
+        *) usage >&2; exit 2 ;;
+    esac
+    shift 2
+done
+readonly suite=validate rounds seconds out
+
+begin
+validate_begin
+for ((round = 1; round <= rounds; round++)); do
+    echo "round $round of $rounds" >&2
+    validate_round
+done
+validate_rows >"$scratch/rows"
+finish

@@ -8,6 +8,8 @@
 //! - [`sample`]: one measured distribution, as every tool here prints and keeps it.
 //! - [`handoff`]: calls that a caller hands to a callee directly, a prototype.
 //! - [`load`]: offers an HTTP server requests, at a constant rate or as fast as it answers.
+//! - [`suite`]: runs the cases in interleaved rounds and keeps what they measured.
+//! - [`report`]: sums such a run up: summary, table, plots.
 
 pub mod case;
 pub mod channel;
@@ -16,4 +18,6 @@ pub mod limits;
 pub mod load;
 pub mod page_buffer;
 pub mod process;
+pub mod report;
 pub mod sample;
+pub mod suite;

@@ -1,5 +1,7 @@
 //! `nightcore-bench`: one command a tool; see `--help`.
 
+mod cli;
+
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -19,28 +21,31 @@ enum Command {
     Limits(case::Selection),
     /// Measure the channel between engine and worker, without either.
     Channel(channel::Arguments),
-    Load(load::command::Arguments),
-    /// Measure a direct hand-off from caller to callee beside two eventfds and the engine's relay.
+    Load(Box<load::command::Arguments>),
+    /// Measure a direct hand-off from caller to callee beside two eventfds and the engine's relay
     Handoff(handoff::Arguments),
     #[command(hide = true)]
     HandoffWorker(handoff::WorkerArguments),
+    /// Measures everything in interleaved rounds, then reports
+    Suite(cli::Suite),
+    /// Sums the raw samples of a run up again
+    Report(cli::Report),
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Command::Limits(selection) => report(limits::run(&selection)),
-        Command::Channel(arguments) => report(channel::run(&arguments)),
-        Command::Load(arguments) => load::command::main(&arguments),
-        Command::Handoff(arguments) => report(handoff::run(&arguments)),
-        Command::HandoffWorker(arguments) => report(handoff::run_worker(&arguments)),
-    }
-}
-
-fn report(result: Result<(), impl Into<Box<dyn Error>>>) -> ExitCode {
-    match result {
+    let done: Result<(), Box<dyn Error>> = match Arguments::parse().command {
+        Command::Limits(selection) => limits::run(&selection).map_err(Into::into),
+        Command::Channel(arguments) => channel::run(&arguments).map_err(Into::into),
+        Command::Load(arguments) => return load::command::main(&arguments),
+        Command::Handoff(arguments) => handoff::run(&arguments).map_err(Into::into),
+        Command::HandoffWorker(arguments) => handoff::run_worker(&arguments).map_err(Into::into),
+        Command::Suite(suite) => suite.run(),
+        Command::Report(report) => report.run(),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("nightcore-bench: {}", error.into());
+            eprintln!("nightcore-bench: {error}");
             ExitCode::FAILURE
         }
     }

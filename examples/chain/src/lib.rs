@@ -17,5 +17,5 @@ fn chain(context: &Context, input: &[u8]) -> Result<Response, Error> {
         times.push(start.elapsed());
         drop(answer);
     }
-    Ok(Response::json(Summary::new(payload.len(), times).to_json()?))
+    Ok(Response::json(Summary::of(&arguments, payload.len(), times).to_json()?))
 }

@@ -26,5 +26,5 @@ fn fanout(context: &Context, input: &[u8]) -> Result<Response, Error> {
             calls.push_back((Instant::now(), context.prepare(&arguments.function, &payload)?));
         }
     }
-    Ok(Response::json(Summary::new(payload.len(), times).to_json()?))
+    Ok(Response::json(Summary::of(&arguments, payload.len(), times).to_json()?))
 }

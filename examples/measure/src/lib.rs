@@ -21,11 +21,19 @@ pub struct Arguments {
     pub function: String,
     /// Replaces the `size` bytes.
     pub input: Option<String>,
+    /// Answer the whole distribution too.
+    pub percentiles: bool,
 }
 
 impl Default for Arguments {
     fn default() -> Arguments {
-        Arguments { n: 10, size: 1024, function: "echo".to_owned(), input: None }
+        Arguments {
+            n: 10,
+            size: 1024,
+            function: "echo".to_owned(),
+            input: None,
+            percentiles: false,
+        }
     }
 }
 
@@ -61,6 +69,9 @@ pub struct Summary {
     p50_us: f64,
     p99_us: f64,
     p999_us: f64,
+    /// Pairs of percentile (0 to 100) and time, ascending.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    percentiles: Option<Vec<(f64, f64)>>,
 }
 
 impl Summary {
@@ -83,7 +94,16 @@ impl Summary {
             p50_us: quantile(500),
             p99_us: quantile(990),
             p999_us: quantile(999),
+            percentiles: None,
         }
+    }
+
+    /// The same with the distribution, where `arguments` ask for it.
+    #[must_use]
+    pub fn of(arguments: &Arguments, size: usize, mut times: Vec<Duration>) -> Summary {
+        times.sort_unstable();
+        let percentiles = arguments.percentiles.then(|| distribution(&times));
+        Summary { percentiles, ..Summary::new(size, times) }
     }
 
     /// As JSON, with a newline.
@@ -92,6 +112,26 @@ impl Summary {
         json.push(b'\n');
         Ok(json)
     }
+}
+
+/// Even steps up to the median, then two a halving of the rest, as far as one of the times is left.
+fn distribution(ascending: &[Duration]) -> Vec<(f64, f64)> {
+    let Some(greatest) = ascending.last() else { return Vec::new() };
+    let us = |time: &Duration| (time.as_secs_f64() * 1e9).round() / 1e3;
+    let n = ascending.len() as f64;
+    let below = [0.0, 10.0, 20.0, 30.0, 40.0].into_iter();
+    let halvings = (0..32)
+        .flat_map(|halving| [1.0, 0.75].map(|part| 50.0 * part / f64::from(1u32 << halving)));
+    let beyond = halvings.take_while(|rest| rest / 100.0 * n >= 1.0).map(|rest| 100.0 - rest);
+    below
+        .chain(beyond)
+        .map(|percentile| {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank")]
+            let rank = (percentile / 100.0 * n).ceil() as usize;
+            (percentile, us(&ascending[rank.saturating_sub(1)]))
+        })
+        .chain([(100.0, us(greatest))])
+        .collect()
 }
 
 #[cfg(test)]
@@ -105,6 +145,18 @@ mod tests {
         assert_eq!((summary.n, summary.size), (1000, 7));
         assert_eq!((summary.p50_us, summary.p99_us, summary.p999_us), (500.0, 990.0, 999.0));
         assert_eq!(summary.mean_us, 500.5);
+    }
+
+    #[test]
+    fn the_distribution_ascends_from_the_least_to_the_greatest() {
+        let arguments = Arguments { percentiles: true, ..Arguments::default() };
+        let times = (1..=1000).rev().map(Duration::from_micros).collect();
+        let pairs = Summary::of(&arguments, 0, times).percentiles.unwrap();
+        assert_eq!((pairs[0], pairs[pairs.len() - 1]), ((0.0, 1.0), (100.0, 1000.0)));
+        assert!(pairs.contains(&(50.0, 500.0)));
+        assert!(pairs.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1));
+        let none = Summary::of(&arguments, 0, Vec::new()).percentiles.unwrap();
+        assert!(none.is_empty());
     }
 
     #[test]

@@ -1,0 +1,63 @@
+//! Arguments of `nightcore-bench suite` and `nightcore-bench report`.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::Args;
+use nightcore_bench::report;
+use nightcore_bench::suite::{self, Depth, Options, Selection};
+
+/// `suite`.
+#[derive(Args)]
+pub struct Suite {
+    /// Three rounds of short loads, each peer in its best placement: at most five minutes
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// Five rounds, each peer in every placement: what results are kept of (the default)
+    #[arg(long)]
+    full: bool,
+    /// Rounds, instead of three or five
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: Option<u32>,
+    /// Cases by name, `*` for anything; may be given several times
+    #[arg(long, value_name = "GLOB", conflicts_with = "bars")]
+    only: Vec<String>,
+    /// The cases that a bar is about
+    #[arg(long)]
+    bars: bool,
+    /// Where the results go [default: bench/results/<date>-<host>]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// `report`.
+#[derive(Args)]
+pub struct Report {
+    /// Results of a run: raw/*.jsonl and environment.json
+    directory: PathBuf,
+}
+
+impl Suite {
+    /// Measures, reports, prints the table.
+    pub fn run(self) -> Result<(), Box<dyn Error>> {
+        let selection = match (self.bars, self.only.is_empty()) {
+            (true, _) => Selection::Bars,
+            (false, true) => Selection::All,
+            (false, false) => Selection::Names(self.only),
+        };
+        let depth = if self.quick { Depth::Quick } else { Depth::Full };
+        let options = Options { depth, rounds: self.rounds, selection, out: self.out };
+        let directory = suite::run(&options)?;
+        println!("{}", report::run(&directory)?);
+        eprintln!("written to {}", directory.display());
+        Ok(())
+    }
+}
+
+impl Report {
+    /// Reports, prints the table.
+    pub fn run(self) -> Result<(), Box<dyn Error>> {
+        println!("{}", report::run(&self.directory)?);
+        Ok(())
+    }
+}
