@@ -2,7 +2,9 @@
 
 use std::thread;
 
-use nightcore_tests::{Connection, Random, Stack, functions, post, request};
+use nightcore_tests::functions::build;
+use nightcore_tests::{Connection, Random, Stack, config, functions, post, request};
+use tempfile::TempDir;
 
 const CONNECTIONS: u64 = 64;
 const REQUESTS: usize = 10_000;
@@ -19,6 +21,25 @@ fn ten_thousand_requests_on_64_connections_each_get_their_own_answer() {
         assert_eq!(answer.header("x-request-id"), Some(number.to_string().as_str()));
     });
     assert_eq!(stack.count("echo", "completed"), REQUESTS as u64);
+}
+
+#[test]
+fn short_calls_that_follow_each_other_in_a_lane_never_wait_for_one_that_waits_for_them() {
+    let directory = TempDir::new().expect("a directory");
+    let table = config::function("now_and_then", &build("now_and_then", directory.path()));
+    let stack = Stack::start(&format!("{table}max_workers = 200\n"));
+    on_every_connection(&stack, REQUESTS, |connection, random, number| {
+        let body = number.to_string();
+        // Seldom enough for the function's calls to stay short on average.
+        let again = if random.below(50) == 0 {
+            "again\n".repeat(1 + random.below(3))
+        } else {
+            String::new()
+        };
+        let input = format!("{again}{body}");
+        let answer = connection.exchange(&post("/function/now_and_then", input.as_bytes()));
+        assert_eq!(answer.text(), body);
+    });
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl Engine {
     }
 
     /// Keeps the emptied list's capacity unless effects came up meanwhile.
-    fn give_back(&mut self, emptied: Effects) {
+    pub(super) fn give_back(&mut self, emptied: Effects) {
         if self.effects.is_empty() {
             self.effects = emptied;
         }
@@ -62,7 +62,7 @@ impl Engine {
         }
     }
 
-    fn perform_one(&mut self, reactor: &mut Reactor, now: Nanos, effect: Effect) {
+    pub(super) fn perform_one(&mut self, reactor: &mut Reactor, now: Nanos, effect: Effect) {
         match effect {
             Effect::Dispatch { worker, call } => self.dispatch(reactor, now, worker, call),
             Effect::Answer { origin, reply, .. } => self.answer(reactor, now, origin, reply),

@@ -208,20 +208,22 @@ impl Engine {
         if let Ok(id) = admitted {
             let context = RequestContext::new(call.request.request_id, call.request.traceparent);
             self.payloads.admit(id, Payload::None, context);
-            let dispatched = effects.iter().find_map(|effect| match effect {
-                Effect::Dispatch { worker, call } if *call == id => Some(*worker),
-                _ => None,
-            });
-            match dispatched {
-                Some(worker) => {
-                    self.dispatch_external(reactor, now, worker, id, call, envelope_size)
-                }
-                None => self.keep_external(id, call, envelope_size),
+            let is_this =
+                |effect: &Effect| matches!(effect, Effect::Dispatch { call, .. } if *call == id);
+            if !effects.iter().any(is_this) {
+                self.keep_external(id, call, envelope_size);
             }
-            effects
-                .retain(|effect| !matches!(effect, Effect::Dispatch { call, .. } if *call == id));
+            // In order: a lane's calls are published as the core has lined them up.
+            for effect in effects.drain(..) {
+                match effect {
+                    Effect::Dispatch { worker, call: dispatched } if dispatched == id => {
+                        self.dispatch_external(reactor, now, worker, id, call, envelope_size);
+                    }
+                    effect => self.perform_one(reactor, now, effect),
+                }
+            }
         }
-        self.effects = effects;
+        self.give_back(effects);
         self.perform(reactor, now);
         admitted
     }
