@@ -10,7 +10,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use engine::core::Limits;
-use engine::io::{Engine, Function, Order, Parts};
+use engine::io::{Engine, Function, Order};
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use engine::stats::Stats;
 use gateway::{Answer, Gateway};
@@ -60,6 +60,13 @@ struct Shard {
     acceptor: Acceptor,
     peers: Arc<[Address]>,
     phase: Phase,
+}
+
+/// What an event of the gateway needs at hand, borrowed from a [`Shard`].
+struct Parts<'a> {
+    gateway: &'a mut Gateway,
+    reactor: &'a mut Reactor,
+    upstream: EngineUpstream<'a>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -161,7 +168,7 @@ impl Shard {
         let Blueprint {
             index, core, functions, siblings, supervisor, mailbox, loads, stats, ..
         } = blueprint;
-        let parts = Parts {
+        let parts = engine::io::Parts {
             shard: index,
             core,
             limits: Limits { depth_max: config.engine.depth_max, ..Limits::default() },
@@ -221,16 +228,10 @@ impl Shard {
         match event {
             Event::Accepted { socket, .. } => self.place(now, socket),
             Event::AcceptEnded { error, .. } => self.accept_ended(now, &error),
-            Event::Message { value } => {
-                if let Some(socket) = received_socket(value) {
-                    self.gateway.adopt(&mut self.reactor, now, socket);
-                }
-            }
+            Event::Message { value } => self.receive(now, value),
             Event::MessageFailed { value, error } => {
                 tracing::warn!("a connection could not be passed to another shard: {error}");
-                if let Some(socket) = received_socket(value) {
-                    self.gateway.adopt(&mut self.reactor, now, socket);
-                }
+                self.receive(now, value);
             }
             event => {
                 if event.token().is_some_and(engine::io::owns) {
@@ -239,12 +240,23 @@ impl Shard {
                         self.obey(now, order);
                     }
                 } else {
-                    let draining = self.phase != Phase::Serving;
-                    let mut upstream = EngineUpstream { engine: &mut self.engine, draining };
-                    self.gateway.on_event(&mut self.reactor, now, &mut upstream, event);
+                    let Parts { gateway, reactor, mut upstream } = self.parts();
+                    gateway.on_event(reactor, now, &mut upstream, event);
                 }
                 self.pass_answers(now);
             }
+        }
+    }
+
+    fn parts(&mut self) -> Parts<'_> {
+        let draining = self.phase != Phase::Serving;
+        let upstream = EngineUpstream { engine: &mut self.engine, draining };
+        Parts { gateway: &mut self.gateway, reactor: &mut self.reactor, upstream }
+    }
+
+    fn receive(&mut self, now: Nanos, message: u64) {
+        if let Some(socket) = received_socket(message) {
+            self.gateway.adopt(&mut self.reactor, now, socket);
         }
     }
 
@@ -252,17 +264,15 @@ impl Shard {
         while let Some((caller, answer)) = self.engine.next_answer() {
             let engine::io::Answer { outcome, message, retry_after_s, block } = answer;
             let answer = Answer { outcome, message, retry_after_s, block };
-            let draining = self.phase != Phase::Serving;
-            let mut upstream = EngineUpstream { engine: &mut self.engine, draining };
-            self.gateway.on_answer(&mut self.reactor, now, &mut upstream, caller.0, answer);
+            let Parts { gateway, reactor, mut upstream } = self.parts();
+            gateway.on_answer(reactor, now, &mut upstream, caller.0, answer);
         }
     }
 
     fn tick(&mut self, now: Nanos) {
         self.engine.tick(&mut self.reactor, now);
-        let draining = self.phase != Phase::Serving;
-        let mut upstream = EngineUpstream { engine: &mut self.engine, draining };
-        self.gateway.on_tick(&mut self.reactor, now, &mut upstream);
+        let Parts { gateway, reactor, mut upstream } = self.parts();
+        gateway.on_tick(reactor, now, &mut upstream);
         self.pass_answers(now);
         if matches!(&self.acceptor, Acceptor::Paused { until, .. } if *until <= now)
             && let Acceptor::Paused { listener, .. } =
@@ -315,8 +325,8 @@ impl Shard {
             return;
         }
         self.phase = Phase::Draining;
-        let mut upstream = EngineUpstream { engine: &mut self.engine, draining: true };
-        self.gateway.drain(&mut self.reactor, now, &mut upstream);
+        let Parts { gateway, reactor, mut upstream } = self.parts();
+        gateway.drain(reactor, now, &mut upstream);
         match std::mem::replace(&mut self.acceptor, Acceptor::Closed) {
             Acceptor::Open { listener, operation } => {
                 self.reactor.cancel(operation);
