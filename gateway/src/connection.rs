@@ -11,6 +11,7 @@ use reactor::{Operation, ReceiveBuffer};
 use crate::answer::{self, Outgoing};
 use crate::backlog::Backlog;
 use crate::deadline::Deadline;
+use crate::departure::Departure;
 use crate::http::head::Persistence;
 use crate::key::{Key, Purpose};
 use crate::lifecycle::{Incident, Owed, Phase, owed};
@@ -33,12 +34,14 @@ const DRAIN_TIME: Duration = Duration::from_secs(3);
 /// What the kernel holds at the end of a deadline has this long to come up the ring.
 const UNREAD_TIME: Duration = Duration::from_millis(10);
 
-/// Whether a connection outlives a step.
+/// What becomes of a connection in a step.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Open,
     Closed,
+    /// It is between two requests and the ring holds nothing of it: it goes to this shard.
+    Leaves(u16),
 }
 
 /// Whether the connection counts against the limit.
@@ -58,9 +61,10 @@ pub(crate) enum State {
     Draining { left: usize },
 }
 
-enum Receiving {
+pub(crate) enum Receiving {
     Armed(Operation),
-    /// The backlog is full and the receive was cancelled; its end is on its way.
+    /// The receive was cancelled, for the backlog is full or the connection is about to leave; its
+    /// end is on its way.
     Stopping,
     Stopped,
     /// The client closed its half, or the connection broke.
@@ -76,8 +80,10 @@ pub(crate) struct Connection {
     pub(crate) exchange: Exchange,
     pub(crate) interim: Interim,
     pub(crate) deadline: Deadline,
-    receiving: Receiving,
-    backlog: Backlog,
+    pub(crate) receiving: Receiving,
+    pub(crate) backlog: Backlog,
+    /// Set when another shard shall have it.
+    pub(crate) departure: Option<Departure>,
 }
 
 impl Connection {
@@ -93,6 +99,7 @@ impl Connection {
             deadline: Deadline::default(),
             receiving: Receiving::Armed(operation),
             backlog: Backlog::default(),
+            departure: None,
         };
         match admission {
             Admission::Served => connection.set_deadline(io, io.shared.idle_timeout()),
@@ -103,6 +110,9 @@ impl Connection {
 
     /// Gives everything back. The call in progress, if any, has been cancelled or answered.
     pub(crate) fn close(mut self, io: &mut Io<'_>) {
+        if matches!(self.state, State::Calling { .. }) {
+            io.shared.calling -= 1;
+        }
         self.deadline.disarm(&mut io.shared.wheel);
         self.backlog.clear(&mut io.shared.pool);
         if let State::Body(body) = self.state {
@@ -152,8 +162,7 @@ impl Connection {
         match (&self.receiving, &error) {
             (Receiving::Stopping, Some(error)) if cancelled(error) => {
                 self.receiving = Receiving::Stopped;
-                self.resume(io);
-                Fate::Open
+                self.leave_or_resume(io)
             }
             (_, None) => {
                 self.receiving = Receiving::Ended;
@@ -182,7 +191,7 @@ impl Connection {
     /// told it all. To close then would reset a client that was in time.
     fn has_unread(&self) -> bool {
         let waits = matches!(self.state, State::Idle | State::Head | State::Body(_))
-            && matches!(self.receiving, Receiving::Armed(_));
+            && matches!(self.receiving, Receiving::Armed(_) | Receiving::Stopping);
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         waits && recv(self.socket.as_raw_fd(), &mut [0], flags).is_ok_and(|size| size > 0)
     }
@@ -191,6 +200,7 @@ impl Connection {
         if !matches!(self.state, State::Calling { .. }) {
             return;
         }
+        io.shared.calling -= 1;
         self.settle_persistence(io);
         let frame = io.shared.frame(&self.exchange, io.now);
         let shared = &mut *io.shared;
@@ -298,6 +308,7 @@ impl Connection {
     pub(crate) fn send(&mut self, io: &mut Io<'_>, status: u16, outgoing: Outgoing) {
         io.shared.metrics.answered(status);
         self.state = State::Sending(Sending::new(outgoing));
+        self.prepare_departure(io);
         // Answers leave in order: this one waits for an interim one.
         if self.interim.is_in_flight() {
             self.set_deadline(io, io.shared.config.write_timeout);
@@ -353,10 +364,9 @@ impl Connection {
                 self.set_deadline(io, DRAIN_TIME);
             }
         }
-        self.resume(io);
         match self.receiving {
             Receiving::Ended => self.on_incident(io, upstream, Incident::Ended),
-            _ => Fate::Open,
+            _ => self.leave_or_resume(io),
         }
     }
 
@@ -383,7 +393,7 @@ impl Connection {
     }
 
     /// Receives again if that was stopped and there is room again.
-    fn resume(&mut self, io: &mut Io<'_>) {
+    pub(crate) fn resume(&mut self, io: &mut Io<'_>) {
         if matches!(self.receiving, Receiving::Stopped) && self.backlog.len() <= BACKLOG_MAX {
             let token = self.key.token(Purpose::Receive);
             self.receiving = Receiving::Armed(io.reactor.receive(self.socket.as_fd(), token));

@@ -10,6 +10,7 @@ use slab::Slab;
 
 use crate::config::Config;
 use crate::connection::{Admission, Connection, Fate};
+use crate::departure::{Departed, Departure};
 use crate::key::{self, CONNECTIONS_LIMIT, Key, Purpose};
 use crate::lifecycle::Incident;
 use crate::shared::{Io, Shared, Stage};
@@ -26,6 +27,8 @@ pub struct Gateway {
     generation: u32,
     /// Reused by `on_tick`; empty in between.
     expired: Vec<Key>,
+    /// Connections that left and were not fetched yet. At most as many as one `send_away` named.
+    departed: Vec<Departed>,
 }
 
 impl Gateway {
@@ -36,6 +39,7 @@ impl Gateway {
             shared: Shared::new(config, shard),
             generation: 0,
             expired: Vec::new(),
+            departed: Vec::new(),
         }
     }
 
@@ -62,6 +66,17 @@ impl Gateway {
                 }
             }
         }
+        self.admit(reactor, now, socket, admission);
+    }
+
+    /// Takes a connection that left another shard's gateway. It was admitted there, so the limit is
+    /// not asked again.
+    pub fn take_over(&mut self, reactor: &mut Reactor, now: Nanos, socket: OwnedFd) {
+        self.shared.served += 1;
+        self.admit(reactor, now, socket, Admission::Served);
+    }
+
+    fn admit(&mut self, reactor: &mut Reactor, now: Nanos, socket: OwnedFd, admission: Admission) {
         // Answers are written whole, so there is nothing for Nagle's algorithm to gather; with
         // it, an answer behind another would wait for the client's delayed ACK.
         let stream = TcpStream::from(socket);
@@ -70,6 +85,9 @@ impl Gateway {
         self.generation = self.generation.wrapping_add(1);
         let entry = self.connections.vacant_entry();
         let Some(key) = Key::new(entry.key(), self.generation) else {
+            if admission == Admission::Served {
+                self.shared.served -= 1;
+            }
             reactor.close(stream.into());
             return;
         };
@@ -154,6 +172,44 @@ impl Gateway {
         }
     }
 
+    /// Asks `count` connections, spread evenly over all, to leave: at once where no request is in
+    /// progress, else behind the answer. They come out of [`Gateway::next_departed`].
+    pub fn send_away(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        count: u32,
+        departure: Departure,
+    ) {
+        let open = self.connections.len();
+        let mut io = Io { shared: &mut self.shared, reactor, now };
+        // A new connection takes the lowest free place, so neighbours are of one age and, often, of
+        // one client: every n-th is a fairer part than the first ones.
+        let mut owed = 0;
+        for (_, connection) in &mut self.connections {
+            owed += count as usize;
+            if owed >= open {
+                owed -= open;
+                connection.send_away(&mut io, departure);
+            }
+        }
+    }
+
+    /// A connection that left. It is the owner's to pass on.
+    pub fn next_departed(&mut self) -> Option<Departed> {
+        self.departed.pop()
+    }
+
+    /// Connections that are served.
+    pub fn connections(&self) -> u32 {
+        self.shared.served
+    }
+
+    /// Connections that wait for the answer to a call.
+    pub fn calling(&self) -> u32 {
+        self.shared.calling
+    }
+
     /// No connection is left.
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty()
@@ -178,12 +234,17 @@ impl Gateway {
         let Some(connection) = connection.filter(|connection| connection.key == key) else {
             return;
         };
-        if step(connection, &mut io, purpose) == Fate::Closed {
-            let connection = self.connections.remove(key.slot());
-            if connection.admission == Admission::Served {
-                io.shared.served -= 1;
-            }
-            connection.close(&mut io);
+        let fate = step(connection, &mut io, purpose);
+        if fate == Fate::Open {
+            return;
+        }
+        let connection = self.connections.remove(key.slot());
+        if connection.admission == Admission::Served {
+            io.shared.served -= 1;
+        }
+        match fate {
+            Fate::Leaves(to) => self.departed.push(connection.depart(&mut io, to)),
+            Fate::Open | Fate::Closed => connection.close(&mut io),
         }
     }
 }

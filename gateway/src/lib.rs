@@ -6,6 +6,7 @@
 //! - `gateway`: the connections of a shard; routes events to them
 //! - `key`: names a connection in tokens, timers and calls
 //! - `connection`: one connection's state, and what is owed to it (`lifecycle`)
+//! - `departure`: how a connection leaves for another shard
 //! - `backlog`, `pool`, `deadline`, `shared`: its bytes, vectors, time, and what all share
 //! - `request`: from bytes to a call, with `request_body` for what comes in parts
 //! - `http`: heads and chunked bodies as bytes
@@ -25,6 +26,7 @@ mod config;
 mod connection;
 mod date;
 mod deadline;
+mod departure;
 mod gateway;
 mod http;
 mod key;
@@ -42,6 +44,6 @@ mod shared;
 mod upstream;
 
 pub use config::{Config, HEAD_SIZE_LIMIT, HEADERS_LIMIT};
+pub use departure::{Departed, Departure};
 pub use gateway::Gateway;
-
 pub use upstream::{Answer, ForwardedHeaders, NewCall, Refusal, Upstream};

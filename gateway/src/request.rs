@@ -208,6 +208,7 @@ impl Connection {
                 match upstream.submit(io.reactor, io.now, call) {
                     Ok(call) => {
                         self.state = State::Calling { call };
+                        io.shared.calling += 1;
                         self.deadline.clear();
                     }
                     Err(refusal) => {

@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub stage: Stage,
     /// Connections that are served, that is without those that are being refused.
     pub served: u32,
+    /// Connections that wait for a call.
+    pub calling: u32,
     /// For what is assembled within one step. Empty or stale in between.
     pub scratch: Vec<u8>,
     pub text: String,
@@ -59,6 +61,7 @@ impl Shared {
             metrics: Metrics::new(),
             stage: Stage::Serving,
             served: 0,
+            calling: 0,
             scratch: Vec::new(),
             text: String::new(),
             date: Date::new(),

@@ -50,7 +50,16 @@ impl Stack {
     /// If it does not.
     #[must_use]
     pub fn start(config: &str) -> Stack {
-        let mut run = Run::start(config, "127.0.0.1:0");
+        Stack::start_with(config, &[])
+    }
+
+    /// The same, with variables in its environment.
+    ///
+    /// # Panics
+    /// If it does not serve.
+    #[must_use]
+    pub fn start_with(config: &str, environment: &[(&str, &Path)]) -> Stack {
+        let mut run = Run::start(config, "127.0.0.1:0", environment);
         let stdout = run.child.stdout.take().expect("it is a pipe");
         match read_address(stdout) {
             Some(address) => Stack { run, address },
@@ -119,6 +128,23 @@ impl Stack {
         entry[key].as_u64().expect("a number")
     }
 
+    /// A number of `/metrics`, summed over its labels.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> u64 {
+        self.samples(name).iter().sum()
+    }
+
+    /// A number of `/metrics`, in the order of its labels.
+    #[must_use]
+    pub fn samples(&self, name: &str) -> Vec<u64> {
+        let answer = self.get("/metrics");
+        let samples = answer.text().lines().filter_map(|line| {
+            let labels = line.strip_prefix(name)?.strip_prefix('{')?;
+            labels.rsplit_once(' ')?.1.parse().ok()
+        });
+        samples.collect()
+    }
+
     /// All it has written to standard error so far.
     #[must_use]
     pub fn stderr(&self) -> String {
@@ -162,7 +188,7 @@ pub fn refused(config: &str) -> Ended {
 /// If it serves, or does not end.
 #[must_use]
 pub fn refused_at(config: &str, listen: &str) -> Ended {
-    let mut run = Run::start(config, listen);
+    let mut run = Run::start(config, listen, &[]);
     let mut stdout = String::new();
     let mut pipe = run.child.stdout.take().expect("it is a pipe");
     let (done, watchdog) = mpsc::channel();
@@ -180,7 +206,7 @@ pub fn refused_at(config: &str, listen: &str) -> Ended {
 }
 
 impl Run {
-    fn start(config: &str, listen: &str) -> Run {
+    fn start(config: &str, listen: &str, environment: &[(&str, &Path)]) -> Run {
         let directory = TempDir::with_prefix("nightcore-test-").expect("a temporary directory");
         let run_directory = directory.path().join("run");
         fs::create_dir(&run_directory).expect("a directory");
@@ -191,6 +217,7 @@ impl Run {
             .args(["up", "--listen", listen, "--config"])
             .arg(&path)
             .env_remove("NIGHTCORE_LOG")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr)

@@ -4,7 +4,11 @@
 //! (`shard`). Nothing is served before everything stands, and a failed start leaves nothing behind.
 
 mod balance;
+mod cores;
 mod listener;
+mod passage;
+mod policy;
+mod rebalance;
 mod shard;
 mod upstream;
 
@@ -28,8 +32,8 @@ use nix::unistd::Pid;
 use reactor::Address;
 use thiserror::Error;
 
-use self::balance::Loads;
 use self::listener::Listener;
+use self::rebalance::Balance;
 use self::shard::Blueprint;
 use crate::config::{Config, Placement, Priority};
 
@@ -194,7 +198,9 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
         system("no mailbox", (0..count).map(|_| mailbox()).collect::<io::Result<Vec<_>>>())?
             .into_iter()
             .unzip();
-    let loads = Arc::new(Loads::new(count));
+    let core = |index: u16| cores[usize::from(index) % cores.len()];
+    let shard_cores: Vec<u16> = (0..count).map(core).collect();
+    let balance = Arc::new(Balance::new(&shard_cores, config.gateway.connections_max));
     let stats = Arc::new(Stats::new(config.functions.len(), count));
     let (ready, readiness) = mpsc::channel();
     let mut threads = Vec::new();
@@ -202,13 +208,13 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
         let others = posts.iter().enumerate().filter(|(other, _)| *other != usize::from(index));
         let blueprint = Blueprint {
             index,
-            core: cores[usize::from(index) % cores.len()],
+            core: core(index),
             niceness: (config.engine.priority == Priority::High).then_some(SHARD_NICENESS),
             functions: functions(config, index).map_err(|error| UpError::start(config, error))?,
             siblings: others.map(|(_, post)| post.clone()).collect(),
             supervisor: to_supervisor.clone(),
             mailbox,
-            loads: Arc::clone(&loads),
+            balance: Arc::clone(&balance),
             stats: Arc::clone(&stats),
             hook,
         };
@@ -228,6 +234,7 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
         raised &= news.raised;
     }
     let peers: Arc<[Address]> = peers.into_iter().flatten().collect();
+    balance.passage.open(&peers);
     Ok(Shards { posts, peers, threads, mailbox: mail, raised })
 }
 

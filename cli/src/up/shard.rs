@@ -1,26 +1,30 @@
 //! One shard: a thread with a reactor, a gateway and an engine that share nothing with other shards.
 //!
 //! A request that comes in on a shard stays on its core: parsed here, dispatched here, answered here.
-//! The first shard also accepts connections and passes them on to shards that have room.
+//! The first shard also accepts connections and passes them on to shards that have room; later, a
+//! connection may move between two requests (`rebalance`).
 
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use engine::core::Limits;
-use engine::io::{Engine, Function, Order, Parts};
+use engine::io::{Engine, Function, Order};
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use engine::stats::Stats;
-use gateway::{Answer, Gateway};
+use gateway::{Answer, Departed, Departure, Gateway};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use reactor::clock::{self, Nanos};
 use reactor::{Address, Event, Operation, Reactor, SetupError, Token, Wait};
 
 use super::ThreadHook;
-use super::balance::{Loads, Meter};
+use super::balance::Meter;
+use super::passage::Message;
+use super::policy::Move;
+use super::rebalance::{Balance, DEPARTURE_TIME};
 use super::upstream::EngineUpstream;
 use crate::config::Config;
 
@@ -28,6 +32,9 @@ use crate::config::Config;
 const ACCEPT: Token = Token(0x53 << 56);
 /// After an accept that failed for lack of descriptors or memory: time for some to become free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a connection may be under way between two shards until the next look whether it still is.
+const PASSAGE_TIME: Duration = Duration::from_millis(1);
 
 /// What a shard is made of.
 pub(super) struct Blueprint {
@@ -38,7 +45,7 @@ pub(super) struct Blueprint {
     pub(super) siblings: Vec<Post<ToShard>>,
     pub(super) supervisor: Post<ToSupervisor>,
     pub(super) mailbox: Mailbox<ToShard>,
-    pub(super) loads: Arc<Loads>,
+    pub(super) balance: Arc<Balance>,
     pub(super) stats: Arc<Stats>,
     pub(super) hook: ThreadHook,
 }
@@ -56,10 +63,16 @@ struct Shard {
     reactor: Reactor,
     engine: Engine,
     gateway: Gateway,
-    loads: Arc<Loads>,
+    balance: Arc<Balance>,
     acceptor: Acceptor,
-    peers: Arc<[Address]>,
     phase: Phase,
+}
+
+/// What an event of the gateway needs at hand, borrowed from a [`Shard`].
+struct Parts<'a> {
+    gateway: &'a mut Gateway,
+    reactor: &'a mut Reactor,
+    upstream: EngineUpstream<'a>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -159,9 +172,9 @@ fn raise(index: u16, niceness: i32) -> bool {
 impl Shard {
     fn new(blueprint: Blueprint, config: &Config, mut reactor: Reactor) -> Self {
         let Blueprint {
-            index, core, functions, siblings, supervisor, mailbox, loads, stats, ..
+            index, core, functions, siblings, supervisor, mailbox, balance, stats, ..
         } = blueprint;
-        let parts = Parts {
+        let parts = engine::io::Parts {
             shard: index,
             core,
             limits: Limits { depth_max: config.engine.depth_max, ..Limits::default() },
@@ -173,9 +186,8 @@ impl Shard {
         };
         let engine = Engine::new(parts, &mut reactor);
         let gateway = Gateway::new(gateway_config(config), index);
-        let acceptor = Acceptor::Closed;
-        let (peers, phase) = (Arc::from([]), Phase::Serving);
-        Self { index, reactor, engine, gateway, loads, acceptor, peers, phase }
+        let (acceptor, phase) = (Acceptor::Closed, Phase::Serving);
+        Self { index, reactor, engine, gateway, balance, acceptor, phase }
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -188,13 +200,17 @@ impl Shard {
             let wait = if self.engine.arm(now) { Wait::Not } else { self.wait() };
             self.reactor.turn(wait, &mut events)?;
             now = clock::now();
-            meter.waited(&self.loads, before, now);
+            let measured = meter.waited(&self.balance.loads, before, now);
             for event in events.drain(..) {
                 self.handle(now, event);
             }
             self.engine.poll_channels(&mut self.reactor, now);
             self.pass_answers(now);
             self.tick(now);
+            self.pass_connections(now);
+            if measured {
+                self.rebalance(now);
+            }
             if self.phase == Phase::Draining && self.is_done() {
                 self.phase = Phase::Drained;
                 self.engine.report_drained();
@@ -211,7 +227,10 @@ impl Shard {
             Acceptor::Paused { until, .. } => Some(*until),
             _ => None,
         };
-        let timers = [self.engine.next_timer(), self.gateway.next_timer(), paused];
+        // Nobody tells a draining shard that the last connection has arrived somewhere else.
+        let passage = self.phase == Phase::Draining && !self.balance.passage.is_empty();
+        let passage = passage.then(|| clock::now() + PASSAGE_TIME);
+        let timers = [self.engine.next_timer(), self.gateway.next_timer(), paused, passage];
         match timers.into_iter().flatten().min() {
             Some(at) => Wait::Until(at),
             None => Wait::Forever,
@@ -222,15 +241,12 @@ impl Shard {
         match event {
             Event::Accepted { socket, .. } => self.place(now, socket),
             Event::AcceptEnded { error, .. } => self.accept_ended(now, &error),
-            Event::Message { value } => {
-                if let Some(socket) = received_socket(value) {
-                    self.gateway.adopt(&mut self.reactor, now, socket);
-                }
-            }
+            Event::Message { value } => self.receive(now, Message::decode(value)),
             Event::MessageFailed { value, error } => {
-                tracing::warn!("a connection could not be passed to another shard: {error}");
-                if let Some(socket) = received_socket(value) {
-                    self.gateway.adopt(&mut self.reactor, now, socket);
+                tracing::warn!("shard {} could not reach another one: {error}", self.index);
+                match Message::decode(value) {
+                    Some(Message::SendAway { .. }) | None => {}
+                    connection => self.receive(now, connection),
                 }
             }
             event => {
@@ -240,12 +256,63 @@ impl Shard {
                         self.obey(now, order);
                     }
                 } else {
-                    let draining = self.phase != Phase::Serving;
-                    let mut upstream = EngineUpstream { engine: &mut self.engine, draining };
-                    self.gateway.on_event(&mut self.reactor, now, &mut upstream, event);
+                    let Parts { gateway, reactor, mut upstream } = self.parts();
+                    gateway.on_event(reactor, now, &mut upstream, event);
                 }
                 self.pass_answers(now);
             }
+        }
+    }
+
+    fn parts(&mut self) -> Parts<'_> {
+        let draining = self.phase != Phase::Serving;
+        let (engine, loads) = (&mut self.engine, &self.balance.loads);
+        let upstream = EngineUpstream { engine, loads, draining };
+        Parts { gateway: &mut self.gateway, reactor: &mut self.reactor, upstream }
+    }
+
+    fn receive(&mut self, now: Nanos, message: Option<Message>) {
+        match message {
+            Some(Message::Accepted(socket)) => {
+                self.gateway.adopt(&mut self.reactor, now, socket);
+                self.balance.passage.arrived();
+            }
+            Some(Message::Moved(socket)) => {
+                self.gateway.take_over(&mut self.reactor, now, socket);
+                self.balance.passage.arrived();
+            }
+            Some(Message::SendAway { to, count }) => self.send_away(now, to, count),
+            None => {}
+        }
+    }
+
+    /// Connections that left the gateway go where they are wanted.
+    fn pass_connections(&mut self, now: Nanos) {
+        let balance = &self.balance;
+        while let Some(Departed { socket, to }) = self.gateway.next_departed() {
+            match balance.passage.send(&mut self.reactor, to, socket, Message::Moved) {
+                Ok(()) => balance.loads.count_move(self.index),
+                Err(socket) => self.gateway.take_over(&mut self.reactor, now, socket),
+            }
+        }
+        balance.loads.count(self.index, self.gateway.connections(), self.gateway.calling());
+    }
+
+    /// Looks at the cores, and has connections moved if that helps.
+    fn rebalance(&mut self, now: Nanos) {
+        let Some(Move { from, to, count }) = self.balance.look(self.index, now) else { return };
+        if from == self.index {
+            self.send_away(now, to, count);
+        } else {
+            self.balance.passage.ask(&mut self.reactor, from, to, count);
+        }
+    }
+
+    fn send_away(&mut self, now: Nanos, to: u16, count: u32) {
+        if self.phase == Phase::Serving {
+            tracing::debug!("up to {count} connections move from shard {} to {to}", self.index);
+            let departure = Departure { to, until: now + DEPARTURE_TIME };
+            self.gateway.send_away(&mut self.reactor, now, count, departure);
         }
     }
 
@@ -253,17 +320,15 @@ impl Shard {
         while let Some((caller, answer)) = self.engine.next_answer() {
             let engine::io::Answer { outcome, message, retry_after_s, block } = answer;
             let answer = Answer { outcome, message, retry_after_s, block };
-            let draining = self.phase != Phase::Serving;
-            let mut upstream = EngineUpstream { engine: &mut self.engine, draining };
-            self.gateway.on_answer(&mut self.reactor, now, &mut upstream, caller.0, answer);
+            let Parts { gateway, reactor, mut upstream } = self.parts();
+            gateway.on_answer(reactor, now, &mut upstream, caller.0, answer);
         }
     }
 
     fn tick(&mut self, now: Nanos) {
         self.engine.tick(&mut self.reactor, now);
-        let draining = self.phase != Phase::Serving;
-        let mut upstream = EngineUpstream { engine: &mut self.engine, draining };
-        self.gateway.on_tick(&mut self.reactor, now, &mut upstream);
+        let Parts { gateway, reactor, mut upstream } = self.parts();
+        gateway.on_tick(reactor, now, &mut upstream);
         self.pass_answers(now);
         if matches!(&self.acceptor, Acceptor::Paused { until, .. } if *until <= now)
             && let Acceptor::Paused { listener, .. } =
@@ -275,10 +340,7 @@ impl Shard {
 
     fn obey(&mut self, now: Nanos, order: Order) {
         match order {
-            Order::Serve { listener, peers } => {
-                self.peers = peers;
-                self.accept_from(listener);
-            }
+            Order::Serve { listener, .. } => self.accept_from(listener),
             Order::Drain => self.drain(now),
             Order::Stop => self.phase = Phase::Stopped,
         }
@@ -291,12 +353,14 @@ impl Shard {
 
     /// Gives a connection to the shard that has room for it.
     fn place(&mut self, now: Nanos, socket: OwnedFd) {
-        let target = self.loads.choose(now);
-        match self.peers.get(usize::from(target)) {
-            Some(peer) if target != self.index && self.phase == Phase::Serving => {
-                self.reactor.message(*peer, sent_socket(socket));
-            }
-            _ => self.gateway.adopt(&mut self.reactor, now, socket),
+        let to = self.balance.loads.choose(now);
+        let rest = if to != self.index && self.phase == Phase::Serving {
+            self.balance.passage.send(&mut self.reactor, to, socket, Message::Accepted)
+        } else {
+            Err(socket)
+        };
+        if let Err(socket) = rest {
+            self.gateway.adopt(&mut self.reactor, now, socket);
         }
     }
 
@@ -316,8 +380,9 @@ impl Shard {
             return;
         }
         self.phase = Phase::Draining;
-        let mut upstream = EngineUpstream { engine: &mut self.engine, draining: true };
-        self.gateway.drain(&mut self.reactor, now, &mut upstream);
+        self.balance.passage.close();
+        let Parts { gateway, reactor, mut upstream } = self.parts();
+        gateway.drain(reactor, now, &mut upstream);
         match std::mem::replace(&mut self.acceptor, Acceptor::Closed) {
             Acceptor::Open { listener, operation } => {
                 self.reactor.cancel(operation);
@@ -344,20 +409,10 @@ impl Shard {
     }
 
     fn is_done(&self) -> bool {
-        matches!(self.acceptor, Acceptor::Closed) && self.gateway.is_empty()
+        matches!(self.acceptor, Acceptor::Closed)
+            && self.gateway.is_empty()
+            && self.balance.passage.is_empty()
     }
-}
-
-/// A connection on its way to another shard is its descriptor's number: the process is the same.
-#[expect(clippy::cast_sign_loss, reason = "descriptors are not negative")]
-fn sent_socket(socket: OwnedFd) -> u64 {
-    socket.into_raw_fd() as u64
-}
-
-fn received_socket(value: u64) -> Option<OwnedFd> {
-    let fd = RawFd::try_from(value).ok()?;
-    // SAFETY: only `sent_socket` of this process makes such values, and it gave up the descriptor.
-    Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn gateway_config(config: &Config) -> gateway::Config {

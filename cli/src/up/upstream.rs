@@ -6,9 +6,12 @@ use ipc::CallId;
 use reactor::Reactor;
 use reactor::clock::Nanos;
 
+use super::balance::Loads;
+
 /// Lends the engine to the gateway for one event.
 pub(super) struct EngineUpstream<'a> {
     pub(super) engine: &'a mut Engine,
+    pub(super) loads: &'a Loads,
     pub(super) draining: bool,
 }
 
@@ -54,6 +57,7 @@ impl gateway::Upstream for EngineUpstream<'_> {
 
     fn metrics(&self, out: &mut String) {
         self.engine.write_metrics(out);
+        self.loads.write_metrics(out);
     }
 
     fn functions_json(&self, out: &mut String) {

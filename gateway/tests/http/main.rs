@@ -6,6 +6,7 @@
 mod answers;
 mod client;
 mod connections;
+mod departures;
 mod framing;
 mod requests;
 mod server;

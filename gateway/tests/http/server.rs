@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
-use gateway::{Answer, Config, Gateway, NewCall, Refusal, Upstream};
+use gateway::{Answer, Config, Departed, Departure, Gateway, NewCall, Refusal, Upstream};
 use ipc::engine_side::{DropList, EngineChannel};
 use ipc::envelope::ReplyFields;
 use ipc::worker_side::{OutboundBuffer, WorkerChannel, WorkerLane};
@@ -20,6 +20,7 @@ use reactor::{Event, Reactor, Token, Wait};
 
 const LISTENER: Token = Token(1);
 const COMMANDS: Token = Token(2);
+const DESTINATION: u16 = 3;
 const LANE: LaneIndex = LaneIndex(0);
 const FUNCTIONS: [&str; 7] = ["echo", "inspect", "reply", "fail", "size", "hold", "refuse"];
 
@@ -28,6 +29,10 @@ pub enum Command {
     /// Answers every call of `hold`.
     Release,
     Drain,
+    /// Asks every connection to leave. Those that do are taken over by the same gateway.
+    SendAway,
+    /// Does so again in every turn from now on.
+    Unsettle,
     /// Tells what the server looks like when everything before has been done.
     Report(Sender<Report>),
     Stop,
@@ -42,6 +47,8 @@ pub struct Report {
     pub is_empty: bool,
     /// Bytes of all connections.
     pub received: u64,
+    /// Connections that left.
+    pub departed: usize,
 }
 
 pub struct Server {
@@ -97,6 +104,7 @@ fn serve(config: Config, listener: &TcpListener, rung: &UnixStream, commands: &R
     let mut gateway = Gateway::new(config, 7);
     let mut upstream = Functions::new();
     let mut events = Vec::new();
+    let (mut departed, mut unsettled) = (0, false);
     reactor.accept(listener.as_fd(), LISTENER);
     reactor.poll(rung.as_fd(), COMMANDS);
     loop {
@@ -123,6 +131,8 @@ fn serve(config: Config, listener: &TcpListener, rung: &UnixStream, commands: &R
                     upstream.draining = true;
                     gateway.drain(&mut reactor, now, &mut upstream);
                 }
+                Command::SendAway => send_all_away(&mut gateway, &mut reactor, now),
+                Command::Unsettle => unsettled = true,
                 Command::Report(report) => {
                     upstream.collect();
                     let _ = report.send(Report {
@@ -131,6 +141,7 @@ fn serve(config: Config, listener: &TcpListener, rung: &UnixStream, commands: &R
                         blocks: upstream.buffers.len(),
                         is_empty: gateway.is_empty(),
                         received: received_bytes(&gateway),
+                        departed,
                     });
                 }
                 Command::Stop => return,
@@ -141,7 +152,20 @@ fn serve(config: Config, listener: &TcpListener, rung: &UnixStream, commands: &R
         }
         gateway.on_tick(&mut reactor, now, &mut upstream);
         upstream.collect();
+        if unsettled {
+            send_all_away(&mut gateway, &mut reactor, now);
+        }
+        while let Some(Departed { socket, to }) = gateway.next_departed() {
+            assert_eq!(to, DESTINATION);
+            departed += 1;
+            gateway.take_over(&mut reactor, now, socket);
+        }
     }
+}
+
+fn send_all_away(gateway: &mut Gateway, reactor: &mut Reactor, now: Nanos) {
+    let departure = Departure { to: DESTINATION, until: Nanos(u64::MAX) };
+    gateway.send_away(reactor, now, gateway.connections(), departure);
 }
 
 /// Runs calls at once, on the worker's end of a channel.
