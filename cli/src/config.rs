@@ -101,7 +101,10 @@ pub struct Engine {
 /// How the engine's threads stand to the functions on their core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
-    /// Before them, by whatever means this system permits.
+    /// Before them, by whatever means this system permits; as equals while many calls are in flight,
+    /// unless a function computes on the same core.
+    Adaptive,
+    /// Before them, always.
     High,
     /// As equals.
     Normal,
@@ -254,7 +257,7 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
         runtime_dir: None,
         drain_timeout: Duration::from_secs(30),
         depth_max: 16,
-        priority: Priority::High,
+        priority: Priority::Adaptive,
     };
     let Some(section) = section else { return Ok(engine) };
     let table =
@@ -266,7 +269,11 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
     })?;
     table.read("depth_max", &mut engine.depth_max, |value| value.integer(1..=DEPTH_MAX))?;
     table.read("priority", &mut engine.priority, |value| {
-        value.one_of(&[("high", Priority::High), ("normal", Priority::Normal)])
+        value.one_of(&[
+            ("adaptive", Priority::Adaptive),
+            ("high", Priority::High),
+            ("normal", Priority::Normal),
+        ])
     })?;
     Ok(engine)
 }

@@ -8,6 +8,7 @@ mod cores;
 mod listener;
 mod passage;
 mod policy;
+mod priority;
 mod rebalance;
 mod shard;
 mod upstream;
@@ -37,8 +38,6 @@ use self::rebalance::Balance;
 use self::shard::Blueprint;
 use crate::config::{Config, Placement, Priority};
 
-/// Niceness of the shards where the system permits it: a doorbell then preempts a busy function at once.
-const SHARD_NICENESS: i32 = -10;
 /// Niceness of the containers where the shards may not be raised.
 const CONTAINER_NICENESS: i32 = 10;
 
@@ -209,7 +208,6 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
         let blueprint = Blueprint {
             index,
             core: core(index),
-            niceness: (config.engine.priority == Priority::High).then_some(SHARD_NICENESS),
             functions: functions(config, index).map_err(|error| UpError::start(config, error))?,
             siblings: others.map(|(_, post)| post.clone()).collect(),
             supervisor: to_supervisor.clone(),
@@ -269,7 +267,7 @@ fn usable_cores() -> io::Result<Vec<u16>> {
 }
 
 fn container_specs(config: &Config, raised: bool) -> Vec<ContainerSpec> {
-    let lower = config.engine.priority == Priority::High && !raised;
+    let lower = config.engine.priority != Priority::Normal && !raised;
     let niceness = if lower { CONTAINER_NICENESS } else { 0 };
     let specs = config.functions.iter().map(|function| ContainerSpec {
         name: function.name.clone(),
@@ -293,8 +291,11 @@ fn summarize(
     let mut text = format!("nightcore {} serves on http://{address}\n", env!("CARGO_PKG_VERSION"));
     let priority = match (config.engine.priority, raised) {
         (Priority::Normal, _) => "same priority as functions",
+        (Priority::Adaptive, true) => "above functions unless many calls are in flight",
         (Priority::High, true) => "above functions",
-        (Priority::High, false) => "above functions, which run at lower priority",
+        (Priority::Adaptive | Priority::High, false) => {
+            "above functions, which run at lower priority"
+        }
     };
     text.push_str(&format!("  {shards} shards pinned to cores, {priority}\n"));
     text.push_str(&format!(

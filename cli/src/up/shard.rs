@@ -24,6 +24,7 @@ use super::ThreadHook;
 use super::balance::Meter;
 use super::passage::Message;
 use super::policy::Move;
+use super::priority::Priority;
 use super::rebalance::{Balance, DEPARTURE_TIME};
 use super::upstream::EngineUpstream;
 use crate::config::Config;
@@ -40,7 +41,6 @@ const PASSAGE_TIME: Duration = Duration::from_millis(1);
 pub(super) struct Blueprint {
     pub(super) index: u16,
     pub(super) core: u16,
-    pub(super) niceness: Option<i32>,
     pub(super) functions: Vec<Function>,
     pub(super) siblings: Vec<Post<ToShard>>,
     pub(super) supervisor: Post<ToSupervisor>,
@@ -63,6 +63,7 @@ struct Shard {
     reactor: Reactor,
     engine: Engine,
     gateway: Gateway,
+    priority: Priority,
     balance: Arc<Balance>,
     acceptor: Acceptor,
     phase: Phase,
@@ -109,14 +110,14 @@ pub(super) fn run(
     config: &Config,
     ready: &Sender<Result<Ready, SetupError>>,
 ) {
-    let Blueprint { index, core, niceness, supervisor, .. } = &blueprint;
+    let Blueprint { index, core, supervisor, .. } = &blueprint;
     let (index, supervisor) = (*index, supervisor.clone());
     (blueprint.hook)(index);
     ipc::rseq::leave();
     if let Err(error) = pin(*core) {
         tracing::warn!("shard {index} cannot be pinned to core {core}: {error}");
     }
-    let raised = niceness.is_none_or(|niceness| raise(index, niceness));
+    let (priority, raised) = Priority::new(index, config.engine.priority);
     let reactor = match Reactor::new(&reactor::Config::default()) {
         Ok(reactor) => reactor,
         Err(error) => {
@@ -125,7 +126,7 @@ pub(super) fn run(
         }
     };
     let address = reactor.address();
-    let mut shard = Shard::new(blueprint, config, reactor);
+    let mut shard = Shard::new(blueprint, config, reactor, priority);
     // Whoever waits for this has gone only if the whole start failed.
     let _ = ready.send(Ok(Ready { index, address, raised }));
     let report = ReportPanic { shard: index, supervisor: supervisor.clone() };
@@ -156,21 +157,13 @@ fn pin(core: u16) -> nix::Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set)
 }
 
-/// Raises this thread above the functions on its core.
-fn raise(index: u16, niceness: i32) -> bool {
-    // SAFETY: setpriority takes plain numbers; 0 means the calling thread on Linux.
-    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) };
-    if result != 0 {
-        let error = io::Error::last_os_error();
-        tracing::info!(
-            "shard {index} keeps its priority ({error}); containers are lowered instead"
-        );
-    }
-    result == 0
-}
-
 impl Shard {
-    fn new(blueprint: Blueprint, config: &Config, mut reactor: Reactor) -> Self {
+    fn new(
+        blueprint: Blueprint,
+        config: &Config,
+        mut reactor: Reactor,
+        priority: Priority,
+    ) -> Self {
         let Blueprint {
             index, core, functions, siblings, supervisor, mailbox, balance, stats, ..
         } = blueprint;
@@ -187,7 +180,7 @@ impl Shard {
         let engine = Engine::new(parts, &mut reactor);
         let gateway = Gateway::new(gateway_config(config), index);
         let (acceptor, phase) = (Acceptor::Closed, Phase::Serving);
-        Self { index, reactor, engine, gateway, balance, acceptor, phase }
+        Self { index, reactor, engine, gateway, priority, balance, acceptor, phase }
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -208,7 +201,9 @@ impl Shard {
             self.pass_answers(now);
             self.tick(now);
             self.pass_connections(now);
+            self.priority.count(self.engine.calls_live());
             if measured {
+                self.priority.adapt(now);
                 self.rebalance(now);
             }
             if self.phase == Phase::Draining && self.is_done() {

@@ -228,6 +228,12 @@ impl Engine {
         admitted
     }
 
+    /// Calls of all functions that are queued or on a worker.
+    #[must_use]
+    pub fn calls_live(&self) -> u32 {
+        self.core.calls_live()
+    }
+
     /// The front end no longer wants the answer to `call`.
     pub fn cancel(&mut self, reactor: &mut Reactor, now: Nanos, call: CallId) {
         if let Some(function) = self.core.call(call).map(|call| call.function) {
