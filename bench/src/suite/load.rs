@@ -27,19 +27,14 @@ pub struct Requests<'a> {
     pub rate: Option<f64>,
 }
 
-/// Sends for so long and gives the latencies as those of `case`, with the rate. A request that
-/// failed is an error, and so is that there was none.
-pub fn run(case: &str, requests: &Requests, duration: Duration) -> Result<Sample, Error> {
-    let sample = warm_up(case, requests, duration)?;
-    if sample.n == 0 {
-        let what = format!("no request was answered within {duration:?}");
-        return Err(Error::Requests { case: case.to_owned(), what });
-    }
-    Ok(sample)
-}
-
-/// The same where it does not matter whether an answer came in time.
-pub fn warm_up(case: &str, requests: &Requests, duration: Duration) -> Result<Sample, Error> {
+/// Sends for so long, after a time that does not count, and gives the latencies as those of `case`,
+/// with the rate. A request that failed is an error, and so is that there was none.
+pub fn run(
+    case: &str,
+    requests: &Requests,
+    warm_up: Duration,
+    duration: Duration,
+) -> Result<Sample, Error> {
     let failed = |what: String| Error::Requests { case: case.to_owned(), what };
     let plan = Plan {
         target: Target {
@@ -53,7 +48,7 @@ pub fn warm_up(case: &str, requests: &Requests, duration: Duration) -> Result<Sa
         connections: requests.connections,
         pace: requests.rate.map_or(Pace::Closed, |per_second| Pace::Constant { per_second }),
         duration,
-        warm_up: Duration::ZERO,
+        warm_up,
         timeout: TIMEOUT,
         threads: 1,
     };
@@ -65,6 +60,9 @@ pub fn warm_up(case: &str, requests: &Requests, duration: Duration) -> Result<Sa
         return Err(failed(format!("{errors} of {all} requests failed: {}", kinds.join(", "))));
     }
     let mut sample = report.sample(case);
+    if sample.n == 0 {
+        return Err(failed(format!("no request was answered within {duration:?}")));
+    }
     sample.extra.retain(|name, value| KEPT.contains(&name.as_str()) && *value > 0.0);
     Ok(sample)
 }
@@ -100,7 +98,9 @@ mod tests {
             }
         });
         let requests = Requests { address, function: "nop", body: "", connections: 1, rate: None };
-        let error = run("nop_c1", &requests, Duration::from_millis(50)).unwrap_err().to_string();
+        let error = run("nop_c1", &requests, Duration::ZERO, Duration::from_millis(50))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("nop_c1") && error.contains("status"), "{error}");
     }
 }

@@ -99,13 +99,21 @@ impl<'a> Measure<'a> {
         }
     }
 
-    /// A load after one that does not count, and the CPU time that it cost each process.
+    /// A load, and the CPU time that it cost each process. It begins with a time that does not count,
+    /// on the same connections: for caches and workers, and for whoever places connections by load.
     fn load(&mut self, case: &str, load: &Load, instance: &Instance) -> Result<Sample, Error> {
         let rate = self.rate(load.pace, instance)?;
         let requests = requests(load, rate, instance);
-        load::warm_up(case, &requests, self.timing.warm_up)?;
-        let before = cpu_by_process(instance);
-        let mut sample = load::run(case, &requests, self.timing.load)?;
+        let Timing { warm_up, load: duration, .. } = self.timing;
+        let (before, sample) = thread::scope(|scope| {
+            let before = scope.spawn(|| {
+                thread::sleep(warm_up);
+                cpu_by_process(instance)
+            });
+            let sample = load::run(case, &requests, warm_up, duration);
+            (before.join().unwrap_or_default(), sample)
+        });
+        let mut sample = sample?;
         let after = cpu_by_process(instance);
         let mut operations = sample.n as f64;
         if let Operations::Calls(calls) = load.operations {
@@ -144,7 +152,8 @@ impl<'a> Measure<'a> {
         let Some(Job::Load(load)) = job else {
             return Err(Error::Missing { name: case.to_owned() });
         };
-        let sample = load::run(case, &requests(&load, None, instance), self.timing.load)?;
+        let Timing { warm_up, load: duration, .. } = self.timing;
+        let sample = load::run(case, &requests(&load, None, instance), warm_up, duration)?;
         let rate = sample.rps.unwrap_or_default();
         self.reached.insert(case.to_owned(), rate);
         Ok(rate)
@@ -174,7 +183,7 @@ impl<'a> Measure<'a> {
         };
         let duration = self.timing.load * BACKGROUND_LOADS;
         let samples = thread::scope(|scope| -> Result<Vec<Sample>, Error> {
-            let load = scope.spawn(|| load::run(case, &background, duration));
+            let load = scope.spawn(|| load::run(case, &background, Duration::ZERO, duration));
             thread::sleep(BACKGROUND_BEGIN);
             let mut samples = Vec::new();
             while samples.len() < BACKGROUND_SAMPLES_MAX && !load.is_finished() {
@@ -200,7 +209,7 @@ impl<'a> Measure<'a> {
         let strace = self.programs.strace.as_deref();
         let strace = strace.ok_or_else(|| Error::Missing { name: "strace".to_owned() })?;
         let requests = requests(load, None, instance);
-        load::warm_up(case, &requests, self.timing.warm_up)?;
+        load::run(case, &requests, Duration::ZERO, self.timing.warm_up)?;
         let mut by_name: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (name, pid) in instance.pids() {
             by_name.entry(name).or_default().push(pid.to_string());
@@ -217,7 +226,7 @@ impl<'a> Measure<'a> {
             })?;
             tracers.push((name, tracer, counts));
         }
-        let served = load::run(case, &requests, self.timing.load)?.n as f64;
+        let served = load::run(case, &requests, Duration::ZERO, self.timing.load)?.n as f64;
         let mut extra = BTreeMap::new();
         for (name, tracer, counts) in tracers {
             tracer.stop()?;

@@ -143,7 +143,7 @@ pub struct Options {
 pub struct Timing {
     /// Of a load that counts.
     pub load: Duration,
-    /// Of the load before it, which does not.
+    /// Of its beginning, which does not.
     pub warm_up: Duration,
     /// In which nobody calls.
     pub idle: Duration,
@@ -156,8 +156,8 @@ pub struct Timing {
 impl Depth {
     fn timing(self) -> Timing {
         let (load, warm_up, idle, calls, round_trips) = match self {
-            Depth::Quick => (1000, 300, 2000, 2_000, 10_000),
-            Depth::Full => (3000, 1000, 10_000, 20_000, 40_000),
+            Depth::Quick => (1000, 1000, 2000, 2_000, 10_000),
+            Depth::Full => (3000, 2000, 10_000, 20_000, 40_000),
         };
         let [load, warm_up, idle] = [load, warm_up, idle].map(Duration::from_millis);
         Timing { load, warm_up, idle, calls, round_trips }
