@@ -1,10 +1,9 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # variables go to and come from who sources this
-# harness.sh: what measurements share: servers, load, samples, environment, results.
-# Purpose: a suite says what a round measures and which rows its table has; the rest is here.
-# Needs:   sourced by scripts/bench, which sets suite, round, rounds, seconds and out.
+# harness.sh: servers, load by wrk, samples, environment and results of bench/validate.sh.
+# Purpose: it says what a round measures and which rows its table has; the rest is here.
+# Needs:   sourced by bench/validate.sh, which sets suite, round, rounds, seconds and out.
 # Effects: a temporary directory; the servers that a suite starts, all stopped at the end.
 
-readonly nightcore=target/release/nightcore
 readonly ready_seconds_max=30
 readonly stop_seconds_max=60
 
@@ -34,16 +33,6 @@ die() {
 }
 
 # Servers.
-
-free_port() {
-    local port
-    for _ in {1..100}; do
-        port=$((20000 + RANDOM % 10000))
-        # Nobody accepts there: it is free, as far as one can tell without taking it.
-        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
-    done
-    die 1 "no free port found"
-}
 
 # serve URL COMMAND...: starts a server and waits until it answers; its pid is in $server.
 serve() {
@@ -76,19 +65,6 @@ stop() {
         sleep 0.1
     done
     wait "$1"
-}
-
-# serve_stack CONFIG: serves functions; $stack is its pid, $stack_url where it listens.
-serve_stack() {
-    local port
-    port=$(free_port)
-    stack_url=http://127.0.0.1:$port
-    serve "$stack_url/readyz" "$nightcore" up -c "$1" --listen "127.0.0.1:$port"
-    stack=$server
-}
-
-children() {
-    cat /proc/"$1"/task/*/children
 }
 
 # serve_nginx HTTP LOCATION: one nginx of one worker; $server is its pid, $server_url where it listens.
@@ -142,63 +118,6 @@ load() {
         report[${field%%=*}]=${field#*=}
     done
     [ "${report[errors]:-1}" -eq 0 ] || die 1 "${report[errors]:-all} requests to $url failed"
-}
-
-# measure_load MEASURE URL CONNECTIONS [GROUP=PIDS]...: records a load's latency and rate, and the CPU
-# time per request of each group of processes.
-measure_load() {
-    local measure=$1 url=$2 connections=$3 field group spent
-    shift 3
-    load 1 "$url" "$connections" # to warm up: connections, workers, caches
-    local -A before=()
-    for group in "$@"; do
-        before[$group]=$(cpu_us "${group#*=}")
-    done
-    report=()
-    load "$seconds" "$url" "$connections"
-    for group in "$@"; do
-        spent=$(calculate "$(cpu_us "${group#*=}") - ${before[$group]}")
-        record "${measure}_cpu_us_${group%%=*}" "$(calculate "$spent / ${report[requests]}")"
-    done
-    for field in p50_us p99_us p999_us rps; do
-        record "${measure}_$field" "${report[$field]}"
-    done
-}
-
-# cpu_us "PID...": CPU time of processes since their start: utime and stime, those of ended threads
-# included. The kernel scales both to the exact run time, and cuts to ticks of 10 ms.
-cpu_us() {
-    local pid
-    for pid in $1; do
-        # The name, in parentheses, may hold spaces.
-        sed 's/.*) //' "/proc/$pid/stat"
-    done | awk -v hz="$(getconf CLK_TCK)" '{ ticks += $12 + $13 } END {
-        printf "%.0f\n", ticks * 1e6 / hz
-    }'
-}
-
-# cpu_ns "PID...": the same to the nanosecond, for processes whose threads stay.
-cpu_ns() {
-    local pid
-    for pid in $1; do
-        cat /proc/"$pid"/task/*/schedstat
-    done | awk '{ ns += $1 } END { printf "%.0f\n", ns }'
-}
-
-# Time of all cores in ticks: "all idle stolen".
-machine_ticks() {
-    awk '/^cpu / {
-        for (i = 2; i <= 9; i++) all += $i
-        printf "%.0f %.0f %.0f\n", all, $5 + $6, $9
-    }' /proc/stat
-}
-
-# machine_share BEFORE: the percentages "busy stolen" of all cores since BEFORE, of machine_ticks.
-machine_share() {
-    echo "$1 $(machine_ticks)" | awk '{
-        all = $4 - $1
-        printf "%.2f %.2f\n", 100 * (all - ($5 - $2)) / all, 100 * ($6 - $3) / all
-    }'
 }
 
 # calculate EXPRESSION: of awk.

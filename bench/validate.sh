@@ -9,6 +9,7 @@
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/tools.sh
 . bench/harness.sh
 
 readonly load_generator=target/release/nightcore-bench

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# tools.sh: installs programs that a script needs and the machine lacks.
-# Purpose: `require_tools wrk cc` leaves both in PATH or ends the script with one clear line.
+# tools.sh: programs that a script needs and the machine lacks, and a free port.
+# Purpose: `require_tools wrk cc` leaves both in PATH or ends the script with one clear line;
+#          `free_port` prints one.
 # Needs:   sourced by bash. To install: a Debian-like system, root or sudo, its package mirror.
 # Effects: runs apt-get only when a program is missing; otherwise none.
 
@@ -45,4 +46,16 @@ require_tools() {
 
 require_rust() {
     command -v cargo >/dev/null || { echo "missing: cargo; see https://rustup.rs" >&2; exit 1; }
+}
+
+# A port of 127.0.0.1 for a server to listen on.
+free_port() {
+    local port
+    for _ in {1..100}; do
+        port=$((20000 + RANDOM % 10000))
+        # Nobody accepts there: it is free, as far as one can tell without taking it.
+        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
+    done
+    echo "no free port found" >&2
+    return 1
 }
