@@ -95,7 +95,7 @@ http {
     }
 }
 NGINX
-    serve "$server_url" nginx -p "$directory" -c "$directory/nginx.conf" -e stderr
+    serve "$server_url" taskset -c 1 nginx -p "$directory" -c "$directory/nginx.conf" -e stderr
 }
 
 # Two measurements, each with its arguments, next to each other, the other one first in every second round.
@@ -113,7 +113,7 @@ in_turn() {
 # load SECONDS URL CONNECTIONS [SCRIPT ARGUMENTS...]: calls `nop` for so long; fills $report.
 load() {
     local field url=$2 connections=$3 script=${4:-scripts/wrk/nop.lua}
-    for field in $(wrk -t1 -c"$connections" -d"$1s" -s "$script" "$url" -- "${@:5}" |
+    for field in $(taskset -c 0 wrk -t1 -c"$connections" -d"$1s" -s "$script" "$url" -- "${@:5}" |
         sed -n 's/^report //p'); do
         report[${field%%=*}]=${field#*=}
     done

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # validate.sh: the load generator against wrk, on one nginx that answers by itself.
 # Purpose: one round measures each figure with both tools, one after the other.
-# Needs:   curl, nginx, wrk, and target/release/nightcore-bench: run `scripts/bench validate`.
+# Needs:   two cores, curl, nginx, wrk, and target/release/nightcore-bench: run `scripts/bench validate`.
 # Effects: one nginx on a free port of 127.0.0.1 for the whole run; writes raw data, environment and a
 #          summary to bench/results/<date>-<host>-validate/; leaves nothing running.
 # Usage:   scripts/bench validate [--rounds N] [--seconds N] [--out DIR]
@@ -101,7 +101,7 @@ record_report() {
 # own_load ARGUMENTS...: the request that wrk sends, by the load generator; fills $report.
 own_load() {
     local line pair
-    line=$("$load_generator" load --quiet --json - --warm-up 0s --duration "${seconds}s" \
+    line=$(taskset -c 0 "$load_generator" load --quiet --json - --warm-up 0s --duration "${seconds}s" \
         --method POST "$@" "$nginx_url/function/nop") || die 1 "the load generator failed"
     report=()
     while read -r pair; do

@@ -104,7 +104,11 @@ impl<'a> Measure<'a> {
     fn load(&mut self, case: &str, load: &Load, instance: &Instance) -> Result<Sample, Error> {
         let rate = self.rate(load.pace, instance)?;
         let requests = requests(load, rate, instance);
-        let Timing { warm_up, load: duration, .. } = self.timing;
+        let Timing { mut warm_up, load: duration, .. } = self.timing;
+        if load.connections == 1 {
+            // Nothing to place.
+            warm_up /= 3;
+        }
         let (before, sample) = thread::scope(|scope| {
             let before = scope.spawn(|| {
                 thread::sleep(warm_up);
