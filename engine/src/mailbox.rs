@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use reactor::Address;
 
 use crate::container::Container;
 use crate::core::FunctionId;
@@ -56,8 +55,6 @@ pub enum ToShard {
     Serve {
         /// Listens already.
         listener: OwnedFd,
-        /// The rings of all shards, by shard.
-        peers: Arc<[Address]>,
     },
     /// Accept nothing new, finish what was accepted, then report [`ToSupervisor::Drained`].
     Drain,

@@ -119,7 +119,6 @@ pub fn run_with_hook(config: &Config, hook: ThreadHook) -> ExitCode {
 /// The threads of the shards and what the main thread needs to speak to them.
 struct Shards {
     posts: Vec<Post<ToShard>>,
-    peers: Arc<[Address]>,
     threads: Vec<JoinHandle<()>>,
     mailbox: Mailbox<ToSupervisor>,
     raised: bool,
@@ -153,7 +152,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     match started {
         Ok(listener) => {
             if let Some(acceptor) = shards.posts.first() {
-                acceptor.send(ToShard::Serve { listener, peers: Arc::clone(&shards.peers) });
+                acceptor.send(ToShard::Serve { listener });
             }
         }
         Err(error) => {
@@ -231,9 +230,9 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
         peers[usize::from(news.index)] = Some(news.address);
         raised &= news.raised;
     }
-    let peers: Arc<[Address]> = peers.into_iter().flatten().collect();
+    let peers: Vec<Address> = peers.into_iter().flatten().collect();
     balance.passage.open(&peers);
-    Ok(Shards { posts, peers, threads, mailbox: mail, raised })
+    Ok(Shards { posts, threads, mailbox: mail, raised })
 }
 
 /// The functions as one shard needs to know them.

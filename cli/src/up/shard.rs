@@ -335,7 +335,7 @@ impl Shard {
 
     fn obey(&mut self, now: Nanos, order: Order) {
         match order {
-            Order::Serve { listener, .. } => self.accept_from(listener),
+            Order::Serve { listener } => self.accept_from(listener),
             Order::Drain => self.drain(now),
             Order::Stop => self.phase = Phase::Stopped,
         }

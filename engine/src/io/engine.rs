@@ -10,7 +10,7 @@ use ipc::engine_side::{DropList, SharedBlock};
 use ipc::envelope::RequestFields;
 use ipc::{CallId, Geometry, Outcome};
 use reactor::clock::Nanos;
-use reactor::{Address, Event as ReactorEvent, Reactor};
+use reactor::{Event as ReactorEvent, Reactor};
 
 use super::link::{Link, Placement};
 use super::payload::{Payload, Payloads, RequestContext};
@@ -108,12 +108,10 @@ pub(super) struct FunctionState {
 /// What the embedding loop must do on behalf of the supervisor.
 #[derive(Debug)]
 pub enum Order {
-    /// Accept connections from here on; the peers are the rings of all shards.
+    /// Accept connections from here on.
     Serve {
         /// Listens already.
         listener: OwnedFd,
-        /// By shard.
-        peers: Arc<[Address]>,
     },
     /// Stop accepting, finish, report.
     Drain,
@@ -434,9 +432,7 @@ impl Engine {
                 ToShard::WorkerFreed { function } => {
                     self.tell_core(reactor, now, function, Event::WorkerFreed { function });
                 }
-                ToShard::Serve { listener, peers } => {
-                    self.orders.push_back(Order::Serve { listener, peers })
-                }
+                ToShard::Serve { listener } => self.orders.push_back(Order::Serve { listener }),
                 ToShard::Drain => self.orders.push_back(Order::Drain),
                 ToShard::Stop => self.orders.push_back(Order::Stop),
             }
