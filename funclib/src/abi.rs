@@ -59,6 +59,10 @@ pub struct RawAnswer {
     pub content_type_length: usize,
 }
 
+/// Starts a call: function, input, and where its handle goes.
+pub type StartCall =
+    unsafe extern "C" fn(*mut RawContext, *const u8, usize, *const u8, usize, *mut u64) -> c_int;
+
 /// What the runtime offers a function. One static table per process; later versions only append.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -86,25 +90,11 @@ pub struct Host {
     pub time_remaining_ns: unsafe extern "C" fn(*mut RawContext) -> u64,
     pub depth: unsafe extern "C" fn(*mut RawContext) -> u32,
     pub is_cancelled: unsafe extern "C" fn(*mut RawContext) -> c_int,
-    pub call_start: unsafe extern "C" fn(
-        *mut RawContext,
-        *const u8,
-        usize,
-        *const u8,
-        usize,
-        *mut u64,
-    ) -> c_int,
+    pub call_start: StartCall,
     pub call_wait: unsafe extern "C" fn(*mut RawContext, u64, *mut RawAnswer) -> c_int,
     pub call_release: unsafe extern "C" fn(*mut RawContext, u64),
     /// Absent from runtimes whose `size` ends before it.
-    pub call_prepare: unsafe extern "C" fn(
-        *mut RawContext,
-        *const u8,
-        usize,
-        *const u8,
-        usize,
-        *mut u64,
-    ) -> c_int,
+    pub call_prepare: StartCall,
 }
 
 /// A call's context together with the table to use it with, for as long as the call runs.
@@ -202,33 +192,29 @@ impl<'c> Raw<'c> {
     }
 
     pub(crate) fn call_start(self, function: &str, input: &[u8]) -> Result<u64, c_int> {
-        let mut handle = 0;
-        let code = ask!(
-            self,
-            call_start,
-            function.as_ptr(),
-            function.len(),
-            input.as_ptr(),
-            input.len(),
-            &raw mut handle
-        );
-        if code == OK { Ok(handle) } else { Err(code) }
+        self.start(self.host.call_start, function, input)
     }
 
     pub(crate) fn call_prepare(self, function: &str, input: &[u8]) -> Result<u64, c_int> {
-        if self.host.size <= core::mem::offset_of!(Host, call_prepare) {
-            return self.call_start(function, input);
-        }
+        let has_it = self.host.size > core::mem::offset_of!(Host, call_prepare);
+        let member = if has_it { self.host.call_prepare } else { self.host.call_start };
+        self.start(member, function, input)
+    }
+
+    fn start(self, member: StartCall, function: &str, input: &[u8]) -> Result<u64, c_int> {
         let mut handle = 0;
-        let code = ask!(
-            self,
-            call_prepare,
-            function.as_ptr(),
-            function.len(),
-            input.as_ptr(),
-            input.len(),
-            &raw mut handle
-        );
+        // SAFETY: as in `ask`: the context belongs to this member's table, and both slices and the
+        // handle live across the call.
+        let code = unsafe {
+            member(
+                self.context,
+                function.as_ptr(),
+                function.len(),
+                input.as_ptr(),
+                input.len(),
+                &raw mut handle,
+            )
+        };
         if code == OK { Ok(handle) } else { Err(code) }
     }
 
