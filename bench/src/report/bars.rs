@@ -79,8 +79,7 @@ const fn at_most(
     moonshot: f64,
     what: &'static str,
 ) -> Ratio {
-    let (bar, moonshot) = (Some(Bar::AtMost(bar)), Some(moonshot));
-    Ratio { name, what, of, over: Some(over), bar, moonshot }
+    judged(name, of, over, Bar::AtMost(bar), moonshot, what)
 }
 
 const fn at_least(
@@ -91,8 +90,18 @@ const fn at_least(
     moonshot: f64,
     what: &'static str,
 ) -> Ratio {
-    let (bar, moonshot) = (Some(Bar::AtLeast(bar)), Some(moonshot));
-    Ratio { name, what, of, over: Some(over), bar, moonshot }
+    judged(name, of, over, Bar::AtLeast(bar), moonshot, what)
+}
+
+const fn judged(
+    name: &'static str,
+    of: Side,
+    over: Side,
+    bar: Bar,
+    moonshot: f64,
+    what: &'static str,
+) -> Ratio {
+    Ratio { bar: Some(bar), moonshot: Some(moonshot), ..known(name, of, over, what) }
 }
 
 const fn known(name: &'static str, of: Side, over: Side, what: &'static str) -> Ratio {

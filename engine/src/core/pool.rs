@@ -29,9 +29,8 @@ impl Core {
             }
         }
         for lane in self.function(function).lanes().rev() {
-            let running = self.on_lane(function, lane).call();
+            let mut next = self.on_lane(function, lane).call();
             self.function(function).apply(lane, WorkerEvent::ContainerDown);
-            let mut next = running;
             while let Some(call) = next {
                 if !matches!(self.calls[call].state, CallState::Orphaned(_)) {
                     self.answer(call, Refusal::CONTAINER_DIED.into(), effects);
