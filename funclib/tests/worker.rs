@@ -4,6 +4,8 @@
 
 mod engine;
 
+use std::sync::Barrier;
+
 use engine::Engine;
 use ipc::envelope::RequestFields;
 use ipc::{Outcome, ToEngine, ToWorker};
@@ -337,11 +339,26 @@ fn calls_that_wait_in_the_lane_run_in_order_and_their_results_stay_until_they_ar
     engine.retire().unwrap();
 }
 
+/// Keeps a function from going on until the test has filled its lane.
+static LANE_FILLED: Barrier = Barrier::new(2);
+
+#[nightcore::function]
+fn calls_all_once_the_lane_is_filled(
+    context: &Context,
+    input: &[u8],
+) -> Result<Vec<u8>, CallError> {
+    if input == b"abc" {
+        LANE_FILLED.wait();
+    }
+    calls_all(context, input)
+}
+
 #[test]
 fn a_worker_that_waits_declines_the_calls_behind_the_last_first() {
-    let mut engine = Engine::with_entry(MIB, __nightcore_call_calls_all);
+    let mut engine = Engine::with_entry(MIB, __nightcore_call_calls_all_once_the_lane_is_filled);
     engine.dispatch(b"abc");
     let [behind, last] = [engine.dispatch(b"d"), engine.dispatch(b"e")];
+    LANE_FILLED.wait();
     let asked: Vec<_> = (0..3).map(|_| engine.asked_next()).collect();
     assert_eq!(engine.receive(), ToEngine::Decline { call: last });
     assert_eq!(engine.receive(), ToEngine::Decline { call: behind });
