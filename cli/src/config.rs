@@ -37,6 +37,8 @@ const CONNECTIONS_MAX: u16 = 16_384;
 const DEPTH_MAX: u16 = WORKERS_MAX;
 /// As many calls as a shard can remember.
 const QUEUE_MAX: u32 = 65_536;
+/// More than a host can do, of calls at once and of calls a second.
+const LIMIT_MAX: u32 = 10_000_000;
 
 const _: () = assert!(BODY_MAX <= ipc::layout::PAYLOAD_LIMIT as u64);
 
@@ -131,6 +133,19 @@ pub struct Function {
     pub env: Vec<(String, String)>,
     /// Most calls that wait for a worker.
     pub queue_max: u32,
+    /// A call that would wait longer than this for a worker is refused; `None`: only one that would
+    /// miss its deadline.
+    pub queue_wait_max: Option<Duration>,
+    /// What bounds the calls on workers and sizes the pool.
+    pub concurrency: Concurrency,
+    /// Most calls at once, waiting ones included, of all shards together.
+    pub concurrency_limit: Option<u32>,
+    /// Most calls a second, of all shards together.
+    pub rate_limit: Option<u32>,
+    /// How long a call may run on behind `timeout` until the container is replaced.
+    pub grace: Duration,
+    /// A container without calls for so long is stopped, until the next call.
+    pub idle_timeout: Option<Duration>,
     /// Line of its `[[function]]` in the file, for messages.
     pub line: usize,
 }
@@ -142,6 +157,17 @@ pub enum Placement {
     Core,
     /// Wherever the kernel likes: right for functions that compute for milliseconds.
     Free,
+}
+
+/// What bounds the calls on a function's workers and sizes its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concurrency {
+    /// The measured load.
+    Managed,
+    /// The pool: it grows one by one while calls wait.
+    Fixed,
+    /// `max_workers` alone: a worker for each call.
+    Unlimited,
 }
 
 /// What the command line says over the file.
@@ -312,6 +338,12 @@ fn read_function<'a>(
         "placement",
         "env",
         "queue_max",
+        "queue_wait_max",
+        "concurrency",
+        "concurrency_limit",
+        "rate_limit",
+        "grace",
+        "idle_timeout",
     ])?;
     let name = table.require("name", "the function's name")?;
     let library = table.require("library", "the path of a shared library")?;
@@ -325,6 +357,12 @@ fn read_function<'a>(
         placement: Placement::Core,
         env: Vec::new(),
         queue_max: 1024,
+        queue_wait_max: None,
+        concurrency: Concurrency::Managed,
+        concurrency_limit: None,
+        rate_limit: None,
+        grace: Duration::from_secs(5),
+        idle_timeout: None,
         line: table.line(),
     };
     table.read("max_workers", &mut function.max_workers, |value| value.integer(1..=WORKERS_MAX))?;
@@ -345,6 +383,27 @@ fn read_function<'a>(
     })?;
     table.read("env", &mut function.env, read_env)?;
     table.read("queue_max", &mut function.queue_max, |value| value.integer(0..=QUEUE_MAX))?;
+    for (key, field) in [
+        ("queue_wait_max", &mut function.queue_wait_max),
+        ("idle_timeout", &mut function.idle_timeout),
+    ] {
+        table.read(key, field, |value| value.duration(DURATION_MIN..=DURATION_MAX).map(Some))?;
+    }
+    for (key, field) in [
+        ("concurrency_limit", &mut function.concurrency_limit),
+        ("rate_limit", &mut function.rate_limit),
+    ] {
+        table.read(key, field, |value| value.integer(1..=LIMIT_MAX).map(Some))?;
+    }
+    table
+        .read("grace", &mut function.grace, |value| value.duration(DURATION_MIN..=DURATION_MAX))?;
+    table.read("concurrency", &mut function.concurrency, |value| {
+        value.one_of(&[
+            ("managed", Concurrency::Managed),
+            ("fixed", Concurrency::Fixed),
+            ("unlimited", Concurrency::Unlimited),
+        ])
+    })?;
     Ok((function, name))
 }
 

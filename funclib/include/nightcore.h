@@ -94,6 +94,8 @@ enum nightcore_outcome {
     NIGHTCORE_CONTAINER_DIED = 10,   /* the callee's container died during the call      502 */
     NIGHTCORE_CANCELLED = 11,        /* nobody wants the answer any more                     */
     NIGHTCORE_NO_SPACE = 12,         /* no room in shared memory                         503 */
+    NIGHTCORE_LIMIT_REACHED = 13,    /* a limit of the callee's own is reached           429 */
+    NIGHTCORE_DEADLOCK = 14,         /* all who could run it wait for it                 503 */
     NIGHTCORE_INVALID = 255          /* the function broke this interface: nothing was done  */
 };
 

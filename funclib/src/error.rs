@@ -33,10 +33,14 @@ pub enum ErrorKind {
     Cancelled = 11,
     /// No room in shared memory.
     NoSpace = 12,
+    /// The callee takes no more calls than a limit of its own allows: try later.
+    LimitReached = 13,
+    /// Every worker that could run the call waits for a call that waits for this one.
+    Deadlock = 14,
 }
 
 impl ErrorKind {
-    const ALL: [ErrorKind; 12] = [
+    const ALL: [ErrorKind; 14] = [
         ErrorKind::FunctionError,
         ErrorKind::FunctionPanic,
         ErrorKind::BadRequest,
@@ -49,6 +53,8 @@ impl ErrorKind {
         ErrorKind::ContainerDied,
         ErrorKind::Cancelled,
         ErrorKind::NoSpace,
+        ErrorKind::LimitReached,
+        ErrorKind::Deadlock,
     ];
 
     /// The name used in JSON errors and metrics.
@@ -67,6 +73,8 @@ impl ErrorKind {
             ErrorKind::ContainerDied => "container_died",
             ErrorKind::Cancelled => "cancelled",
             ErrorKind::NoSpace => "no_space",
+            ErrorKind::LimitReached => "limit_reached",
+            ErrorKind::Deadlock => "deadlock",
         }
     }
 

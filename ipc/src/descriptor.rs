@@ -12,6 +12,9 @@
 //! | 4 | 0-31, 32-63 | block: bytes of envelope, bytes of payload |
 //! | 5 | 0-31 | released token, if bit 0 of flags is set |
 //! | 6 | 0-31 | of a `Dispatch`: results read; of a `Complete`: ns that the call ran |
+//! | 7 | 0-31, 32-63 | of a `Complete`: ns of CPU a call, at least 1, and ns a call waited for a core; both zero if not measured |
+
+use core::num::NonZeroU32;
 
 use crate::outcome::{Outcome, UnknownOutcome};
 use crate::sync::SLOT_WORDS;
@@ -56,6 +59,15 @@ pub struct Block {
     pub envelope_size: u32,
     /// Bytes of the payload.
     pub payload_size: u32,
+}
+
+/// What the calls of a worker cost on average since it was last measured, its wake-ups included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time a call, in ns.
+    pub cpu_ns: NonZeroU32,
+    /// Time a call in which the worker could have run and its core was taken, in ns.
+    pub delay_ns: u32,
 }
 
 /// What an engine says to a worker.
@@ -119,6 +131,8 @@ pub enum ToEngine {
         released: Option<u32>,
         /// How long the function ran, its waits included; the most there is for longer.
         ran_ns: u32,
+        /// What the worker's calls cost lately, measured now and then.
+        usage: Option<Usage>,
         /// The reply; the engine's until a `Dispatch` counts it as read, or until `Retire`.
         block: Block,
     },
@@ -258,9 +272,10 @@ impl ToEngine {
                 let head = Head { kind: CALL, value: token, ..Head::default() };
                 encode(head, CallId(0), deadline_ns, Some(block), released)
             }
-            ToEngine::Complete { call, outcome, released, ran_ns, block } => {
+            ToEngine::Complete { call, outcome, released, ran_ns, usage, block } => {
                 let head = Head { kind: COMPLETE, outcome: outcome as u8, ..Head::default() };
-                with_count(encode(head, call, 0, Some(block), released), ran_ns)
+                let message = with_count(encode(head, call, 0, Some(block), released), ran_ns);
+                with_usage(message, usage)
             }
             ToEngine::Decline { call } => encode(Head::of(DECLINE), call, 0, None, None),
             ToEngine::Release { token } => {
@@ -294,6 +309,8 @@ impl ToEngine {
                 outcome: Outcome::try_from(head.outcome)?,
                 released,
                 ran_ns: low(words[6]),
+                usage: NonZeroU32::new(low(words[7]))
+                    .map(|cpu_ns| Usage { cpu_ns, delay_ns: high(words[7]) }),
                 block: block(words, outbound(head.region)?),
             },
             DECLINE => ToEngine::Decline { call: CallId(words[1]) },
@@ -353,6 +370,14 @@ fn encode(
 #[inline]
 fn with_count(mut descriptor: Descriptor, count: u32) -> Descriptor {
     descriptor.0[6] = u64::from(count);
+    descriptor
+}
+
+#[inline]
+fn with_usage(mut descriptor: Descriptor, usage: Option<Usage>) -> Descriptor {
+    if let Some(Usage { cpu_ns, delay_ns }) = usage {
+        descriptor.0[7] = u64::from(delay_ns) << 32 | u64::from(cpu_ns.get());
+    }
     descriptor
 }
 

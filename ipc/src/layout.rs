@@ -30,7 +30,7 @@ pub const PAGE_SIZE: usize = 4096;
 /// First word of A: "nightcor".
 pub const MAGIC: u64 = u64::from_le_bytes(*b"nightcor");
 /// Version of this layout and of the messages; a container of another version is refused.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// In A: the header.
 pub const HEADER: usize = 0;

@@ -48,7 +48,9 @@ mod shared_block;
 #[cfg(not(loom))]
 pub mod worker_side;
 
-pub use descriptor::{Block, CallId, Descriptor, DescriptorError, Region, ToEngine, ToWorker};
+pub use descriptor::{
+    Block, CallId, Descriptor, DescriptorError, Region, ToEngine, ToWorker, Usage,
+};
 #[cfg(not(loom))]
 pub use fault::{Fault, NoSpace};
 pub use layout::{

@@ -30,6 +30,10 @@ pub enum Outcome {
     Cancelled = 11,
     /// The channel's memory has no room for the payload now.
     NoSpace = 12,
+    /// The function takes no more calls than a limit of its own allows.
+    LimitReached = 13,
+    /// Every worker that could run the call waits for a call that waits for this one.
+    Deadlock = 14,
 }
 
 /// A byte that names no outcome.
@@ -39,7 +43,7 @@ pub struct UnknownOutcome(pub u8);
 
 impl Outcome {
     /// Every outcome; the position is the byte.
-    pub const ALL: [Outcome; 13] = [
+    pub const ALL: [Outcome; 15] = [
         Outcome::Ok,
         Outcome::FunctionError,
         Outcome::FunctionPanic,
@@ -53,6 +57,8 @@ impl Outcome {
         Outcome::ContainerDied,
         Outcome::Cancelled,
         Outcome::NoSpace,
+        Outcome::LimitReached,
+        Outcome::Deadlock,
     ];
 
     /// The `error` of the JSON answer, and the label in metrics.
@@ -72,6 +78,8 @@ impl Outcome {
             Outcome::ContainerDied => "container_died",
             Outcome::Cancelled => "cancelled",
             Outcome::NoSpace => "no_space",
+            Outcome::LimitReached => "limit_reached",
+            Outcome::Deadlock => "deadlock",
         }
     }
 
@@ -84,7 +92,10 @@ impl Outcome {
             Outcome::BadRequest => 400,
             Outcome::NotFound => 404,
             Outcome::TooLarge => 413,
-            Outcome::Overloaded | Outcome::Unavailable | Outcome::NoSpace => 503,
+            Outcome::LimitReached => 429,
+            Outcome::Overloaded | Outcome::Unavailable | Outcome::NoSpace | Outcome::Deadlock => {
+                503
+            }
             Outcome::DeadlineExceeded => 504,
             Outcome::TooDeep => 508,
             Outcome::ContainerDied => 502,
@@ -113,6 +124,6 @@ mod tests {
                 Err(error) => assert_eq!(error, UnknownOutcome(byte)),
             }
         }
-        assert_eq!(Outcome::NoSpace as usize + 1, Outcome::ALL.len());
+        assert_eq!(Outcome::Deadlock as usize + 1, Outcome::ALL.len());
     }
 }

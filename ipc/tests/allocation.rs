@@ -76,6 +76,7 @@ fn a_call_and_its_answer_allocate_nothing_once_buffers_are_warm() {
             outcome: Outcome::Ok,
             released: None,
             ran_ns: 0,
+            usage: None,
             block: block_out,
         };
         reply.encode(&mut worker.outbound_mut(&buffer));

@@ -97,6 +97,7 @@ fn a_call_goes_to_the_worker_and_its_answer_comes_back() {
         outcome: Outcome::Ok,
         released: None,
         ran_ns: 0,
+        usage: None,
         block: reply,
     };
     assert!(!pair.engine.has_ready());
@@ -246,6 +247,7 @@ fn hostile_blocks_are_faults() {
             outcome: Outcome::Ok,
             released: None,
             ran_ns: 0,
+            usage: None,
             block,
         };
         pair.inject(complete.encode().0);

@@ -2,7 +2,9 @@
 #![cfg(not(loom))]
 #![allow(missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
-use ipc::{Block, CallId, Descriptor, DescriptorError, Outcome, Region, ToEngine, ToWorker};
+use std::num::NonZeroU32;
+
+use ipc::{Block, CallId, Descriptor, DescriptorError, Outcome, Region, ToEngine, ToWorker, Usage};
 use proptest::prelude::*;
 
 fn block(region: impl Strategy<Value = Region>) -> impl Strategy<Value = Block> {
@@ -18,6 +20,12 @@ fn block(region: impl Strategy<Value = Region>) -> impl Strategy<Value = Block> 
 
 fn outcome() -> impl Strategy<Value = Outcome> {
     prop::sample::select(&Outcome::ALL[..])
+}
+
+fn usage() -> impl Strategy<Value = Option<Usage>> {
+    let usage =
+        |(cpu_ns, delay_ns)| NonZeroU32::new(cpu_ns).map(|cpu_ns| Usage { cpu_ns, delay_ns });
+    any::<(u32, u32)>().prop_map(usage)
 }
 
 fn to_worker() -> impl Strategy<Value = ToWorker> {
@@ -54,15 +62,15 @@ fn to_engine() -> impl Strategy<Value = ToEngine> {
                 block
             }
         ),
-        (any::<u64>(), outcome(), any::<Option<u32>>(), any::<u32>(), outbound()).prop_map(
-            |(call, outcome, released, ran_ns, block)| ToEngine::Complete {
+        (any::<u64>(), outcome(), any::<Option<u32>>(), any::<u32>(), usage(), outbound())
+            .prop_map(|(call, outcome, released, ran_ns, usage, block)| ToEngine::Complete {
                 call: CallId(call),
                 outcome,
                 released,
                 ran_ns,
+                usage,
                 block
-            }
-        ),
+            }),
         any::<u64>().prop_map(|call| ToEngine::Decline { call: CallId(call) }),
         any::<u32>().prop_map(|token| ToEngine::Release { token }),
         Just(ToEngine::Retired),
@@ -111,7 +119,7 @@ fn a_bad_field_is_named() {
     assert_eq!(decode(0xff), Err(DescriptorError::Kind(0xff)));
     assert_eq!(decode(0x00_00_83), Err(DescriptorError::Region(0)));
     assert_eq!(decode(0x03_00_83), Err(DescriptorError::Region(3)));
-    assert!(matches!(decode(0x02_0d_83), Err(DescriptorError::Outcome(_))));
+    assert!(matches!(decode(0x02_0f_83), Err(DescriptorError::Outcome(_))));
     assert_eq!(decode(0x01_00_85), Err(DescriptorError::NotCanonical { kind: 0x85 }));
     assert_eq!(CallId::new(7, 9).slot(), 7);
     assert_eq!(CallId::new(7, 9).generation(), 9);

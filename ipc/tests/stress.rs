@@ -390,7 +390,7 @@ impl Worker {
         }
         let outcome = Outcome::ALL[(call.0 % 13) as usize];
         self.lane
-            .publish(&ToEngine::Complete { call, outcome, released, ran_ns: 0, block })
+            .publish(&ToEngine::Complete { call, outcome, released, ran_ns: 0, usage: None, block })
             .unwrap();
         if self.random.one_in(4) {
             self.lane.ring().unwrap();

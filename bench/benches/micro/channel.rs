@@ -78,8 +78,14 @@ impl Pair {
         black_box(self.worker.inbound(&block).expect("a block of this lane"));
         self.worker.outbound_mut(&buffer).copy_from_slice(payload);
         let block = self.worker.block(&buffer, 0, size);
-        let complete =
-            ToEngine::Complete { call, outcome: Outcome::Ok, released: None, ran_ns: 0, block };
+        let complete = ToEngine::Complete {
+            call,
+            outcome: Outcome::Ok,
+            released: None,
+            ran_ns: 0,
+            usage: None,
+            block,
+        };
         self.worker.publish(&complete).expect("the lane is open");
         self.worker.ring().expect("the engine is awake");
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use engine::core::{
-    Caller, Core, Effect, Effects, Event, FunctionId, FunctionSpec, Limits, WorkerId,
+    Caller, Core, Effect, Effects, Event, FunctionId, FunctionSpec, Limits, Policy, WorkerId,
 };
 use ipc::{CallId, Outcome};
 use reactor::clock::Nanos;
@@ -52,6 +52,10 @@ impl Stage {
                 timeout,
                 queue_max: 1024,
                 pipeline_max: 0,
+                policy: Policy::Fixed,
+                cores: 1,
+                queue_wait_max: None,
+                grace: Duration::from_secs(1),
             };
             let function = core.add_function(spec);
             effects.clear();
@@ -84,7 +88,8 @@ impl Stage {
 
     /// The worker completes the call, its answer is read and its result released.
     fn complete(&mut self, worker: WorkerId, call: CallId) {
-        let completed = Event::Completed { worker, call, outcome: Outcome::Ok, ran_ns: 0 };
+        let completed =
+            Event::Completed { worker, call, outcome: Outcome::Ok, ran_ns: 0, usage: None };
         for event in [completed, Event::Released { worker, call }] {
             self.core.on_event(self.now, event, &mut self.effects).expect("it is on that call");
         }

@@ -99,6 +99,7 @@ impl Worker {
             outcome,
             released: None,
             ran_ns: 0,
+            usage: None,
             block,
         })?)
     }

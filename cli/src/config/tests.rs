@@ -69,6 +69,12 @@ fn a_function_of_two_lines_gets_the_other_values_by_default() {
         placement: Placement::Core,
         env: vec![],
         queue_max: 1024,
+        queue_wait_max: None,
+        concurrency: Concurrency::Managed,
+        concurrency_limit: None,
+        rate_limit: None,
+        grace: Duration::from_secs(5),
+        idle_timeout: None,
         line: 1,
     };
     assert_eq!(config.functions, [expected]);
@@ -101,6 +107,12 @@ fn every_key_is_read() {
         memory = "64MiB"
         placement = "free"
         queue_max = 0
+        queue_wait_max = "100ms"
+        concurrency = "fixed"
+        concurrency_limit = 10
+        rate_limit = 1000
+        grace = "1s"
+        idle_timeout = "1h"
         env = { A = "1", B = "2" }
         [[function]]
         name = "second"
@@ -132,6 +144,10 @@ fn every_key_is_read() {
     assert_eq!(config.engine, engine);
     let [first, second] = &config.functions[..] else { panic!("two functions") };
     assert_eq!((first.min_workers, first.max_workers, first.queue_max), (0, 256, 0));
+    assert_eq!(first.queue_wait_max, Some(Duration::from_millis(100)));
+    assert_eq!(first.concurrency, Concurrency::Fixed);
+    assert_eq!((first.concurrency_limit, first.rate_limit), (Some(10), Some(1000)));
+    assert_eq!((first.grace, first.idle_timeout), (seconds(1), Some(seconds(3600))));
     assert_eq!(first.timeout, Duration::from_millis(500));
     assert_eq!((first.memory, second.memory), (Some(64 << 20), Some(64 << 20)));
     assert_eq!(first.placement, Placement::Free);
@@ -178,7 +194,8 @@ fn an_unknown_key_is_refused_with_the_known_ones() {
     assert_eq!(
         refused_function("time_out = \"3s\""),
         "nightcore.toml:4: function.time_out: unknown key, expected one of name, library, \
-         min_workers, max_workers, timeout, memory, placement, env, queue_max"
+         min_workers, max_workers, timeout, memory, placement, env, queue_max, queue_wait_max, concurrency, \
+         concurrency_limit, rate_limit, grace, idle_timeout"
     );
     let message = refusal("[gateway]\nport = 80");
     assert!(message.starts_with("nightcore.toml:2: gateway.port: unknown key, "), "{message}");
@@ -262,6 +279,7 @@ fn a_number_out_of_range_is_refused() {
         ("max_workers = 257", "function.max_workers: expected an integer from 1 to 256, got 257"),
         ("max_workers = 0", "function.max_workers: expected an integer from 1 to 256, got 0"),
         ("min_workers = -1", "function.min_workers: expected an integer from 0 to 256, got -1"),
+        ("rate_limit = 0", "function.rate_limit: expected an integer from 1 to 10000000, got 0"),
         ("queue_max = 65537", "function.queue_max: expected an integer from 0 to 65536, got 65537"),
     ];
     for (line, expected) in cases {

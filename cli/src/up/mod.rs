@@ -21,7 +21,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use engine::container::{ContainerSpec, SocketDirectory, StartError, Stopped, Supervisor};
-use engine::core::FunctionSpec;
+use engine::core::{FunctionSpec, Policy};
 use engine::io::Function;
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor, mailbox};
 use engine::stats::Stats;
@@ -36,7 +36,7 @@ use thiserror::Error;
 use self::listener::Listener;
 use self::rebalance::Balance;
 use self::shard::Blueprint;
-use crate::config::{Config, Placement, Priority};
+use crate::config::{Concurrency, Config, Placement, Priority};
 
 /// Niceness of the containers where the shards may not be raised.
 const CONTAINER_NICENESS: i32 = 10;
@@ -196,6 +196,7 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
         system("no mailbox", (0..count).map(|_| mailbox()).collect::<io::Result<Vec<_>>>())?
             .into_iter()
             .unzip();
+    let core_count = u16::try_from(cores.len()).unwrap_or(u16::MAX);
     let core = |index: u16| cores[usize::from(index) % cores.len()];
     let shard_cores: Vec<u16> = (0..count).map(core).collect();
     let balance = Arc::new(Balance::new(&shard_cores, config.gateway.connections_max));
@@ -207,7 +208,8 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
         let blueprint = Blueprint {
             index,
             core: core(index),
-            functions: functions(config, index).map_err(|error| UpError::start(config, error))?,
+            functions: functions(config, index, core_count)
+                .map_err(|error| UpError::start(config, error))?,
             siblings: others.map(|(_, post)| post.clone()).collect(),
             supervisor: to_supervisor.clone(),
             mailbox,
@@ -236,7 +238,7 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
 }
 
 /// The functions as one shard needs to know them.
-fn functions(config: &Config, shard: u16) -> Result<Vec<Function>, StartError> {
+fn functions(config: &Config, shard: u16, cores: u16) -> Result<Vec<Function>, StartError> {
     let functions = config.functions.iter().map(|function| {
         let geometry =
             Geometry::new(function.max_workers, config.gateway.body_max).map_err(|error| {
@@ -252,6 +254,14 @@ fn functions(config: &Config, shard: u16) -> Result<Vec<Function>, StartError> {
             queue_max: function.queue_max,
             // Workers of one core take turns anyway.
             pipeline_max: if pinned { PIPELINE_MAX } else { 0 },
+            policy: match function.concurrency {
+                Concurrency::Managed => Policy::Managed,
+                Concurrency::Fixed => Policy::Fixed,
+                Concurrency::Unlimited => Policy::Unlimited,
+            },
+            cores: if pinned { 1 } else { cores },
+            queue_wait_max: function.queue_wait_max,
+            grace: function.grace,
         };
         Ok(Function { name: function.name.clone(), spec, geometry, pinned })
     });

@@ -154,7 +154,7 @@ impl Core {
                 self.function(function).report(lane, WorkerEvent::Failed)?;
                 self.pause_spawning(now, function, SPAWN_PAUSE);
             }
-            Event::Completed { worker, call, outcome, ran_ns } => {
+            Event::Completed { worker, call, outcome, ran_ns, usage: _ } => {
                 let function = self.function(worker.function);
                 function.report(worker.lane, WorkerEvent::Complete(call))?;
                 function.pace.record(ran_ns);

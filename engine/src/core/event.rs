@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use ipc::{CallId, LaneIndex, Outcome};
+use ipc::{CallId, LaneIndex, Outcome, Usage};
+
+use super::limit::Policy;
 
 /// A deployed function; dense, in the order of `add_function`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -71,6 +73,14 @@ pub struct FunctionSpec {
     /// Calls that may wait in a lane behind the one its worker runs, at most `ipc::PIPELINE_MAX`. 0
     /// where workers have cores of their own: there a second worker is the faster way.
     pub pipeline_max: u16,
+    /// What bounds the calls on workers and sizes the pool.
+    pub policy: Policy,
+    /// Cores on which the function's workers can run: 1 where they are pinned to their shard's.
+    pub cores: u16,
+    /// A call that would wait longer than this for a worker is refused.
+    pub queue_wait_max: Option<Duration>,
+    /// How long a call may run on behind the function's timeout until its container is replaced.
+    pub grace: Duration,
 }
 
 /// The bounds of the whole core.
@@ -113,6 +123,8 @@ pub enum Event {
         outcome: Outcome,
         /// How long it ran, in ns, as the worker says.
         ran_ns: u32,
+        /// What its calls cost lately, if the worker says so.
+        usage: Option<Usage>,
     },
     /// A worker will not begin a call that waits behind another in its lane. Its payload is at hand
     /// again.
@@ -202,6 +214,11 @@ pub enum Effect {
         worker: WorkerId,
         /// The call it is on.
         call: CallId,
+    },
+    /// End the function's container: this worker runs on and on, though its call's time is over.
+    ReplaceContainer {
+        /// Which worker.
+        worker: WorkerId,
     },
     /// The payload of a call that will not be dispatched (again) is not needed any more. Every call
     /// with an id ends in exactly one of this and a `Dispatch` that is not declined; it precedes the

@@ -231,6 +231,10 @@ impl Function {
             starting: self.census.starting,
             held: self.census.held,
             retiring: self.census.retiring,
+            hint_milli: 0,
+            limit: self.spec.max_workers,
+            processing_ns: 0,
+            rate_milli: 0,
             counters: self.counters,
         }
     }

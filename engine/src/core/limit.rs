@@ -4,6 +4,20 @@
 //! The policy is a fixed range of workers; one that follows the measured load replaces the inside
 //! of this file.
 
+/// What bounds the calls on workers and sizes the pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Policy {
+    /// The measured load, between `min_workers` and `max_workers`.
+    Managed,
+    /// The pool alone: it grows one by one while calls wait.
+    Fixed,
+    /// Nothing but `max_workers`: as many workers as there are calls.
+    Unlimited,
+    /// The rule of the paper, for comparison: fewer than tau calls on workers, where tau is the mean
+    /// rate of arrivals times the mean processing time, and no limit until 128 calls were seen.
+    Paper,
+}
+
 /// The workers of one function as the policy sees them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pool {

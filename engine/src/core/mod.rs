@@ -13,7 +13,8 @@
 //! | `worker.rs`   | the states of a worker, every transition                        |
 //! | `function.rs` | one function: queue, lanes, idle stack                          |
 //! | `pipeline.rs` | calls that wait in a lane behind another                        |
-//! | `limit.rs`    | the seam of concurrency control                                 |
+//! | `limit.rs`    | concurrency control: what bounds calls, what sizes the pool     |
+//! | `histogram.rs`| how long things took, for metrics                               |
 //! | `snapshot.rs` | what metrics see                                                |
 //!
 //! # A call
@@ -65,6 +66,7 @@ mod call;
 mod core;
 mod event;
 mod function;
+mod histogram;
 mod limit;
 mod pipeline;
 mod pool;
@@ -81,5 +83,7 @@ pub use self::event::{
     Caller, Effect, Event, FunctionId, FunctionSpec, Limits, Origin, Refusal, Reply, Violation,
     WorkerId,
 };
+pub use self::histogram::{BOUNDS_NS, Histogram};
+pub use self::limit::Policy;
 pub use self::snapshot::{Counters, Snapshot};
 pub use self::worker::WorkerState;

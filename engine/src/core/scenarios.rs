@@ -35,6 +35,10 @@ impl Stage {
             timeout: TIMEOUT,
             queue_max,
             pipeline_max: 2,
+            policy: Policy::Fixed,
+            cores: 1,
+            queue_wait_max: None,
+            grace: Duration::from_secs(1),
         };
         let function = self.core.add_function(spec);
         self.tell(Event::ContainerUp { function });
@@ -80,11 +84,23 @@ impl Stage {
     }
 
     fn complete(&mut self, worker: WorkerId, call: CallId) -> Vec<Effect> {
-        self.tell(Event::Completed { worker, call, outcome: Outcome::Ok, ran_ns: LONG })
+        self.tell(Event::Completed {
+            worker,
+            call,
+            outcome: Outcome::Ok,
+            ran_ns: LONG,
+            usage: None,
+        })
     }
 
     fn complete_short(&mut self, worker: WorkerId, call: CallId) -> Vec<Effect> {
-        self.tell(Event::Completed { worker, call, outcome: Outcome::Ok, ran_ns: 1_000 })
+        self.tell(Event::Completed {
+            worker,
+            call,
+            outcome: Outcome::Ok,
+            ran_ns: 1_000,
+            usage: None,
+        })
     }
 
     fn pass(&mut self, time: Duration) -> Vec<Effect> {
@@ -148,6 +164,10 @@ fn calls_for_a_container_that_is_down_wait_for_it() {
         timeout: TIMEOUT,
         queue_max: 8,
         pipeline_max: 0,
+        policy: Policy::Fixed,
+        cores: 1,
+        queue_wait_max: None,
+        grace: Duration::from_secs(1),
     };
     let f = stage.core.add_function(spec);
     let (call, effects) = stage.call(f);
@@ -343,8 +363,13 @@ fn what_no_correct_container_does_is_a_violation_and_changes_nothing() {
     let f = stage.deploy(2, 2, 64);
     let (busy, idle) = (worker(f, 1), worker(f, 0));
     let (call, _) = stage.call(f);
-    let completed =
-        |worker, call| Event::Completed { worker, call, outcome: Outcome::Ok, ran_ns: 0 };
+    let completed = |worker, call| Event::Completed {
+        worker,
+        call,
+        outcome: Outcome::Ok,
+        ran_ns: 0,
+        usage: None,
+    };
     let stale = CallId::new(call.slot(), call.generation().wrapping_sub(1));
     let wrong = stage.try_tell(completed(busy, stale)).unwrap_err();
     assert_eq!(wrong, Violation::WrongCall { worker: busy, expected: call, got: stale });

@@ -106,6 +106,10 @@ impl World {
                 timeout: Duration::from_millis(u64::try_from(1 + random.below(200)).unwrap()),
                 queue_max: u32::try_from(random.below(12)).unwrap(),
                 pipeline_max: u16::try_from(random.below(4)).unwrap(),
+                policy: Policy::Fixed,
+                cores: 1,
+                queue_wait_max: None,
+                grace: Duration::from_secs(1),
             };
             core.add_function(spec);
             specs.push(spec);
@@ -261,7 +265,7 @@ impl World {
         let outcome = self.random.pick(&OUTCOMES).unwrap();
         // Now and then one that takes long, so that functions come and go as short ones.
         let ran_ns = if self.random.below(40) == 0 { 5_000_000 } else { 1_000 };
-        self.tell(Event::Completed { worker, call, outcome, ran_ns });
+        self.tell(Event::Completed { worker, call, outcome, ran_ns, usage: None });
         assert!(!self.calls.contains_key(&call.0), "no answer to a completed call");
     }
 
@@ -392,7 +396,7 @@ impl World {
             1 if thread != Some(Thread::Starting) => Event::WorkerFailed { worker },
             2 if thread != Some(Thread::Retiring) => Event::WorkerRetired { worker },
             3 => Event::Declined { worker, call },
-            _ => Event::Completed { worker, call, outcome: Outcome::Ok, ran_ns: 0 },
+            _ => Event::Completed { worker, call, outcome: Outcome::Ok, ran_ns: 0, usage: None },
         };
         let before = self.core.snapshot(worker.function);
         assert!(self.core.on_event(self.now, event, &mut self.effects).is_err(), "{event:?}");

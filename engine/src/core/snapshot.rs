@@ -2,8 +2,9 @@
 
 use ipc::Outcome;
 
-/// One more than the largest outcome's number.
-const OUTCOMES: usize = Outcome::NoSpace as usize + 1;
+use super::histogram::Histogram;
+
+const OUTCOMES: usize = Outcome::ALL.len();
 
 /// One function's present and past on this shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +25,14 @@ pub struct Snapshot {
     pub held: u16,
     /// Workers that were told to leave and have not left.
     pub retiring: u16,
+    /// Concurrency that the measured load calls for, by Little's law, in thousandths.
+    pub hint_milli: u64,
+    /// Calls that may be on workers at once.
+    pub limit: u16,
+    /// Moving average of the processing time, in ns.
+    pub processing_ns: u64,
+    /// Moving average of the arrivals, in thousandths a second.
+    pub rate_milli: u64,
     /// Totals since start.
     pub counters: Counters,
 }
@@ -38,6 +47,10 @@ pub struct Counters {
     pub completed: u64,
     /// Calls whose caller was gone before the answer.
     pub abandoned: u64,
+    /// How long calls waited for a worker before they were dispatched.
+    pub queue_delay: Histogram,
+    /// How long calls ran, without the time that their own calls waited for workers.
+    pub processing: Histogram,
     failed: [u64; OUTCOMES],
 }
 

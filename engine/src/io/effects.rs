@@ -74,6 +74,10 @@ impl Engine {
                 self.publish(reactor, now, worker, &ToWorker::Cancel { call });
             }
             Effect::DropPayload { call } => self.drop_payload(call),
+            Effect::ReplaceContainer { worker } => {
+                let reason = "a call ran on past its time and the function's grace".to_owned();
+                self.condemn(reactor, now, worker.function, reason);
+            }
         }
     }
 

@@ -76,12 +76,12 @@ impl Engine {
                 self.release(worker, released);
                 self.call_arrived(reactor, now, worker, token, deadline_ns, &block);
             }
-            ToEngine::Complete { call, outcome, released: _, ran_ns, block } => {
+            ToEngine::Complete { call, outcome, released: _, ran_ns, usage, block } => {
                 // Its input and every answer that it still held are free with this.
                 self.release_all(worker, call);
                 let Some(result) = self.outbound(reactor, now, worker, &block) else { return };
                 self.keep_result(worker, call, result);
-                let event = Event::Completed { worker, call, outcome, ran_ns };
+                let event = Event::Completed { worker, call, outcome, ran_ns, usage };
                 self.tell_core(reactor, now, function, event);
                 // A late result that nobody waits for any more.
                 if self.take_result(worker).is_some() {

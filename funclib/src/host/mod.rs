@@ -44,6 +44,6 @@ const _: () = {
     assert!(crate::ErrorKind::FunctionError as u8 == ipc::Outcome::FunctionError as u8);
     assert!(crate::ErrorKind::BadRequest as u8 == ipc::Outcome::BadRequest as u8);
     assert!(crate::ErrorKind::TooDeep as u8 == ipc::Outcome::TooDeep as u8);
-    assert!(crate::ErrorKind::NoSpace as u8 == ipc::Outcome::NoSpace as u8);
-    assert!(ipc::Outcome::ALL.len() == 13);
+    assert!(crate::ErrorKind::Deadlock as u8 == ipc::Outcome::Deadlock as u8);
+    assert!(ipc::Outcome::ALL.len() == 15);
 };

@@ -151,7 +151,14 @@ impl<'f> Session<'f> {
             let now_ns = now_ns();
             let ran_ns = u32::try_from(now_ns - running.began_ns).unwrap_or(u32::MAX);
             let call = running.call;
-            self.publish(&ToEngine::Complete { call, outcome, released, ran_ns, block });
+            self.publish(&ToEngine::Complete {
+                call,
+                outcome,
+                released,
+                ran_ns,
+                usage: None,
+                block,
+            });
             self.ring_unless_next(now_ns);
         }
     }

@@ -110,6 +110,7 @@ impl World {
                     self.pause(worker.function, YIELD_PAUSE);
                 }
                 Effect::CancelWorker { .. } => panic!("nobody left"),
+                Effect::ReplaceContainer { worker } => panic!("{worker:?} was given up"),
             }
         }
     }
