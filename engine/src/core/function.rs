@@ -33,6 +33,9 @@ pub(super) enum Container {
     Up,
     /// Up, but a spawn failed; the timer ends the pause.
     UpPaused(Timer),
+    /// Up, but this shard has agreed to part with it: calls wait until it is given back, or until
+    /// it is down and the next one up.
+    Parted,
 }
 
 /// Where a call goes.
@@ -149,6 +152,9 @@ impl Function {
 
     /// Where one more call may go now.
     pub fn place(&self) -> Option<Place> {
+        if self.container == Container::Parted {
+            return None;
+        }
         if let Some(lane) = self.pipelines.open()
             && self.pace.is_short()
             && !self.yield_owed
@@ -191,6 +197,12 @@ impl Function {
     pub fn is_full(&self) -> bool {
         let starts = self.queue.is_empty() && self.place().is_some();
         !starts && self.queue.size() >= self.spec.queue_max
+    }
+
+    /// Whether no call waits, runs, or has a result that is being read.
+    pub fn is_at_rest(&self) -> bool {
+        let Census { running, waiting, held, .. } = self.census;
+        self.queue.is_empty() && self.pipelines.calls() == 0 && running + waiting + held == 0
     }
 
     /// All lanes, to walk them.

@@ -14,10 +14,37 @@ use super::worker::{WorkerEvent, WorkerState};
 impl Core {
     pub(super) fn container_up(&mut self, function: FunctionId, effects: &mut Effects) {
         let f = self.function(function);
-        if f.container == Container::Down {
+        if matches!(f.container, Container::Down | Container::Parted) {
             f.container = Container::Up;
+            self.dispatch(function, effects);
             self.grow(function, effects);
         }
+    }
+
+    /// Parts with a function's container, which then has nothing to do: calls that come wait until
+    /// it is up again, given back or started anew. `false`, and no change, while a call needs it.
+    #[must_use]
+    pub fn part(&mut self, function: FunctionId) -> bool {
+        let f = &mut self.functions[function.0 as usize];
+        if !f.is_at_rest() {
+            return false;
+        }
+        match f.container {
+            Container::Down | Container::Parted => return true,
+            Container::UpPaused(timer) => {
+                self.timers.cancel(timer);
+            }
+            Container::Up => {}
+        }
+        f.container = Container::Parted;
+        true
+    }
+
+    /// Whether calls of a function wait because its container is down or parted with.
+    #[must_use]
+    pub fn is_away(&self, function: FunctionId) -> bool {
+        let f = &self.functions[function.0 as usize];
+        matches!(f.container, Container::Down | Container::Parted)
     }
 
     pub(super) fn container_down(&mut self, function: FunctionId, effects: &mut Effects) {

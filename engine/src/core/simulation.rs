@@ -71,6 +71,8 @@ struct World {
     effects: Effects,
     specs: Vec<FunctionSpec>,
     up: Vec<bool>,
+    /// Functions whose container is parted with: it runs, and gets nothing to do.
+    parted: BTreeSet<u32>,
     draining: bool,
     calls: BTreeMap<u64, Known>,
     /// Every id ever given; none may come twice.
@@ -122,6 +124,7 @@ impl World {
             now: Nanos(1_000_000_000),
             effects: Vec::new(),
             up: vec![false; specs.len()],
+            parted: BTreeSet::new(),
             counts: vec![[0; 3]; specs.len()],
             paused: vec![None; specs.len()],
             specs,
@@ -153,7 +156,8 @@ impl World {
             76..84 => self.worker_reports(),
             84..87 => self.caller_gone(),
             87..93 => self.pass_time(),
-            93..96 => self.container_up(),
+            93..95 => self.container_up(),
+            95..96 => self.part(),
             96..97 => {
                 let function = self.any_function();
                 self.container_down(function);
@@ -365,12 +369,33 @@ impl World {
 
     fn container_up(&mut self) {
         let function = self.any_function();
+        self.give_back(function);
+    }
+
+    pub(super) fn give_back(&mut self, function: FunctionId) {
         self.up[function.0 as usize] = true;
+        self.parted.remove(&function.0);
         self.tell(Event::ContainerUp { function });
+    }
+
+    /// The container is to be stopped if nothing needs it.
+    fn part(&mut self) {
+        let function = self.any_function();
+        let here = |known: &Known| known.function == function;
+        let holds = self.threads.iter().any(|(&(owner, _), thread)| {
+            owner == function.0 && matches!(thread, Thread::On(_) | Thread::Held(_))
+        });
+        let needed = holds || self.calls.values().any(here);
+        assert_eq!(self.core.part(function), !needed);
+        if !needed && self.up[function.0 as usize] {
+            self.up[function.0 as usize] = false;
+            self.parted.insert(function.0);
+        }
     }
 
     fn container_down(&mut self, function: FunctionId) {
         self.up[function.0 as usize] = false;
+        self.parted.remove(&function.0);
         self.paused[function.0 as usize] = None;
         let lost = self.threads(|_| true);
         for worker in lost.into_iter().filter(|worker| worker.function == function) {
@@ -427,7 +452,7 @@ fn every_admitted_call_is_answered_exactly_once_whatever_happens() {
 
 #[test]
 fn the_same_events_give_the_same_effects() {
-    let trace = World::new(7).run();
+    let trace = World::new(11).run();
     assert!(trace.len() > 100);
-    assert_eq!(trace, World::new(7).run());
+    assert_eq!(trace, World::new(11).run());
 }
