@@ -31,6 +31,15 @@ pub enum ToShard {
         /// Which of its containers: a shard that already knows ignores the news.
         generation: u32,
     },
+    /// A container seems idle and is to be stopped: part with it and say
+    /// [`ToSupervisor::Parted`], or say [`ToSupervisor::Kept`]. [`ToShard::ContainerDown`] or, if it
+    /// is given back, [`ToShard::ContainerUp`] follows.
+    Part {
+        /// The function whose container it is.
+        function: FunctionId,
+        /// Which of its containers.
+        generation: u32,
+    },
     /// The launcher could not start a worker that this shard asked for.
     WorkerFailed {
         /// The function.
@@ -73,6 +82,25 @@ pub enum ToSupervisor {
         generation: u32,
         /// What it did wrong, for the log.
         reason: String,
+    },
+    /// The shard has no call for a container that it was asked to part with; calls that come wait.
+    Parted {
+        /// The function whose container it is.
+        function: FunctionId,
+        /// Which of its containers.
+        generation: u32,
+    },
+    /// A call on the shard needs a container that it was asked to part with.
+    Kept {
+        /// The function whose container it is.
+        function: FunctionId,
+        /// Which of its containers.
+        generation: u32,
+    },
+    /// A call waits for a container that the shard does not have. Said once until one is up.
+    Wanted {
+        /// The function.
+        function: FunctionId,
     },
     /// A draining shard has nothing left to answer.
     Drained {

@@ -1,12 +1,15 @@
 //! Counters of every function on every shard, written by the shards, read by whoever serves metrics.
 //!
 //! Each cell has one writer, its shard, which publishes before it sleeps. A reader may see one field
-//! newer than another; sums are for people and dashboards, never for decisions.
+//! newer than another; sums are for people and dashboards. What is decided by them, that a container
+//! seems idle, is for the shards to confirm.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipc::Outcome;
+use reactor::clock::Nanos;
 
+use crate::container::Records;
 use crate::core::{FunctionId, Snapshot};
 
 /// Every way a call can fail, in the order of the metric's labels: all outcomes but the first, `Ok`.
@@ -21,6 +24,8 @@ struct Cell {
     completed: AtomicU64,
     abandoned: AtomicU64,
     failed: [AtomicU64; FAILURES.len()],
+    /// When a call last came, waited or ran, in ns of the monotonic clock.
+    active_ns: AtomicU64,
 }
 
 const GAUGES: usize = 6;
@@ -63,6 +68,8 @@ impl Totals {
 pub struct Stats {
     shards: usize,
     cells: Vec<Cell>,
+    /// The functions' containers, of which the supervisor keeps the records.
+    pub containers: Records,
 }
 
 impl Stats {
@@ -70,11 +77,12 @@ impl Stats {
     #[must_use]
     pub fn new(functions: usize, shards: u16) -> Self {
         let shards = usize::from(shards);
-        Self { shards, cells: (0..functions * shards).map(|_| Cell::default()).collect() }
+        let cells = (0..functions * shards).map(|_| Cell::default()).collect();
+        Self { shards, cells, containers: Records::new(functions) }
     }
 
     /// Replaces what is known of one function on one shard. Called by that shard alone.
-    pub fn publish(&self, shard: u16, function: FunctionId, snapshot: &Snapshot) {
+    pub fn publish(&self, shard: u16, function: FunctionId, snapshot: &Snapshot, now: Nanos) {
         let Some(cell) = self.cells.get(function.index() * self.shards + usize::from(shard)) else {
             return;
         };
@@ -87,8 +95,13 @@ impl Stats {
             u64::from(snapshot.starting),
             u64::from(snapshot.held) + u64::from(snapshot.retiring),
         ];
+        let was_busy = cell.is_busy();
         for (to, value) in cell.gauges.iter().zip(gauges) {
             set(to, value);
+        }
+        let has_come = cell.arrivals.load(Ordering::Relaxed) != snapshot.counters.arrivals;
+        if was_busy || has_come || cell.is_busy() {
+            set(&cell.active_ns, now.0);
         }
         set(&cell.arrivals, snapshot.counters.arrivals);
         set(&cell.completed, snapshot.counters.completed);
@@ -98,12 +111,18 @@ impl Stats {
         }
     }
 
+    /// When a call of the function last came, waited or ran, as far as it is published.
+    #[must_use]
+    pub fn active_at(&self, function: FunctionId) -> Nanos {
+        let active = self.cells_of(function).iter().map(|cell| &cell.active_ns);
+        Nanos(active.map(|at| at.load(Ordering::Relaxed)).max().unwrap_or(0))
+    }
+
     /// Sums one function over the shards.
     #[must_use]
     pub fn totals(&self, function: FunctionId) -> Totals {
         let mut sum = Totals::default();
-        let first = function.index() * self.shards;
-        for cell in self.cells.get(first..first + self.shards).unwrap_or_default() {
+        for cell in self.cells_of(function) {
             let gauges = [
                 &mut sum.queued,
                 &mut sum.running,
@@ -123,5 +142,19 @@ impl Stats {
             }
         }
         sum
+    }
+
+    /// One function on every shard.
+    fn cells_of(&self, function: FunctionId) -> &[Cell] {
+        let first = function.index() * self.shards;
+        self.cells.get(first..first + self.shards).unwrap_or_default()
+    }
+}
+
+impl Cell {
+    /// Whether calls wait or run; the gauges that count them come first.
+    fn is_busy(&self) -> bool {
+        let [queued, running, waiting, ..] = &self.gauges;
+        [queued, running, waiting].iter().any(|gauge| gauge.load(Ordering::Relaxed) > 0)
     }
 }

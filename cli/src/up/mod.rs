@@ -121,6 +121,7 @@ struct Shards {
     posts: Vec<Post<ToShard>>,
     threads: Vec<JoinHandle<()>>,
     mailbox: Mailbox<ToSupervisor>,
+    stats: Arc<Stats>,
     raised: bool,
 }
 
@@ -143,8 +144,9 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
 
     let shards = start_shards(config, hook)?;
     let specs = container_specs(config, shards.raised);
+    let posts = shards.posts.clone();
     let mut supervisor =
-        Supervisor::new(worker, sockets, specs, shards.posts.clone(), shards.mailbox, signals);
+        Supervisor::new(worker, sockets, specs, posts, shards.mailbox, signals, shards.stats);
     let started = supervisor
         .start_all()
         .map_err(|error| UpError::start(config, error))
@@ -234,7 +236,7 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
     }
     let peers: Vec<Address> = peers.into_iter().flatten().collect();
     balance.passage.open(&peers);
-    Ok(Shards { posts, threads, mailbox: mail, raised })
+    Ok(Shards { posts, threads, mailbox: mail, stats, raised })
 }
 
 /// The functions as one shard needs to know them.
@@ -285,6 +287,7 @@ fn container_specs(config: &Config, raised: bool) -> Vec<ContainerSpec> {
         env: function.env.clone(),
         payload_max: config.gateway.body_max,
         max_workers: function.max_workers,
+        idle_timeout: function.idle_timeout,
         niceness,
     });
     specs.collect()

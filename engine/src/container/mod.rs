@@ -1,10 +1,15 @@
 //! Function containers: the process, its start and its death.
 //!
 //! `process` starts one and watches it by pidfd, `slot` is one function's place with its container or
-//! the wait for the next one, `supervisor` keeps every container alive and tells the shards, `watch` is
-//! what it waits in, `sockets` the private directory in which containers find their control socket.
+//! the wait for the next one, `supervisor` keeps every container alive and tells the shards, `idleness`
+//! is its stop of those that nobody calls, `lease` what the shards are asked for that, `record` what it
+//! tells of each, `watch` is what it waits in, `sockets` the private directory in which containers find
+//! their control socket.
 
+mod idleness;
+mod lease;
 mod process;
+mod record;
 mod slot;
 mod sockets;
 mod supervisor;
@@ -12,9 +17,11 @@ mod watch;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use ipc::control::ControlSocket;
 
+pub use self::record::{Record, Records, State};
 pub use self::sockets::SocketDirectory;
 pub use self::supervisor::{StartError, Stopped, Supervisor};
 
@@ -33,6 +40,8 @@ pub struct ContainerSpec {
     pub payload_max: u32,
     /// Workers the container may have, on all shards together.
     pub max_workers: u16,
+    /// Without a call for this long, the container is stopped until the next one.
+    pub idle_timeout: Option<Duration>,
     /// Niceness of the container relative to the supervisor's thread.
     pub niceness: i32,
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ipc::control::{ControlListener, ControlSocket, PROTOCOL_VERSION, ToLauncher};
 
+use super::lease::Lease;
 use super::process::Process;
 use super::watch::{Source, Watch};
 use super::{Container, ContainerSpec};
@@ -15,6 +16,8 @@ use super::{Container, ContainerSpec};
 pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// A container that lived this long was healthy: its end does not count towards the backoff.
 const HEALTHY_AFTER: Duration = Duration::from_secs(1);
+/// How long a container may take to leave when asked.
+pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Backoff after the second early death in a row, doubled each time up to the maximum.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -26,6 +29,12 @@ pub(super) struct Slot {
     /// Counts the containers that the function has had.
     pub(super) generation: u32,
     pub(super) phase: Phase,
+    /// Whether a call waits for the next container.
+    pub(super) wanted: bool,
+    /// The last container that was stopped, until it has gone.
+    pub(super) leaving: Option<Leaving>,
+    /// When the slot was made.
+    since: Instant,
     /// Deaths in a row that came soon after a start.
     early_deaths: u32,
 }
@@ -40,14 +49,25 @@ pub(super) enum Phase {
         process: Process,
         listener: ControlListener,
         peer: Option<ControlSocket>,
+        since: Instant,
         until: Instant,
     },
     Up {
         process: Process,
         container: Arc<Container>,
         since: Instant,
+        lease: Lease,
     },
+    /// Nobody calls the function.
+    Idle,
     Stopped,
+}
+
+/// A container that was asked to leave, of which no shard knows any more.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    pub(super) process: Process,
+    until: Instant,
 }
 
 /// What ended in a slot.
@@ -63,8 +83,10 @@ pub(super) enum Ended {
 
 impl Slot {
     pub(super) fn new(spec: ContainerSpec) -> Self {
-        let phase = Phase::Waiting { until: Instant::now() };
-        Self { spec, generation: 0, phase, early_deaths: 0 }
+        let since = Instant::now();
+        let phase = Phase::Waiting { until: since };
+        let (generation, early_deaths) = (0, 0);
+        Self { spec, generation, phase, wanted: false, leaving: None, since, early_deaths }
     }
 
     /// Starts the next container; its socket lies in `sockets`, named for the function's `index`.
@@ -74,6 +96,7 @@ impl Slot {
         worker: &Path,
         sockets: &Path,
     ) -> Result<(), String> {
+        let since = Instant::now();
         self.generation = self.generation.wrapping_add(1);
         let name = format!("{index}-{}", self.generation);
         let listener = ControlListener::bind(sockets, &name)
@@ -81,21 +104,33 @@ impl Slot {
         let process = Process::start(worker, &self.spec, listener.path()).map_err(|error| {
             format!("its container could not be started ({}): {error}", worker.display())
         })?;
-        let until = Instant::now() + HELLO_TIMEOUT;
-        self.phase = Phase::Starting { process, listener, peer: None, until };
+        let until = since + HELLO_TIMEOUT;
+        self.phase = Phase::Starting { process, listener, peer: None, since, until };
         Ok(())
     }
 
     /// When something is due without news.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        match &self.phase {
+        let due = match &self.phase {
             Phase::Waiting { until } | Phase::Starting { until, .. } => Some(*until),
-            Phase::Up { .. } | Phase::Stopped => None,
+            Phase::Up { .. } | Phase::Idle | Phase::Stopped => None,
+        };
+        self.leaving.as_ref().map(|leaving| leaving.until).into_iter().chain(due).min()
+    }
+
+    /// When to look whether the container is idle.
+    pub(super) fn look_at(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Up { lease, .. } => lease.look_at(),
+            _ => None,
         }
     }
 
     /// Adds the descriptors that have news of this slot.
     pub(super) fn watch<'fd>(&'fd self, index: usize, watch: &mut Watch<'fd>) {
+        if let Some(leaving) = &self.leaving {
+            watch.add(Source::Leaving(index), leaving.process.pidfd());
+        }
         match &self.phase {
             Phase::Starting { process, listener, peer, .. } => {
                 watch.add(Source::Process(index), process.pidfd());
@@ -108,7 +143,7 @@ impl Slot {
                 watch.add(Source::Process(index), process.pidfd());
                 watch.add(Source::Control(index), container.control.as_fd());
             }
-            Phase::Waiting { .. } | Phase::Stopped => {}
+            Phase::Waiting { .. } | Phase::Idle | Phase::Stopped => {}
         }
     }
 
@@ -117,19 +152,20 @@ impl Slot {
         match &self.phase {
             Phase::Starting { peer, .. } => peer.as_ref(),
             Phase::Up { container, .. } => Some(&container.control),
-            Phase::Waiting { .. } | Phase::Stopped => None,
+            Phase::Waiting { .. } | Phase::Idle | Phase::Stopped => None,
         }
     }
 
     pub(super) fn process(&mut self) -> Option<&mut Process> {
         match &mut self.phase {
             Phase::Starting { process, .. } | Phase::Up { process, .. } => Some(process),
-            Phase::Waiting { .. } | Phase::Stopped => None,
+            Phase::Waiting { .. } | Phase::Idle | Phase::Stopped => None,
         }
     }
 
-    /// The launcher said hello: greets it and gives the container that is up now.
-    pub(super) fn hello(&mut self, version: u32) -> Result<Arc<Container>, String> {
+    /// The launcher said hello: greets it and gives the container that is up now, and how long its start
+    /// took.
+    pub(super) fn hello(&mut self, version: u32) -> Result<(Arc<Container>, Duration), String> {
         if version != PROTOCOL_VERSION {
             return Err(format!(
                 "nightcore-worker speaks protocol {version}, this engine {PROTOCOL_VERSION}"
@@ -141,7 +177,7 @@ impl Slot {
             payload_max: self.spec.payload_max,
         };
         match std::mem::replace(&mut self.phase, Phase::Stopped) {
-            Phase::Starting { process, peer: Some(control), .. } => {
+            Phase::Starting { process, peer: Some(control), since: started, .. } => {
                 let greeted = control.send_to_launcher(&greeting, &[]);
                 let container = Arc::new(Container::new(
                     self.generation,
@@ -150,9 +186,11 @@ impl Slot {
                     self.spec.max_workers,
                 ));
                 let since = Instant::now();
-                self.phase = Phase::Up { process, container: Arc::clone(&container), since };
+                let lease = self.lease(since);
+                self.phase = Phase::Up { process, container: Arc::clone(&container), since, lease };
+                self.wanted = false;
                 greeted.map_err(|error| format!("its launcher could not be greeted: {error}"))?;
-                Ok(container)
+                Ok((container, since - started))
             }
             phase => {
                 self.phase = phase;
@@ -174,11 +212,76 @@ impl Slot {
                 self.early_deaths += 1;
                 Ended::Starting
             }
-            phase @ (Phase::Waiting { .. } | Phase::Stopped) => {
+            phase @ (Phase::Waiting { .. } | Phase::Idle | Phase::Stopped) => {
                 self.phase = phase;
                 Ended::Nothing
             }
         }
+    }
+
+    /// The shards have the container for at least another `idle_timeout`.
+    pub(super) fn renew_lease(&mut self) {
+        let renewed = self.lease(Instant::now());
+        if let Phase::Up { lease, .. } = &mut self.phase {
+            *lease = renewed;
+            self.wanted = false;
+        }
+    }
+
+    fn lease(&self, now: Instant) -> Lease {
+        Lease::Held { look_at: self.spec.idle_timeout.map(|timeout| now + timeout) }
+    }
+
+    /// Asks a container that no shard has any more to leave. It did nothing wrong, so that earlier
+    /// deaths are forgotten.
+    pub(super) fn leave(&mut self) {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Up { process, container, .. } => {
+                // One that is gone needs no order.
+                let _ = container.control.send_to_launcher(&ToLauncher::Stop, &[]);
+                self.early_deaths = 0;
+                // One that has not gone since the last time is killed now.
+                self.leaving = Some(Leaving { process, until: Instant::now() + LEAVE_TIMEOUT });
+            }
+            phase => self.phase = phase,
+        }
+    }
+
+    /// Lets go of a container that has left, or kills one that has not in time.
+    pub(super) fn reap(&mut self) {
+        let Some(leaving) = &mut self.leaving else { return };
+        if leaving.process.ended().is_some() {
+            self.leaving = None;
+        } else if leaving.until <= Instant::now() {
+            let (name, pid) = (&self.spec.name, leaving.process.pid());
+            tracing::warn!(function = name, pid, "a container did not leave in time and is killed");
+            self.leaving = None;
+        }
+    }
+
+    /// A call waits for a container: none that is idle stays so. Whether this wakes it.
+    pub(super) fn want(&mut self) -> bool {
+        let wakes = match &self.phase {
+            // The shard that said so has it by now.
+            Phase::Up { lease: Lease::Held { .. }, .. } => return false,
+            Phase::Idle => true,
+            _ => false,
+        };
+        self.wanted = true;
+        if wakes {
+            self.phase = Phase::Waiting { until: Instant::now() };
+        }
+        wakes
+    }
+
+    /// Stays down, instead of the start that is due, if no call waits and none came for `quiet`.
+    pub(super) fn rest(&mut self, quiet: Duration) -> bool {
+        let quiet = quiet.min(self.since.elapsed());
+        let rests = !self.wanted && self.spec.idle_timeout.is_some_and(|timeout| timeout <= quiet);
+        if rests {
+            self.phase = Phase::Idle;
+        }
+        rests
     }
 
     /// Puts the next start off, by how often it failed lately, and says by how much.

@@ -4,15 +4,19 @@
 //! pidfd and control socket, its mailbox and the signals. A container's life:
 //!
 //! ```text
-//!            start              Hello
-//!  Waiting ---------> Starting -------> Up
-//!     ^                  |              |
-//!     |   Refused, late  |   its end,   |
-//!     +------------------+---- a fault -+
+//!            start              Hello        all shards part with it
+//!  Waiting ---------> Starting -------> Up -------------------------> Idle
+//!     ^ ^                |              |                              | ^
+//!     | |  Refused, late |   its end,   |                              | |
+//!     | +----------------+---- a fault -+                              | |
+//!     |                                    a call waits                | |
+//!     +----------------------------------------------------------------+ |
+//!     +------------------------------------------------------------------+
+//!                 nobody called when the next start was due
 //! ```
 //!
 //! A container that ends is started again at once; one that keeps ending soon after its start waits
-//! longer each time. During [`Supervisor::start_all`] nothing is retried: the first failure is the result.
+//! longer each time. `idleness` stops those that nobody calls. During [`Supervisor::start_all`] nothing is retried: the first failure is the result.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -23,15 +27,16 @@ use ipc::control::{ControlError, FromLauncher, ToLauncher};
 use nix::sys::signalfd::SignalFd;
 use thiserror::Error;
 
+use super::lease::Reply;
 use super::process::Process;
-use super::slot::{Ended, HELLO_TIMEOUT, Phase, Slot};
+use super::record::State;
+use super::slot::{Ended, HELLO_TIMEOUT, LEAVE_TIMEOUT, Phase, Slot};
 use super::watch::{Source, Watch};
 use super::{ContainerSpec, SocketDirectory};
 use crate::core::FunctionId;
 use crate::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
+use crate::stats::Stats;
 
-/// How long containers may take to leave when asked.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Control messages taken from one container before others get their turn.
 const CONTROL_BUDGET: usize = 64;
 
@@ -67,8 +72,9 @@ pub enum Stopped {
 pub struct Supervisor {
     worker: PathBuf,
     sockets: SocketDirectory,
-    slots: Vec<Slot>,
-    shards: Vec<Post<ToShard>>,
+    pub(super) slots: Vec<Slot>,
+    pub(super) shards: Vec<Post<ToShard>>,
+    pub(super) stats: Arc<Stats>,
     mailbox: Mailbox<ToSupervisor>,
     signals: SignalFd,
     drained: usize,
@@ -94,10 +100,11 @@ impl Supervisor {
         shards: Vec<Post<ToShard>>,
         mailbox: Mailbox<ToSupervisor>,
         signals: SignalFd,
+        stats: Arc<Stats>,
     ) -> Self {
         let slots = specs.into_iter().map(Slot::new).collect();
         let (drained, ended, failure) = (0, Vec::new(), None);
-        Self { worker, sockets, slots, shards, mailbox, signals, drained, ended, failure }
+        Self { worker, sockets, slots, shards, stats, mailbox, signals, drained, ended, failure }
     }
 
     /// Starts every container and returns when all are up.
@@ -123,8 +130,9 @@ impl Supervisor {
     /// Supervises until a signal, then lets the shards finish within `drain_timeout`.
     #[must_use]
     pub fn run(&mut self, drain_timeout: Duration) -> Stopped {
-        while self.failure.is_none() && self.step(None) == Signal::None {
+        while self.failure.is_none() && self.step(self.next_look()) == Signal::None {
             self.restart_ended();
+            self.look_for_idle();
         }
         if let Some(reason) = self.failure.take() {
             return Stopped::Failed(reason);
@@ -156,8 +164,9 @@ impl Supervisor {
                     leaving.push(process);
                 }
                 Phase::Starting { mut process, .. } => process.kill(),
-                Phase::Waiting { .. } | Phase::Stopped => {}
+                Phase::Waiting { .. } | Phase::Idle | Phase::Stopped => {}
             }
+            leaving.extend(slot.leaving.take().map(|leaving| leaving.process));
         }
         for mut process in leaving {
             let mut watch = Watch::new();
@@ -187,14 +196,16 @@ impl Supervisor {
         StartError::Container { function, reason }
     }
 
-    fn post_all(&self, message: impl Fn() -> ToShard) {
+    pub(super) fn post_all(&self, message: impl Fn() -> ToShard) {
         for shard in &self.shards {
             shard.send(message());
         }
     }
 
     fn start(&mut self, index: usize) -> Result<(), String> {
-        self.slots[index].start(index, &self.worker, self.sockets.path())
+        self.slots[index].start(index, &self.worker, self.sockets.path())?;
+        self.stats.containers.count_start(index);
+        Ok(())
     }
 
     /// Waits for one round of news, until `deadline` at most, and handles it.
@@ -210,12 +221,15 @@ impl Supervisor {
                     }
                 }
                 Source::Process(index) => self.process_ended(index),
+                // What has left is reaped below.
+                Source::Leaving(_) => {}
                 Source::Listener(index) => self.accept(index),
                 Source::Control(index) => self.read_control(index),
             }
         }
         let now = Instant::now();
         for index in 0..self.slots.len() {
+            self.slots[index].reap();
             if matches!(&self.slots[index].phase, Phase::Starting { until, .. } if *until <= now) {
                 self.end(index, format!("its launcher said nothing within {HELLO_TIMEOUT:?}"));
             }
@@ -241,6 +255,13 @@ impl Supervisor {
                 ToSupervisor::ShardFailed { shard, reason } => {
                     self.failure = Some(format!("shard {shard}: {reason}"));
                 }
+                ToSupervisor::Parted { function, generation } => {
+                    self.shard_answered(function, generation, Reply::Parted);
+                }
+                ToSupervisor::Kept { function, generation } => {
+                    self.shard_answered(function, generation, Reply::Kept);
+                }
+                ToSupervisor::Wanted { function } => self.call_waits(function),
                 ToSupervisor::Condemn { function, generation, reason } => {
                     let index = function.index();
                     let slot = self.slots.get(index);
@@ -311,7 +332,9 @@ impl Supervisor {
         let slot = &mut self.slots[index];
         match message {
             FromLauncher::Hello { version, .. } => {
-                let container = slot.hello(version)?;
+                let (container, start_time) = slot.hello(version)?;
+                self.stats.containers.set_start_time(index, start_time);
+                self.stats.containers.set_state(index, State::Up);
                 self.post_all(|| ToShard::ContainerUp {
                     function,
                     container: Arc::clone(&container),
@@ -340,6 +363,7 @@ impl Supervisor {
             self.post_all(|| ToShard::ContainerDown { function, generation });
         }
         if ended != Ended::Nothing {
+            self.stats.containers.set_state(index, State::Starting);
             self.ended.push((index, reason));
         }
     }
@@ -352,6 +376,9 @@ impl Supervisor {
         let now = Instant::now();
         for index in 0..self.slots.len() {
             if !matches!(&self.slots[index].phase, Phase::Waiting { until } if *until <= now) {
+                continue;
+            }
+            if self.rest(index) {
                 continue;
             }
             if let Err(reason) = self.start(index) {

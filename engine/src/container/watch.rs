@@ -12,6 +12,7 @@ pub(super) enum Source {
     Mailbox,
     Signals,
     Process(usize),
+    Leaving(usize),
     Listener(usize),
     Control(usize),
 }

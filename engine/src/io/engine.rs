@@ -87,7 +87,7 @@ pub struct Engine {
     /// Workers to whom something was published since the last flush.
     pub(super) unrung: Vec<WorkerId>,
     pub(super) scratch: Vec<u8>,
-    supervisor: Post<ToSupervisor>,
+    pub(super) supervisor: Post<ToSupervisor>,
     siblings: Vec<Post<ToShard>>,
     mailbox: Mailbox<ToShard>,
     pub(super) stats: Arc<Stats>,
@@ -100,9 +100,11 @@ pub struct Engine {
 pub(super) struct FunctionState {
     pub(super) function: Function,
     pub(super) link: Option<Link>,
-    links_made: u16,
+    pub(super) links_made: u16,
     /// Whether the function is listed in [`Engine::changed`].
-    changed: bool,
+    pub(super) changed: bool,
+    /// Whether the supervisor knows that a call waits for a container.
+    pub(super) wanted: bool,
 }
 
 /// What the embedding loop must do on behalf of the supervisor.
@@ -148,7 +150,7 @@ impl Engine {
         let functions = parts.functions.into_iter().map(|function| {
             let id = core.add_function(function.spec);
             names.insert(function.name.clone().into_bytes().into_boxed_slice(), id);
-            FunctionState { function, link: None, links_made: 0, changed: false }
+            FunctionState { function, link: None, links_made: 0, changed: false, wanted: false }
         });
         let functions = functions.collect();
         reactor.poll(parts.mailbox.bell(), Subject::Mailbox.token());
@@ -223,6 +225,7 @@ impl Engine {
         }
         self.give_back(effects);
         self.perform(reactor, now);
+        self.want(call.function);
         admitted
     }
 
@@ -317,7 +320,7 @@ impl Engine {
     /// Arms the bell of every watched channel. Returns whether there is something to read after all: then
     /// poll again instead of sleeping.
     pub fn arm(&mut self, now: Nanos) -> bool {
-        self.publish_stats();
+        self.publish_stats(now);
         let mut ready = false;
         for index in (0..self.watched.len()).rev() {
             let function = self.watched[index];
@@ -409,12 +412,9 @@ impl Engine {
         while let Some(message) = self.mailbox.take() {
             match message {
                 ToShard::ContainerUp { function, container } => {
-                    let Some(state) = self.functions.get_mut(function.index()) else { continue };
-                    state.links_made = state.links_made.wrapping_add(1);
-                    let link = Link::new(container, state.links_made, state.function.geometry);
-                    state.link = Some(link);
-                    self.tell_core(reactor, now, function, Event::ContainerUp { function });
+                    self.container_up(reactor, now, function, container);
                 }
+                ToShard::Part { function, generation } => self.part(function, generation),
                 ToShard::ContainerDown { function, generation } => {
                     self.container_down(reactor, now, function, generation);
                 }
@@ -439,24 +439,6 @@ impl Engine {
         }
     }
 
-    fn container_down(
-        &mut self,
-        reactor: &mut Reactor,
-        now: Nanos,
-        function: FunctionId,
-        generation: u32,
-    ) {
-        if self.link(function).is_none_or(|link| link.container.generation != generation) {
-            return;
-        }
-        let link = self.functions.get_mut(function.index()).and_then(|state| state.link.take());
-        // The core first: it drops the payloads that live in the channel.
-        self.tell_core(reactor, now, function, Event::ContainerDown { function });
-        if let Some(link) = link {
-            link.close(reactor);
-        }
-    }
-
     pub(super) fn worker_failed(&mut self, reactor: &mut Reactor, now: Nanos, worker: WorkerId) {
         if let Some(link) = self.link(worker.function) {
             link.close_lane(worker.lane);
@@ -477,10 +459,10 @@ impl Engine {
         Placement { shard: self.shard, core: pinned.then_some(self.core_index) }
     }
 
-    fn publish_stats(&mut self) {
+    fn publish_stats(&mut self, now: Nanos) {
         while let Some(function) = self.changed.pop() {
             self.functions[function.index()].changed = false;
-            self.stats.publish(self.shard, function, &self.core.snapshot(function));
+            self.stats.publish(self.shard, function, &self.core.snapshot(function), now);
         }
     }
 }

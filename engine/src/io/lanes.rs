@@ -140,6 +140,9 @@ impl Engine {
             }
             Err(violation) => self.condemn(reactor, now, worker.function, violation.to_string()),
         }
+        if let Some(callee) = callee {
+            self.want(callee);
+        }
     }
 
     /// A block that a worker published, if it lies where it must.

@@ -110,6 +110,12 @@ impl Link {
         self.channel.as_mut()
     }
 
+    /// Whether a result of one of its workers is being read.
+    pub(super) fn has_readers(&self) -> bool {
+        let lanes = self.channel.iter().flat_map(|open| &open.lanes);
+        lanes.into_iter().any(|lane| lane.results_held > 0)
+    }
+
     pub(super) fn lane(&mut self, lane: LaneIndex) -> Option<(&mut EngineLane, &mut LaneState)> {
         let open = self.channel.as_mut()?;
         let state = open.lanes.get_mut(usize::from(lane.0))?;

@@ -7,6 +7,7 @@ mod effects;
 mod engine;
 mod lanes;
 mod link;
+mod parting;
 mod payload;
 mod report;
 mod token;

@@ -1,0 +1,85 @@
+//! This shard's say in the stop of a container that nobody calls, and its wish for one when a call
+//! comes.
+
+use std::sync::Arc;
+
+use reactor::Reactor;
+use reactor::clock::Nanos;
+
+use super::engine::Engine;
+use super::link::Link;
+use crate::container::Container;
+use crate::core::{Event, FunctionId};
+use crate::mailbox::ToSupervisor;
+
+impl Engine {
+    /// The supervisor found a container idle: parts with it, or keeps it because something needs it.
+    pub(super) fn part(&mut self, function: FunctionId, generation: u32) {
+        let Some(state) = self.functions.get(function.index()) else { return };
+        let parts = match &state.link {
+            Some(link) if link.container.generation == generation => {
+                // What changed since this turn began is not yet published: the supervisor did not know.
+                !state.changed && !link.has_readers() && self.core.part(function)
+            }
+            // Closed here already, and not without word to the supervisor.
+            _ => true,
+        };
+        self.supervisor.send(if parts {
+            ToSupervisor::Parted { function, generation }
+        } else {
+            ToSupervisor::Kept { function, generation }
+        });
+    }
+
+    /// A call came: if it has to wait for a container, tells the supervisor, once for all that do.
+    pub(super) fn want(&mut self, function: FunctionId) {
+        if self.core.is_away(function)
+            && let Some(state) = self.functions.get_mut(function.index())
+            && !std::mem::replace(&mut state.wanted, true)
+        {
+            self.supervisor.send(ToSupervisor::Wanted { function });
+        }
+    }
+
+    /// A container is up, or given back by the supervisor who had asked for it.
+    pub(super) fn container_up(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        function: FunctionId,
+        container: Arc<Container>,
+    ) {
+        let Some(state) = self.functions.get_mut(function.index()) else { return };
+        state.wanted = false;
+        let has = |link: &Link| link.container.generation == container.generation;
+        if !state.link.as_ref().is_some_and(has) {
+            state.links_made = state.links_made.wrapping_add(1);
+            state.link = Some(Link::new(container, state.links_made, state.function.geometry));
+        }
+        self.tell_core(reactor, now, function, Event::ContainerUp { function });
+    }
+
+    /// A container is gone, stopped or by its own fault.
+    pub(super) fn container_down(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        function: FunctionId,
+        generation: u32,
+    ) {
+        if self.link(function).is_none_or(|link| link.container.generation != generation) {
+            return;
+        }
+        let Some(state) = self.functions.get_mut(function.index()) else { return };
+        state.wanted = false;
+        let link = state.link.take();
+        // The core first: it drops the payloads that live in the channel.
+        self.tell_core(reactor, now, function, Event::ContainerDown { function });
+        if let Some(link) = link {
+            link.close(reactor);
+        }
+        if self.core.snapshot(function).queued > 0 {
+            self.want(function);
+        }
+    }
+}
