@@ -240,7 +240,8 @@ impl Slot {
                 // One that is gone needs no order.
                 let _ = container.control.send_to_launcher(&ToLauncher::Stop, &[]);
                 self.early_deaths = 0;
-                // One that has not gone since the last time is killed now.
+                // One at a time: the one before has had its time.
+                self.dismiss();
                 self.leaving = Some(Leaving { process, until: Instant::now() + LEAVE_TIMEOUT });
             }
             phase => self.phase = phase,
@@ -250,12 +251,17 @@ impl Slot {
     /// Lets go of a container that has left, or kills one that has not in time.
     pub(super) fn reap(&mut self) {
         let Some(leaving) = &mut self.leaving else { return };
-        if leaving.process.ended().is_some() {
-            self.leaving = None;
-        } else if leaving.until <= Instant::now() {
+        if leaving.process.ended().is_some() || leaving.until <= Instant::now() {
+            self.dismiss();
+        }
+    }
+
+    /// Kills the container that was asked to leave, if it has not left.
+    fn dismiss(&mut self) {
+        let Some(mut leaving) = self.leaving.take() else { return };
+        if leaving.process.ended().is_none() {
             let (name, pid) = (&self.spec.name, leaving.process.pid());
             tracing::warn!(function = name, pid, "a container did not leave in time and is killed");
-            self.leaving = None;
         }
     }
 
