@@ -35,9 +35,6 @@ pub(crate) struct Function {
     pub(crate) limit: Option<u64>,
     /// Target concurrency, tau.
     pub(crate) hint: Option<f64>,
-    /// Moving average, in ns; 0 before the first call.
-    #[serde(default)]
-    pub(crate) processing_average_ns: u64,
     #[serde(default)]
     pub(crate) processing: Histogram,
     #[serde(default)]

@@ -34,7 +34,7 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<(), ClientError> {
 fn write_table(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
     const HEADER: [&str; 14] = [
         "NAME", "STATE", "WORKERS", "IDLE", "RUN", "WAIT", "QUEUE", "LIMIT", "TAU", "CALLS",
-        "FAILED", "PROC", "PROC99", "DELAY99",
+        "FAILED", "PROC50", "PROC99", "DELAY99",
     ];
     const COLUMNS_OF_TEXT: usize = 2;
 
@@ -47,7 +47,6 @@ fn write_table(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn row(function: &Function, bounds_ns: &[u64]) -> [String; 14] {
-    let average_ns = function.processing_average_ns;
     [
         function.name.clone(),
         function.state.clone(),
@@ -60,7 +59,7 @@ fn row(function: &Function, bounds_ns: &[u64]) -> [String; 14] {
         table::hint(function.hint),
         function.arrivals.to_string(),
         function.failed.to_string(),
-        table::time((average_ns > 0).then_some(average_ns)),
+        table::time(function.processing.quantile_ns(bounds_ns, 0.5)),
         table::time(function.processing.quantile_ns(bounds_ns, 0.99)),
         table::time(function.queue_delay.quantile_ns(bounds_ns, 0.99)),
     ]
@@ -74,7 +73,7 @@ mod tests {
     const LIST: &str = r#"{"functions":[
         {"name":"nop","state":"up","workers":2,"idle":1,"running":1,"waiting":0,"queued":0,
          "arrivals":123456789,"completed":1,"failed":0,"limit":16,"hint":0.253,
-         "processing":{"buckets":[99,1,0]},"processing_average_ns":12345,
+         "processing":{"buckets":[99,1,0]},
          "queue_delay":{"buckets":[0,0,1]}},
         {"name":"markdown","state":"starting","workers":0,"idle":0,"running":0,"waiting":0,
          "queued":3,"arrivals":3,"completed":0,"failed":0}],"bounds_ns":[10000,2500000]}"#;
@@ -94,9 +93,9 @@ mod tests {
         assert_eq!(
             out,
             "\
-NAME      STATE     WORKERS  IDLE  RUN  WAIT  QUEUE  LIMIT   TAU      CALLS  FAILED  PROC  PROC99  DELAY99
-nop       up              2     1    1     0      0     16  0.25  123456789       0  12us    10us    2.5ms
-markdown  starting        0     0    0     0      3      -     -          3       0     -       -        -
+NAME      STATE     WORKERS  IDLE  RUN  WAIT  QUEUE  LIMIT   TAU      CALLS  FAILED  PROC50  PROC99  DELAY99
+nop       up              2     1    1     0      0     16  0.25  123456789       0   5.0us    10us    2.5ms
+markdown  starting        0     0    0     0      3      -     -          3       0       -       -        -
 "
         );
     }

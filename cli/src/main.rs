@@ -56,7 +56,7 @@ Columns:
   TAU                concurrency that the measured load calls for: arrivals per second times
                      processing time
   CALLS, FAILED      since the start
-  PROC, PROC99       processing time of a call: moving average, and 99th percentile since the start
+  PROC50, PROC99     median and 99th percentile of the processing time since the start
   DELAY99            99th percentile of the time in the queue since the start
 Percentiles are estimates from the buckets of a histogram. A dash stands for what was not measured.
 

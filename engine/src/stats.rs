@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipc::Outcome;
+use reactor::clock::Nanos;
 
 use crate::core::{BOUNDS_NS, FunctionId, Histogram, Snapshot};
 
@@ -17,7 +18,10 @@ pub const FAILURES: &[Outcome] = Outcome::ALL.split_at(1).1;
 #[repr(align(128))]
 struct Cell {
     gauges: [AtomicU64; GAUGES],
+    hint_milli: AtomicU64,
+    rate_milli: AtomicU64,
     processing_ns: AtomicU64,
+    silent_at: AtomicU64,
     arrivals: AtomicU64,
     completed: AtomicU64,
     abandoned: AtomicU64,
@@ -27,7 +31,7 @@ struct Cell {
 }
 
 /// What adds up over the shards, in the order of [`Totals`].
-const GAUGES: usize = 9;
+const GAUGES: usize = 7;
 
 #[derive(Debug, Default)]
 struct HistogramCell {
@@ -50,13 +54,14 @@ pub struct Totals {
     pub starting: u64,
     /// Workers whose result is still being sent, or that are leaving.
     pub ending: u64,
-    /// Concurrency that the measured load calls for, in thousandths.
-    pub hint_milli: u64,
     /// Calls that may be on workers at once. The shards share `max_workers`, which may be less.
     pub limit: u64,
-    /// Moving average of the arrivals, in thousandths a second.
+    /// Concurrency that the measured load calls for, in thousandths.
+    pub hint_milli: u64,
+    /// Calls that came of late, in thousandths a second.
     pub rate_milli: u64,
-    /// Moving average of the processing time, in ns: the mean of the shards, by their rates.
+    /// What the hint takes for the processing time of a call, in ns: the mean of the shards, by their
+    /// rates; 0 before the first call ended.
     pub processing_ns: u64,
     /// Calls that named the function.
     pub arrivals: u64,
@@ -112,14 +117,15 @@ impl Stats {
             u64::from(snapshot.idle),
             u64::from(snapshot.starting),
             u64::from(snapshot.held) + u64::from(snapshot.retiring),
-            snapshot.hint_milli,
             u64::from(snapshot.limit),
-            snapshot.rate_milli,
         ];
         for (to, value) in cell.gauges.iter().zip(gauges) {
             set(to, value);
         }
+        set(&cell.hint_milli, snapshot.hint_milli);
+        set(&cell.rate_milli, snapshot.rate_milli);
         set(&cell.processing_ns, snapshot.processing_ns);
+        set(&cell.silent_at, snapshot.silent_at.0);
         set(&cell.arrivals, counters.arrivals);
         set(&cell.completed, counters.completed);
         set(&cell.abandoned, counters.abandoned);
@@ -130,9 +136,10 @@ impl Stats {
         cell.processing.publish(&counters.processing);
     }
 
-    /// Sums one function over the shards.
+    /// Sums one function over the shards. A shard that sleeps publishes nothing: its rate and its hint hold
+    /// until it would say that they are 0.
     #[must_use]
-    pub fn totals(&self, function: FunctionId) -> Totals {
+    pub fn totals(&self, function: FunctionId, now: Nanos) -> Totals {
         let mut sum = Totals::default();
         let mut mean = WeightedMean::default();
         let first = function.index() * self.shards;
@@ -144,15 +151,16 @@ impl Stats {
                 &mut sum.idle,
                 &mut sum.starting,
                 &mut sum.ending,
-                &mut sum.hint_milli,
                 &mut sum.limit,
-                &mut sum.rate_milli,
             ];
-            let rate_before = *gauges[GAUGES - 1];
             for (to, from) in gauges.into_iter().zip(&cell.gauges) {
                 *to += get(from);
             }
-            mean.add(get(&cell.processing_ns), sum.rate_milli - rate_before);
+            let is_silent = now.0 >= get(&cell.silent_at);
+            let rate_milli = if is_silent { 0 } else { get(&cell.rate_milli) };
+            sum.hint_milli += if is_silent { 0 } else { get(&cell.hint_milli) };
+            sum.rate_milli += rate_milli;
+            mean.add(get(&cell.processing_ns), rate_milli);
             sum.arrivals += get(&cell.arrivals);
             sum.completed += get(&cell.completed);
             sum.abandoned += get(&cell.abandoned);
@@ -223,6 +231,7 @@ mod tests {
     use crate::core::Counters;
 
     const FUNCTION: FunctionId = FunctionId(1);
+    const NOW: Nanos = Nanos(1_000);
 
     fn snapshot(rate_milli: u64, processing_ns: u64) -> Snapshot {
         let mut counters = Counters::default();
@@ -242,6 +251,7 @@ mod tests {
             limit: 9,
             processing_ns,
             rate_milli,
+            silent_at: Nanos(1_001),
             counters,
         }
     }
@@ -251,7 +261,7 @@ mod tests {
         let stats = Stats::new(2, 2);
         stats.publish(0, FUNCTION, &snapshot(1_000, 20_000));
         stats.publish(1, FUNCTION, &snapshot(1_000, 40_000));
-        let sum = stats.totals(FUNCTION);
+        let sum = stats.totals(FUNCTION, NOW);
         let states = [sum.queued, sum.running, sum.waiting, sum.idle, sum.starting, sum.ending];
         assert_eq!(states, [6, 6, 8, 10, 12, 30]);
         assert_eq!((sum.hint_milli, sum.limit, sum.rate_milli), (3_000, 18, 2_000));
@@ -259,7 +269,7 @@ mod tests {
         assert_eq!((sum.queue_delay.counts[0], sum.queue_delay.sum_ns), (2, 2_000));
         assert_eq!((sum.processing.counts[1], sum.processing.counts[2]), (1, 1));
         assert_eq!(sum.processing.sum_ns, 60_000);
-        assert_eq!(stats.totals(FunctionId(0)), Totals::default());
+        assert_eq!(stats.totals(FunctionId(0), NOW), Totals::default());
     }
 
     #[test]
@@ -268,8 +278,18 @@ mod tests {
         for _ in 0..2 {
             stats.publish(0, FUNCTION, &snapshot(1_000, 20_000));
         }
-        assert_eq!(stats.totals(FUNCTION).processing.sum_ns, 20_000);
-        assert_eq!(stats.totals(FUNCTION).arrivals, 5);
+        assert_eq!(stats.totals(FUNCTION, NOW).processing.sum_ns, 20_000);
+        assert_eq!(stats.totals(FUNCTION, NOW).arrivals, 5);
+    }
+
+    #[test]
+    fn a_load_that_is_over_is_not_reported_though_nobody_publishes() {
+        let stats = Stats::new(2, 1);
+        stats.publish(0, FUNCTION, &snapshot(1_000, 20_000));
+        assert_eq!(stats.totals(FUNCTION, Nanos(1_000)).hint_milli, 1_500);
+        let after = stats.totals(FUNCTION, Nanos(1_001));
+        assert_eq!((after.hint_milli, after.rate_milli), (0, 0));
+        assert_eq!((after.processing_ns, after.limit, after.arrivals), (20_000, 9, 5));
     }
 
     #[test]
@@ -277,11 +297,11 @@ mod tests {
         let stats = Stats::new(2, 3);
         stats.publish(0, FUNCTION, &snapshot(3_000, 10_000));
         stats.publish(1, FUNCTION, &snapshot(1_000, 50_000));
-        assert_eq!(stats.totals(FUNCTION).processing_ns, 20_000);
+        assert_eq!(stats.totals(FUNCTION, NOW).processing_ns, 20_000);
         // It was called long ago, and has the only measurement.
         let seldom = Stats::new(2, 2);
         seldom.publish(0, FUNCTION, &snapshot(0, 7_000));
         seldom.publish(1, FUNCTION, &snapshot(9_000, 0));
-        assert_eq!(seldom.totals(FUNCTION).processing_ns, 7_000);
+        assert_eq!(seldom.totals(FUNCTION, NOW).processing_ns, 7_000);
     }
 }

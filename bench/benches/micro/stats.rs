@@ -6,6 +6,7 @@ use std::hint::black_box;
 use criterion::Criterion;
 use engine::core::{Core, Limits};
 use engine::stats::Stats;
+use reactor::clock::Nanos;
 
 use super::core::spec;
 
@@ -17,6 +18,6 @@ pub fn bench(criterion: &mut Criterion) {
         bencher.iter(|| stats.publish(0, function, &black_box(&core).snapshot(function)));
     });
     criterion.bench_function("stats/totals", |bencher| {
-        bencher.iter(|| black_box(&stats).totals(function));
+        bencher.iter(|| black_box(&stats).totals(function, Nanos(0)));
     });
 }

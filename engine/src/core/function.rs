@@ -280,6 +280,7 @@ impl Function {
             limit: self.limit.calls(),
             processing_ns: self.load.processing_ns().unwrap_or(0),
             rate_milli: milli(self.load.rate(now)),
+            silent_at: self.load.silent_at(),
             counters: self.counters,
         }
     }

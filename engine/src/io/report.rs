@@ -5,6 +5,8 @@ mod prometheus;
 
 use std::fmt;
 
+use reactor::clock;
+
 use super::engine::Engine;
 use crate::core::FunctionId;
 use crate::stats::{FAILURES, Totals};
@@ -39,12 +41,13 @@ impl Engine {
     }
 
     fn entries(&self) -> Vec<Entry<'_>> {
+        let now = clock::now();
         let states = self.functions.iter().enumerate();
         states
             .map(|(index, state)| Entry {
                 name: &state.function.name,
                 is_up: state.link.is_some(),
-                totals: self.stats.totals(FunctionId::from_index(index)),
+                totals: self.stats.totals(FunctionId::from_index(index), now),
             })
             .collect()
     }

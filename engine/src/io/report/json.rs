@@ -50,7 +50,7 @@ fn write_entry(out: &mut String, entry: &Entry<'_>) {
     });
     out.push_str("},\"queue_delay\":");
     write_histogram(out, &totals.queue_delay);
-    let _ = write!(out, ",\"processing_average_ns\":{},\"processing\":", totals.processing_ns);
+    let _ = write!(out, ",\"processing_estimate_ns\":{},\"processing\":", totals.processing_ns);
     write_histogram(out, &totals.processing);
     out.push('}');
 }
@@ -102,7 +102,7 @@ mod tests {
         let expected = [
             r#""queue_delay":{"count":4,"sum_ns":4000,"p50_ns":5000,"p99_ns":9900,"#,
             r#""buckets":[4,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]},"#,
-            r#""processing_average_ns":20000,"#,
+            r#""processing_estimate_ns":20000,"#,
             r#""processing":{"count":4,"sum_ns":20000060000,"p50_ns":20000,"p99_ns":10000000000,"#,
             r#""buckets":[0,3,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,1]}},{"name":"idle","#,
         ];

@@ -69,13 +69,13 @@ fn gauges(family: &mut Family<'_>) {
     family.single(
         "nightcore_function_arrivals_per_second",
         Kind::Gauge,
-        "Calls that arrive per second, a moving average.",
+        "Calls that arrived of late per second, as the hint has it.",
         |entry| Milli(entry.totals.rate_milli),
     );
     family.single(
-        "nightcore_function_processing_average_seconds",
+        "nightcore_function_processing_estimate_seconds",
         Kind::Gauge,
-        "Processing time of a call, a moving average.",
+        "What the hint takes for the processing time of a call.",
         |entry| seconds(entry.totals.processing_ns),
     );
     let metric = "nightcore_container_up";
@@ -204,7 +204,7 @@ mod tests {
             "nightcore_function_hint{function=\"nop\"} 1.250",
             "nightcore_function_limit{function=\"nop\"} 9",
             "nightcore_function_arrivals_per_second{function=\"nop\"} 62.500",
-            "nightcore_function_processing_average_seconds{function=\"nop\"} 0.00002",
+            "nightcore_function_processing_estimate_seconds{function=\"nop\"} 0.00002",
             "nightcore_function_queued{function=\"echo\"} 2",
             "nightcore_function_workers{function=\"echo\",state=\"waiting\"} 4",
             "nightcore_function_calls_total{function=\"echo\",outcome=\"abandoned\"} 1",
