@@ -54,7 +54,8 @@ pub struct Totals {
     pub starting: u64,
     /// Workers whose result is still being sent, or that are leaving.
     pub ending: u64,
-    /// Calls that may be on workers at once. The shards share `max_workers`, which may be less.
+    /// Calls that may be on workers at once, as far as each shard is concerned: the function has
+    /// `max_workers` for all of them.
     pub limit: u64,
     /// Concurrency that the measured load calls for, in thousandths.
     pub hint_milli: u64,

@@ -44,10 +44,12 @@ impl Engine {
         let now = clock::now();
         let states = self.functions.iter().enumerate();
         states
-            .map(|(index, state)| Entry {
-                name: &state.function.name,
-                is_up: state.link.is_some(),
-                totals: self.stats.totals(FunctionId::from_index(index), now),
+            .map(|(index, state)| {
+                let mut totals = self.stats.totals(FunctionId::from_index(index), now);
+                // The shards share these workers.
+                totals.limit = totals.limit.min(state.function.spec.max_workers.into());
+                let name = &state.function.name;
+                Entry { name, is_up: state.link.is_some(), totals }
             })
             .collect()
     }
