@@ -72,7 +72,7 @@ pub struct Totals {
     pub abandoned: u64,
     /// Calls that failed, by [`FAILURES`].
     pub failed: [u64; FAILURES.len()],
-    /// How long calls waited for a worker before they were dispatched.
+    /// How long calls waited before a worker began them.
     pub queue_delay: Histogram,
     /// How long calls ran, without the time that their own calls waited for workers.
     pub processing: Histogram,

@@ -28,7 +28,7 @@ pub(super) fn write(out: &mut String, entries: &[Entry<'_>]) {
     gauges(&mut family);
     family.histogram(
         "nightcore_function_queue_delay_seconds",
-        "Time from a call's arrival to its dispatch to a worker.",
+        "Time from a call's arrival to its beginning on a worker.",
         |totals| &totals.queue_delay,
     );
     family.histogram(
