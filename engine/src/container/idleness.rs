@@ -47,12 +47,8 @@ impl Supervisor {
 
     /// How long no call of the function was queued or on a worker.
     fn quiet_for(&self, index: usize) -> Duration {
-        let function = FunctionId::from_index(index);
-        let totals = self.stats.totals(function);
-        if totals.queued + totals.running + totals.waiting > 0 {
-            return Duration::ZERO;
-        }
-        clock::now().saturating_since(self.stats.active_at(function))
+        let since = self.stats.quiet_since(FunctionId::from_index(index));
+        since.map_or(Duration::ZERO, |since| clock::now().saturating_since(since))
     }
 
     /// A shard says whether it parts with a container.

@@ -16,7 +16,8 @@ use super::link::{Link, Placement};
 use super::payload::{Payload, Payloads, RequestContext};
 use super::token::Subject;
 use crate::core::{
-    Caller, Core, Effect, Effects, Event, FunctionId, FunctionSpec, Limits, Refusal, WorkerId,
+    Caller, Core, Effect, Effects, Event, FunctionId, FunctionSpec, Limits, Quota, Refusal,
+    WorkerId,
 };
 use crate::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use crate::stats::Stats;
@@ -36,6 +37,8 @@ pub struct Function {
     pub geometry: Geometry,
     /// Whether its workers are pinned to the shard's core.
     pub pinned: bool,
+    /// Limits of its owner, the same object on every shard.
+    pub quota: Option<Arc<Quota>>,
 }
 
 /// A call from the front end; everything is borrowed until [`Engine::submit`] returns.
@@ -149,10 +152,14 @@ impl Engine {
         let mut names = HashMap::new();
         let functions = parts.functions.into_iter().map(|function| {
             let id = core.add_function(function.spec);
+            if let Some(quota) = &function.quota {
+                core.set_quota(id, Arc::clone(quota));
+            }
             names.insert(function.name.clone().into_bytes().into_boxed_slice(), id);
             FunctionState { function, link: None, links_made: 0, changed: false, wanted: false }
         });
-        let functions = functions.collect();
+        let functions: Vec<_> = functions.collect();
+        let changed = Vec::with_capacity(functions.len());
         reactor.poll(parts.mailbox.bell(), Subject::Mailbox.token());
         Self {
             shard: parts.shard,
@@ -173,7 +180,7 @@ impl Engine {
             siblings: parts.siblings,
             mailbox: parts.mailbox,
             stats: parts.stats,
-            changed: Vec::new(),
+            changed,
             orders: VecDeque::new(),
         }
     }
@@ -287,6 +294,10 @@ impl Engine {
     /// Lets deadlines pass.
     pub fn tick(&mut self, reactor: &mut Reactor, now: Nanos) {
         if self.core.next_timer().is_some_and(|at| at <= now) {
+            // Whose call it was that waited too long, only the core knows.
+            for index in 0..self.functions.len() {
+                self.touch(FunctionId::from_index(index));
+            }
             let outcome = self.core.on_event(now, Event::Tick, &mut self.effects);
             debug_assert!(outcome.is_ok(), "time breaks no protocol");
             self.perform(reactor, now);
@@ -462,7 +473,9 @@ impl Engine {
     fn publish_stats(&mut self, now: Nanos) {
         while let Some(function) = self.changed.pop() {
             self.functions[function.index()].changed = false;
-            self.stats.publish(self.shard, function, &self.core.snapshot(function), now);
+            let snapshot = self.core.snapshot(function);
+            self.stats.note_activity(self.shard, function, &snapshot, now);
+            self.stats.publish(self.shard, function, &snapshot);
         }
     }
 }
