@@ -157,8 +157,8 @@ fn calls_on_several_shards_about_the_idle_timeout_all_succeed() {
     let stack = Stack::start_with(&config, &[("NIGHTCORE_PROC_STAT", file.path())]);
     let connections = on_both_shards(&stack, |ticks| write(file.as_file(), &cores, ticks));
     let before = stack.samples(STARTS)[1];
-    thread::scope(|scope| {
-        for (seed, mut connection) in (1..).zip(connections) {
+    let _connections: Vec<Connection> = thread::scope(|scope| {
+        let callers = (1..).zip(connections).map(|(seed, mut connection)| {
             let mut random = Random::new(seed);
             scope.spawn(move || {
                 for round in 0..200_u32 {
@@ -167,8 +167,11 @@ fn calls_on_several_shards_about_the_idle_timeout_all_succeed() {
                     assert_eq!(answer.ok(), body.as_bytes(), "round {round}");
                     pause(&mut random, 20_000..80_000);
                 }
-            });
-        }
+                connection
+            })
+        });
+        let callers: Vec<_> = callers.collect();
+        callers.into_iter().map(|caller| caller.join().expect("its calls succeed")).collect()
     });
     let starts = stack.samples(STARTS)[1] - before;
     println!("containers started: {starts}");
@@ -248,7 +251,7 @@ fn a_container_that_does_not_leave_holds_up_nobody_and_is_killed() {
 
 #[test]
 fn a_container_that_is_killed_at_its_wake_up_loses_no_call_silently() {
-    let stack = stack(&[], "30ms");
+    let stack = stack(&[], "100ms");
     let mut connection = stack.connect();
     let (mut killed, mut died) = (0, 0);
     for round in 0..40_u64 {
@@ -259,12 +262,12 @@ fn a_container_that_is_killed_at_its_wake_up_loses_no_call_silently() {
         wait_until_idle(&stack);
         connection.send(&post("/function/echo", b"x"));
         // Soon stopped again, so that a slow look may miss it.
-        let end = Instant::now() + Duration::from_millis(25);
+        let end = Instant::now() + Duration::from_millis(80);
         let mut victim: Option<Process> = None;
         while victim.is_none() && Instant::now() < end {
             victim = stack.containers().first().copied();
         }
-        // Before its exec, while it loads the library, when it runs, when it is being stopped.
+        // Before its exec, while it loads the library, when it runs.
         thread::sleep(Duration::from_micros(round % 8 * 800));
         if let Some(victim) = victim.filter(|victim| victim.is_alive()) {
             let pid = i32::try_from(victim.pid).expect("the kernel's ids are this small");
@@ -281,7 +284,7 @@ fn a_container_that_is_killed_at_its_wake_up_loses_no_call_silently() {
     }
     println!("containers killed: {killed}, calls that died with them: {died}");
     assert!(killed > 10, "{killed} containers were found in time");
-    assert_eq!(stack.call("echo", b"still").ok(), b"still");
+    wait_until("a call succeeds", || stack.call("echo", b"").status == 200);
 }
 
 #[test]

@@ -323,4 +323,48 @@ mod tests {
         assert_eq!(backoff(3), BACKOFF_FIRST * 2);
         assert_eq!(backoff(u32::MAX), BACKOFF_MAX);
     }
+
+    /// A slot whose next start is due.
+    fn due(idle_timeout: Option<Duration>) -> Slot {
+        Slot::new(ContainerSpec {
+            name: "echo".to_owned(),
+            library: "libecho.so".into(),
+            memory: None,
+            env: Vec::new(),
+            payload_max: 1 << 20,
+            max_workers: 1,
+            idle_timeout,
+            niceness: 0,
+        })
+    }
+
+    #[test]
+    fn what_nobody_calls_stays_down_until_the_first_call_that_waits() {
+        let mut slot = due(Some(Duration::ZERO));
+        assert!(slot.rest(Duration::MAX));
+        assert!(matches!(slot.phase, Phase::Idle));
+        assert_eq!(slot.deadline(), None);
+        assert!(slot.want());
+        assert!(!slot.want(), "the second call finds it waking");
+        assert!(slot.deadline().is_some());
+        assert!(!slot.rest(Duration::MAX), "a call waits");
+    }
+
+    #[test]
+    fn what_was_called_of_late_is_started_again() {
+        assert!(!due(Some(Duration::from_secs(60))).rest(Duration::from_secs(59)));
+        // Nobody can have called a slot before it was there.
+        assert!(!due(Some(Duration::from_secs(60))).rest(Duration::MAX));
+        assert!(!due(None).rest(Duration::MAX));
+    }
+
+    #[test]
+    fn a_call_that_waits_does_not_cut_the_backoff_short() {
+        let mut slot = due(Some(Duration::ZERO));
+        slot.early_deaths = 5;
+        slot.back_off();
+        let until = slot.deadline();
+        assert!(!slot.want());
+        assert_eq!(slot.deadline(), until);
+    }
 }
