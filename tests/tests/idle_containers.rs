@@ -76,8 +76,8 @@ fn a_stack_whose_containers_are_all_stopped_costs_no_cpu_time() {
     // The time in which nothing happens is what is measured here.
     thread::sleep(Duration::from_secs(2));
     let ticks = stack.process().cpu_ticks() - before;
-    // One tick of 10 ms: the clock that counts may have been about to turn.
-    assert!(ticks <= 1, "{ticks} ticks of CPU time in two seconds of idleness");
+    // Of 10 ms each: the end of the container may take one, and the clock may have been about to turn.
+    assert!(ticks <= 2, "{ticks} ticks of CPU time in two seconds of idleness");
 }
 
 #[test]
