@@ -1,0 +1,261 @@
+//! Calls that move to another shard: when that pays off, and how they go, end and come back.
+//!
+//! Workers of one core run in turns, so what a call waits for here is the work of the shard: the sum
+//! over the calls that are queued or on workers of what each costs. Where another shard has so much
+//! less of it that the way there and back is worth it, the last call of the queue goes there, and so
+//! do those before it until it is not. Also where an idle worker could take it at once, on a core that
+//! has other work already.
+//!
+//! At home a call that moved is [`CallState::Away`]: its record, timer and family stay, and it ends as
+//! any other. On the other shard it is a call of its own, with [`Origin::Shard`]. That shard answers it
+//! or sends it back, and then it stays.
+
+use ipc::CallId;
+use reactor::clock::Nanos;
+
+use super::call::{Call, CallState, Chain};
+use super::core::{Core, Effects};
+use super::event::{Effect, FunctionId, FunctionSpec, Leaver, Origin, Reply};
+use super::function::{Container, Function};
+
+/// A call moves only where that is to save it more than this, in ns: a wake-up across cores each way,
+/// 30 us or more, and two turns of a loop that may be busy.
+const PRICE_NS: u64 = 150_000;
+/// A call that costs less stays, in ns: it would take longer to go than to run.
+const COST_MIN_NS: u64 = 100_000;
+/// After a call came back, so many that would move stay: the other shard has no worker for them yet.
+const STAYS_AFTER_BOUNCE: u16 = 16;
+/// The average moves by one in so many of each new difference.
+const WEIGHT: u64 = 16;
+
+/// Another shard, the one with the least work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Relief {
+    /// Which.
+    pub shard: u16,
+    /// What it has to do, in ns.
+    pub work_ns: u64,
+}
+
+/// A call that comes from another shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ForeignCall {
+    /// Where it comes from.
+    pub shard: u16,
+    /// Its id there.
+    pub call: CallId,
+    /// What is called.
+    pub function: FunctionId,
+    /// The deadline that it has there.
+    pub deadline: Nanos,
+    /// How many calls are above it.
+    pub depth: u16,
+    /// What it is expected to cost, in ns.
+    pub cost_ns: u64,
+}
+
+/// What a call of one function costs: an exponential moving average of how long calls ran.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Cost {
+    /// Times `WEIGHT`, in ns.
+    sum: u64,
+}
+
+impl Cost {
+    /// A call ran for so many ns.
+    pub fn record(&mut self, ran_ns: u32) {
+        let ran_ns = u64::from(ran_ns);
+        self.sum = match self.sum {
+            0 => ran_ns * WEIGHT,
+            sum => sum - sum / WEIGHT + ran_ns,
+        };
+    }
+
+    /// The average, in ns; 0 until a call was measured.
+    pub fn ns(self) -> u64 {
+        self.sum / WEIGHT
+    }
+}
+
+/// May calls of such a function move at all? Where its workers have cores of their own, another shard
+/// is no faster; a single worker would have to move along; and a function that refuses what cannot
+/// start at once has nowhere to keep a call that comes back.
+pub(super) fn can_move(spec: &FunctionSpec) -> bool {
+    spec.cores == 1 && spec.pipeline_max > 0 && spec.max_workers > 1 && spec.queue_max > 0
+}
+
+impl Function {
+    /// Is a call of this function worth a move?
+    fn is_movable(&self) -> bool {
+        self.cost_ns() >= COST_MIN_NS && self.can_move && self.container != Container::Down
+    }
+}
+
+impl Core {
+    /// Tells where calls could go from here on. The core adds to it what it moves there.
+    pub fn set_relief(&mut self, relief: Option<Relief>) {
+        self.relief = relief;
+    }
+
+    /// Whether the next step of this function may move a call, so that it needs to know where to.
+    pub fn may_move(&self, function: FunctionId) -> bool {
+        self.functions[function.index()].is_movable() && self.work_ns() > PRICE_NS
+    }
+
+    /// What is queued here or on workers of this core, in ns.
+    pub fn work_ns(&self) -> u64 {
+        self.calls.work_ns()
+    }
+
+    /// Calls from other shards whose answers are owed.
+    pub fn calls_foreign(&self) -> usize {
+        self.foreign.len()
+    }
+
+    /// Calls that are on other shards and whose answers are owed here.
+    pub fn calls_away(&self) -> u32 {
+        self.away
+    }
+
+    /// The function of a call that is on another shard.
+    pub fn away(&self, call: CallId) -> Option<FunctionId> {
+        let call = self.calls.get(call)?;
+        matches!(call.state, CallState::Away(_)).then_some(call.function)
+    }
+
+    /// A call that another shard sends here; it stays here. `None`: it goes back.
+    pub fn foreign_call(
+        &mut self,
+        now: Nanos,
+        foreign: ForeignCall,
+        effects: &mut Effects,
+    ) -> Option<CallId> {
+        let ForeignCall { shard, call, function, deadline, depth, cost_ns } = foreign;
+        let f = self.function(function);
+        let hopeless = f.staying() == 0 && f.container != Container::Up;
+        if f.container == Container::Down || hopeless || self.is_draining() {
+            return None;
+        }
+        if self.refusal(now, function, deadline).is_some() {
+            return None;
+        }
+        let id = self.admit(Origin::Shard { shard, call }, function, deadline, depth);
+        self.calls[id].stays = true;
+        self.calls.set_cost(id, cost_ns);
+        self.foreign.insert((shard, call), id);
+        self.dispatch(function, effects);
+        self.grow(function, effects);
+        Some(id)
+    }
+
+    /// Sends the last calls of a queue away while they would wait longer here.
+    #[inline]
+    pub(super) fn relieve(&mut self, function: FunctionId, effects: &mut Effects) {
+        if self.functions[function.index()].is_movable() {
+            self.move_queued(function, effects);
+        }
+    }
+
+    fn move_queued(&mut self, function: FunctionId, effects: &mut Effects) {
+        let Some(Relief { shard, mut work_ns }) = self.relief else { return };
+        while let Some(id) = self.calls.back(&self.functions[function.index()].queue) {
+            let call = &self.calls[id];
+            let bearable = work_ns + PRICE_NS;
+            if call.stays || self.ahead_of(call, bearable) <= bearable {
+                break;
+            }
+            let f = &mut self.functions[function.index()];
+            if f.stays_owed > 0 {
+                f.stays_owed -= 1;
+                break;
+            }
+            let cost_ns = f.cost_ns();
+            self.calls.unlink(&mut f.queue, Chain::Queue, id);
+            self.calls.set_cost(id, 0);
+            self.calls[id].state = CallState::Away(shard);
+            self.away += 1;
+            work_ns += cost_ns;
+            effects.push(Effect::Move { call: id, shard, cost_ns });
+        }
+        self.relief = Some(Relief { shard, work_ns });
+    }
+
+    /// The work that the last call of a queue waits for, in ns: all but its own and that of the calls
+    /// which wait for it. Those are left in where the whole is bearable.
+    fn ahead_of(&self, call: &Call, bearable: u64) -> u64 {
+        let mut ahead = self.work_ns() - call.cost_ns;
+        let mut above = call;
+        while ahead > bearable
+            && let Origin::Internal { parent, .. } = above.origin
+        {
+            above = &self.calls[parent];
+            ahead -= above.cost_ns;
+        }
+        ahead
+    }
+
+    /// The other shard has answered.
+    pub(super) fn returned(&mut self, id: CallId, reply: Reply, effects: &mut Effects) {
+        if self.away(id).is_some() {
+            self.answer(id, reply, effects);
+            self.forget_away(id);
+        }
+    }
+
+    /// The other shard would not have it: it comes first here.
+    pub(super) fn bounced(&mut self, id: CallId, effects: &mut Effects) {
+        let Some(function) = self.away(id) else { return };
+        self.away -= 1;
+        let f = &mut self.functions[function.index()];
+        f.stays_owed = STAYS_AFTER_BOUNCE;
+        let cost_ns = f.cost_ns();
+        self.calls.push_front(&mut f.queue, Chain::Queue, id);
+        self.calls.set_cost(id, cost_ns);
+        let call = &mut self.calls[id];
+        call.state = CallState::Queued;
+        call.stays = true;
+        self.dispatch(function, effects);
+        self.grow(function, effects);
+    }
+
+    /// Ends a call that is away; what comes back for it finds nothing.
+    pub(super) fn forget_away(&mut self, id: CallId) {
+        self.away -= 1;
+        self.calls.remove(id);
+    }
+
+    /// At its home nobody waits for a foreign call any more.
+    pub(super) fn recalled(
+        &mut self,
+        shard: u16,
+        call: CallId,
+        leaver: Leaver,
+        effects: &mut Effects,
+    ) {
+        let Some(&id) = self.foreign.get(&(shard, call)) else { return };
+        match leaver {
+            Leaver::Caller => self.leave(id, effects),
+            Leaver::Parent => self.abandon(id, effects),
+        }
+    }
+
+    /// Sends the foreign calls of a queue back once there is no worker for them, nor one to come soon.
+    pub(super) fn bounce_stranded(&mut self, function: FunctionId, effects: &mut Effects) {
+        if self.foreign.is_empty() || self.function(function).staying() > 0 {
+            return;
+        }
+        let mut kept = super::call::List::default();
+        let mut queue = std::mem::take(&mut self.function(function).queue);
+        while let Some(id) = self.calls.pop_front(&mut queue, Chain::Queue) {
+            let origin = self.calls[id].origin;
+            if let Origin::Shard { .. } = origin {
+                self.settle(id);
+                self.calls.remove(id);
+                effects.push(Effect::Bounce { call: id, origin });
+            } else {
+                self.calls.push_back(&mut kept, Chain::Queue, id);
+            }
+        }
+        self.function(function).queue = kept;
+    }
+}
