@@ -3,6 +3,7 @@
 //! Every public method is one step: it leaves all invariants whole, and the effects that it appends
 //! are complete and in the order in which they are to be performed.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use ipc::{CALLS_OUTSTANDING_MAX, CallId, Outcome};
@@ -11,10 +12,11 @@ use reactor::wheel::Wheel;
 
 use super::call::{Call, CallState, Calls, Chain};
 use super::event::{
-    Caller, Effect, Event, FunctionId, FunctionSpec, Limits, Origin, Refusal, Reply, Violation,
-    WorkerId,
+    Caller, Effect, Event, FunctionId, FunctionSpec, Leaver, Limits, Origin, Refusal, Reply,
+    Violation, WorkerId,
 };
 use super::function::{Function, Place, SPAWN_PAUSE};
+use super::relief::Relief;
 use super::snapshot::Snapshot;
 use super::worker::{WorkerEvent, WorkerState};
 
@@ -46,6 +48,12 @@ pub struct Core {
     pub(super) functions: Vec<Function>,
     pub(super) calls: Calls,
     pub(super) timers: Wheel<Alarm>,
+    /// Where calls could go instead.
+    pub(super) relief: Option<Relief>,
+    /// Calls from other shards whose answers are owed, by their shards and ids there.
+    pub(super) foreign: HashMap<(u16, CallId), CallId>,
+    /// Calls that are on other shards.
+    pub(super) away: u32,
     /// Scratch of `tick`; empty between steps, its capacity is kept.
     expired: Vec<Alarm>,
 }
@@ -59,6 +67,9 @@ impl Core {
             functions: Vec::new(),
             calls: Calls::new(limits.calls_max),
             timers: Wheel::new(TIMER_TICK),
+            relief: None,
+            foreign: HashMap::new(),
+            away: 0,
             expired: Vec::new(),
         }
     }
@@ -153,11 +164,12 @@ impl Core {
             Event::WorkerFailed { worker: WorkerId { function, lane } } => {
                 self.function(function).report(lane, WorkerEvent::Failed)?;
                 self.pause_spawning(now, function, SPAWN_PAUSE);
+                self.bounce_stranded(function, effects);
             }
             Event::Completed { worker, call, outcome, ran_ns, usage: _ } => {
                 let function = self.function(worker.function);
                 function.report(worker.lane, WorkerEvent::Complete(call))?;
-                function.pace.record(ran_ns);
+                function.record(ran_ns);
                 self.complete(now, worker, call, outcome, effects);
             }
             Event::Declined { worker, call } => {
@@ -176,6 +188,9 @@ impl Core {
             Event::CallerGone { call } => self.caller_gone(call, effects),
             Event::YieldWorker { function } => self.yield_worker(now, function, effects),
             Event::WorkerFreed { function } => self.worker_freed(function, effects),
+            Event::Returned { call, reply } => self.returned(call, reply, effects),
+            Event::Bounced { call } => self.bounced(call, effects),
+            Event::Recalled { shard, call, leaver } => self.recalled(shard, call, leaver, effects),
             Event::Tick => self.tick(now, effects),
             Event::Drain => self.admission = Admission::Draining,
         }
@@ -187,12 +202,12 @@ impl Core {
         self.timers.next()
     }
 
-    /// A call that is queued or on a worker.
+    /// A call that is queued, on a worker or away.
     pub fn call(&self, call: CallId) -> Option<&Call> {
         self.calls.get(call)
     }
 
-    /// Calls that are queued or on a worker, those included whose caller waits no more.
+    /// Calls that are queued, on a worker or away, those included whose caller waits no more.
     pub fn calls_live(&self) -> u32 {
         self.calls.live()
     }
@@ -220,7 +235,16 @@ impl Core {
         asked.min(now + self.function(function).spec.timeout)
     }
 
-    fn refusal(&mut self, now: Nanos, function: FunctionId, deadline: Nanos) -> Option<Refusal> {
+    pub(super) fn is_draining(&self) -> bool {
+        self.admission == Admission::Draining
+    }
+
+    pub(super) fn refusal(
+        &mut self,
+        now: Nanos,
+        function: FunctionId,
+        deadline: Nanos,
+    ) -> Option<Refusal> {
         if deadline <= now {
             Some(Refusal::DEADLINE_PASSED)
         } else if self.calls.is_full() {
@@ -260,7 +284,7 @@ impl Core {
     }
 
     /// Takes a call on and puts it at the end of its function's queue.
-    fn admit(
+    pub(super) fn admit(
         &mut self,
         origin: Origin,
         function: FunctionId,
@@ -269,7 +293,8 @@ impl Core {
     ) -> CallId {
         let id = self.calls.next_id();
         let timer = self.timers.insert(deadline, Alarm::Deadline(id));
-        self.calls.insert(Call::new(origin, function, deadline, depth, timer));
+        let cost_ns = self.function(function).cost_ns();
+        self.calls.insert(Call::new(origin, function, deadline, depth, cost_ns, timer));
         let queue = &mut self.functions[function.0 as usize].queue;
         self.calls.push_back(queue, Chain::Queue, id);
         id
@@ -277,8 +302,9 @@ impl Core {
 
     // Dispatch, completion, release.
 
-    /// Gives queued calls to workers that are idle, or will be at once.
+    /// Gives queued calls to workers that are idle, or will be at once, or to another shard.
     pub(super) fn dispatch(&mut self, function: FunctionId, effects: &mut Effects) {
+        self.relieve(function, effects);
         let f = &mut self.functions[function.0 as usize];
         while let Some(place) = f.place() {
             let Some(call) = self.calls.pop_front(&mut f.queue, Chain::Queue) else { return };
@@ -315,7 +341,9 @@ impl Core {
         let is_owed = match self.calls[id].state {
             CallState::Running(_) => true,
             CallState::Orphaned(_) => false,
-            CallState::Queued | CallState::Pipelined(_) => unreachable!("it runs on no worker"),
+            CallState::Queued | CallState::Pipelined(_) | CallState::Away(_) => {
+                unreachable!("it runs on no worker")
+            }
         };
         if is_owed {
             self.answer(id, Reply::Completed { worker, outcome }, effects);
@@ -350,7 +378,9 @@ impl Core {
     /// Gives the answer that is owed for `id`.
     pub(super) fn answer(&mut self, id: CallId, reply: Reply, effects: &mut Effects) {
         let Call { origin, function, .. } = self.calls[id];
-        self.function(function).counters.count(reply.outcome());
+        if !matches!(origin, Origin::Shard { .. }) {
+            self.function(function).counters.count(reply.outcome());
+        }
         self.settle(id);
         if let Origin::Internal { worker, .. } = origin {
             self.function(worker.function).apply(worker.lane, WorkerEvent::Answered);
@@ -359,13 +389,17 @@ impl Core {
     }
 
     /// Notes that nobody waits for `id` any more, by an answer or by leaving.
-    fn settle(&mut self, id: CallId) {
+    pub(super) fn settle(&mut self, id: CallId) {
         let Call { origin, timer, state, .. } = self.calls[id];
         self.timers.cancel(timer);
-        if let Origin::Internal { parent, .. } = origin {
-            let mut siblings = self.calls[parent].children;
-            self.calls.unlink(&mut siblings, Chain::Siblings, id);
-            self.calls[parent].children = siblings;
+        match origin {
+            Origin::External(_) => {}
+            Origin::Internal { parent, .. } => {
+                let mut siblings = self.calls[parent].children;
+                self.calls.unlink(&mut siblings, Chain::Siblings, id);
+                self.calls[parent].children = siblings;
+            }
+            Origin::Shard { shard, call } => _ = self.foreign.remove(&(shard, call)),
         }
         if let CallState::Running(lane) | CallState::Pipelined(lane) = state {
             self.calls[id].state = CallState::Orphaned(lane);
@@ -388,23 +422,42 @@ impl Core {
     }
 
     /// Whoever asked for `id` is gone.
-    fn abandon(&mut self, id: CallId, effects: &mut Effects) {
-        let Call { function, state, .. } = self.calls[id];
-        self.function(function).counters.abandoned += 1;
+    pub(super) fn abandon(&mut self, id: CallId, effects: &mut Effects) {
+        let Call { origin, function, state, .. } = self.calls[id];
+        let leaver = match origin {
+            Origin::Internal { .. } => Leaver::Parent,
+            Origin::External(_) | Origin::Shard { .. } => Leaver::Caller,
+        };
+        if !matches!(origin, Origin::Shard { .. }) {
+            self.function(function).counters.abandoned += 1;
+        }
         self.settle(id);
-        if state == CallState::Queued {
-            self.unqueue(id, effects);
-            self.calls.remove(id);
+        match state {
+            CallState::Queued => {
+                self.unqueue(id, effects);
+                self.calls.remove(id);
+            }
+            CallState::Away(shard) => {
+                effects.push(Effect::Recall { call: id, shard, leaver });
+                self.forget_away(id);
+            }
+            CallState::Pipelined(_) | CallState::Running(_) | CallState::Orphaned(_) => {}
         }
     }
 
     fn caller_gone(&mut self, id: CallId, effects: &mut Effects) {
-        let Some(&Call { origin: Origin::External(_), function, state, .. }) = self.calls.get(id)
-        else {
-            return;
-        };
+        if let Some(&Call { origin: Origin::External(_), .. }) = self.calls.get(id) {
+            self.leave(id, effects);
+        }
+    }
+
+    /// Nobody waits for `id` any more, and whoever runs it is told.
+    pub(super) fn leave(&mut self, id: CallId, effects: &mut Effects) {
+        let Call { function, state, .. } = self.calls[id];
         match state {
-            CallState::Queued | CallState::Pipelined(_) => self.abandon(id, effects),
+            CallState::Queued | CallState::Pipelined(_) | CallState::Away(_) => {
+                self.abandon(id, effects);
+            }
             CallState::Running(lane) => {
                 self.abandon(id, effects);
                 // With calls behind it, it is a short one; and a ring has room for one cancellation
@@ -436,13 +489,16 @@ impl Core {
 
     /// The caller gets its answer now. A worker on the call stays busy until it completes.
     fn deadline_passed(&mut self, id: CallId, effects: &mut Effects) {
-        let queued = self.calls[id].state == CallState::Queued;
-        if queued {
+        let state = self.calls[id].state;
+        if state == CallState::Queued {
             self.unqueue(id, effects);
         }
         self.answer(id, Refusal::DEADLINE_PASSED.into(), effects);
-        if queued {
-            self.calls.remove(id);
+        match state {
+            CallState::Queued => self.calls.remove(id),
+            // There it meets the same deadline.
+            CallState::Away(_) => self.forget_away(id),
+            CallState::Pipelined(_) | CallState::Running(_) | CallState::Orphaned(_) => {}
         }
     }
 

@@ -12,6 +12,7 @@ use super::call::{CallState, List};
 use super::event::{FunctionId, FunctionSpec, Violation, WorkerId};
 use super::limit::{Limit, Pool};
 use super::pipeline::{Pace, Pipelines};
+use super::relief::{Cost, can_move};
 use super::snapshot::{Counters, Snapshot};
 use super::worker::{Mismatch, WorkerEvent, WorkerState};
 
@@ -78,6 +79,10 @@ pub(super) struct Function {
     pub pace: Pace,
     /// Calls that wait behind others in its lanes.
     pub pipelines: Pipelines,
+    /// Whether calls may run on another shard, and how many stay although they would be better off there.
+    pub can_move: bool,
+    pub stays_owed: u16,
+    cost: Cost,
     lanes: Vec<WorkerState>,
     idle: Vec<LaneIndex>,
     absent: Vec<LaneIndex>,
@@ -99,6 +104,9 @@ impl Function {
             yield_owed: false,
             pace: Pace::default(),
             pipelines: Pipelines::new(lanes, spec.pipeline_max),
+            can_move: can_move(&spec),
+            stays_owed: 0,
+            cost: Cost::default(),
             lanes: vec![WorkerState::Absent; lanes.into()],
             idle: Vec::with_capacity(lanes.into()),
             // Low lanes come first: they share pages of the channel with other low lanes.
@@ -145,6 +153,17 @@ impl Function {
             Ok(next) => self.transition(lane, next),
             Err(_) => unreachable!("the core applied {event:?} to a worker that is {state:?}"),
         }
+    }
+
+    /// A call ran for so many ns.
+    pub fn record(&mut self, ran_ns: u32) {
+        self.pace.record(ran_ns);
+        self.cost.record(ran_ns);
+    }
+
+    /// The CPU time that a call takes of its shard's core, in ns: none where workers have others.
+    pub fn cost_ns(&self) -> u64 {
+        if self.spec.cores == 1 { self.cost.ns() } else { 0 }
     }
 
     /// Where one more call may go now.

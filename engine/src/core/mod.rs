@@ -13,6 +13,7 @@
 //! | `worker.rs`   | the states of a worker, every transition                        |
 //! | `function.rs` | one function: queue, lanes, idle stack                          |
 //! | `pipeline.rs` | calls that wait in a lane behind another                        |
+//! | `relief.rs`   | calls that move to another shard, and those that come from one  |
 //! | `limit.rs`    | concurrency control: what bounds calls, what sizes the pool     |
 //! | `histogram.rs`| how long things took, for metrics                               |
 //! | `snapshot.rs` | what metrics see                                                |
@@ -34,6 +35,10 @@
 //!   ended                         +----------+  Completed, ContainerDown: swallowed
 //!                                 | Orphaned |------------------------------> ended
 //!                                 +----------+
+//!
+//!  +--------+  another shard has less work   +------+  Returned, deadline: answered
+//!  | Queued |------------- Move ------------>| Away |------------------------------> ended
+//!  +--------+<------------ Bounced ----------+------+  caller or parent gone (Recall)
 //! ```
 //!
 //! A call is answered exactly once, unless whoever asked is gone. A parent is gone when its call is
@@ -70,6 +75,7 @@ mod histogram;
 mod limit;
 mod pipeline;
 mod pool;
+mod relief;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
@@ -80,10 +86,11 @@ mod worker;
 pub use self::call::Call;
 pub use self::core::{Core, Effects};
 pub use self::event::{
-    Caller, Effect, Event, FunctionId, FunctionSpec, Limits, Origin, Refusal, Reply, Violation,
-    WorkerId,
+    Caller, Effect, Event, FunctionId, FunctionSpec, Leaver, Limits, Origin, Refusal, Reply,
+    Violation, WorkerId,
 };
 pub use self::histogram::{BOUNDS_NS, Histogram};
 pub use self::limit::Policy;
+pub use self::relief::{ForeignCall, Relief};
 pub use self::snapshot::{Counters, Snapshot};
 pub use self::worker::WorkerState;

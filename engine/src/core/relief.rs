@@ -187,8 +187,10 @@ impl Core {
         let mut above = call;
         while ahead > bearable
             && let Origin::Internal { parent, .. } = above.origin
+            // One that nobody waits for any more may outlive whoever asked for it.
+            && let Some(parent) = self.calls.get(parent)
         {
-            above = &self.calls[parent];
+            above = parent;
             ahead -= above.cost_ns;
         }
         ahead

@@ -1,11 +1,12 @@
 //! Seeded random lives of a core: containers that crash and lie, workers that come and go, callers
-//! that leave, recursion, deadlines under a virtual clock.
+//! that leave, recursion, other shards that take calls and send some, deadlines under a virtual clock.
 //!
 //! A model beside the core keeps what the world outside knows: which worker is on which call, who
 //! awaits what. Every effect is checked against it when it appears, every invariant after every
 //! event, and at the end everything must come to rest. `NIGHTCORE_SEED=n` replays one seed.
 
 mod model;
+mod shards;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -42,14 +43,18 @@ struct Known {
     origin: Origin,
     function: FunctionId,
     deadline: Nanos,
-    /// `None` while queued.
+    /// `None` while queued or away.
     worker: Option<WorkerId>,
     /// Is its answer still owed?
     owed: bool,
     /// How many calls were admitted before it.
     order: usize,
-    /// A call that a worker declined may be overtaken.
+    /// A call that a worker declined, or that came back, may be overtaken.
     declined: bool,
+    /// The shard that it has moved to.
+    away: Option<u16>,
+    /// It came back once.
+    stays: bool,
 }
 
 /// What a worker thread is doing, seen from inside its container.
@@ -84,6 +89,8 @@ struct World {
     counts: Vec<[u64; 3]>,
     /// Per function: until when a failed spawn or a worker given up may keep it from growing.
     paused: Vec<Option<Nanos>>,
+    /// Where the core may send calls.
+    relief: Option<Relief>,
     /// All effects, in order.
     trace: Vec<Effect>,
 }
@@ -131,6 +138,7 @@ impl World {
             threads: BTreeMap::new(),
             behind: BTreeMap::new(),
             releases: Vec::new(),
+            relief: None,
             trace: Vec::new(),
         }
     }
@@ -145,6 +153,10 @@ impl World {
     }
 
     fn step(&mut self) {
+        self.look_around();
+        if self.random.below(8) == 0 {
+            return self.hear_from_shards();
+        }
         match self.random.below(100) {
             0..25 => self.external_call(),
             25..45 => self.internal_call(),
@@ -323,15 +335,14 @@ impl World {
         }
         let call = CallId(id);
         self.core.on_event(self.now, Event::CallerGone { call }, &mut self.effects).unwrap();
-        let is_alone = |worker| {
-            let behind = self.behind.get(&key(worker)).is_none_or(VecDeque::is_empty);
-            behind && self.threads[&key(worker)] == Thread::On(call)
-        };
-        let expected = match known.worker {
+        let expected = match (known.worker, known.away) {
             _ if !known.owed => vec![],
-            Some(worker) if !is_alone(worker) => vec![],
-            Some(worker) => vec![Effect::CancelWorker { worker, call }],
-            None => vec![Effect::DropPayload { call }],
+            (Some(worker), _) if !self.is_alone(worker, call) => vec![],
+            (Some(worker), _) => vec![Effect::CancelWorker { worker, call }],
+            (None, None) => vec![Effect::DropPayload { call }],
+            (None, Some(shard)) => {
+                vec![Effect::Recall { call, shard, leaver: Leaver::Caller }]
+            }
         };
         assert_eq!(self.take_effects(), expected);
         if known.worker.is_none() {
@@ -420,14 +431,16 @@ fn every_admitted_call_is_answered_exactly_once_whatever_happens() {
         World::new(seed.parse().unwrap()).run();
         return;
     }
-    for seed in 0..SEEDS {
-        World::new(seed).run();
-    }
+    let trace: Vec<Effect> = (0..SEEDS).flat_map(|seed| World::new(seed).run()).collect();
+    let count = |wanted: fn(&Effect) -> bool| trace.iter().filter(|&effect| wanted(effect)).count();
+    assert!(count(|effect| matches!(effect, Effect::Move { .. })) > 1_000);
+    assert!(count(|effect| matches!(effect, Effect::Recall { .. })) > 100);
+    assert!(count(|effect| matches!(effect, Effect::Bounce { .. })) > 10);
 }
 
 #[test]
 fn the_same_events_give_the_same_effects() {
-    let trace = World::new(7).run();
+    let trace = World::new(11).run();
     assert!(trace.len() > 100);
-    assert_eq!(trace, World::new(7).run());
+    assert_eq!(trace, World::new(11).run());
 }

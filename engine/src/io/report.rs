@@ -43,6 +43,11 @@ impl Engine {
         for (name, up, _) in &totals {
             sample(out, "nightcore_container_up", name, None, u64::from(*up));
         }
+        let metric = "nightcore_shard_calls_moved_total";
+        counter(out, metric, "Calls that the shard sent to another one.");
+        for (shard, moved) in self.exchange.moved().enumerate() {
+            let _ = writeln!(out, "{metric}{{shard=\"{shard}\"}} {moved}");
+        }
     }
 
     /// Appends the functions as a JSON document.

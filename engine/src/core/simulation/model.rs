@@ -25,8 +25,17 @@ impl World {
         assert!(self.ids.insert(call.0), "an id came twice");
         let deadline = self.core.call(call).unwrap().deadline;
         let order = self.ids.len();
-        let known =
-            Known { origin, function, deadline, worker: None, owed: true, order, declined: false };
+        let known = Known {
+            origin,
+            function,
+            deadline,
+            worker: None,
+            owed: true,
+            order,
+            declined: false,
+            away: None,
+            stays: false,
+        };
         self.calls.insert(call.0, known);
     }
 
@@ -50,7 +59,9 @@ impl World {
     pub(super) fn abandon(&mut self, id: u64) {
         let known = self.calls.get_mut(&id).unwrap();
         known.owed = false;
-        self.counts[known.function.0 as usize][2] += 1;
+        if !matches!(known.origin, Origin::Shard { .. }) {
+            self.counts[known.function.0 as usize][2] += 1;
+        }
     }
 
     /// Does what the core asks for, and checks that it may ask.
@@ -70,11 +81,12 @@ impl World {
                         other => panic!("dispatched to a worker that is {other:?}"),
                     }
                     let known = self.calls.get_mut(&call.0).unwrap();
-                    assert_eq!((known.worker, known.owed), (None, true));
+                    assert_eq!((known.worker, known.away, known.owed), (None, None, true));
                     assert_eq!(known.function, worker.function);
                     known.worker = Some(worker);
                     let (order, declined) = (known.order, known.declined);
-                    let mut queued = self.calls.values().filter(|other| other.worker.is_none());
+                    let is_queued = |other: &&Known| other.worker.is_none() && other.away.is_none();
+                    let mut queued = self.calls.values().filter(is_queued);
                     let overtaken = |other: &Known| {
                         other.function == worker.function
                             && other.order < order
@@ -85,7 +97,7 @@ impl World {
                 }
                 Effect::DropPayload { call } => {
                     let known = self.calls[&call.0];
-                    assert_eq!(known.worker, None, "dropped after dispatch");
+                    assert_eq!((known.worker, known.away), (None, None), "dropped after dispatch");
                     if known.owed {
                         let next = effects[index + 1];
                         assert!(matches!(next, Effect::Answer { call: c, .. } if c == call));
@@ -94,7 +106,8 @@ impl World {
                     }
                 }
                 Effect::Answer { call, origin, reply } => {
-                    if self.calls[&call.0].worker.is_none() {
+                    let known = &self.calls[&call.0];
+                    if known.worker.is_none() && known.away.is_none() {
                         assert_eq!(effects[index - 1], Effect::DropPayload { call });
                     }
                     self.answered(call, origin, reply);
@@ -108,6 +121,17 @@ impl World {
                     assert_eq!(before, Some(Thread::Idle));
                     // Trimmed or given up, and then the pool may not grow for a moment.
                     self.pause(worker.function, YIELD_PAUSE);
+                }
+                Effect::Move { call, shard, cost_ns } => self.moved(call, shard, cost_ns),
+                Effect::Recall { call, shard, leaver } => {
+                    let known = self.calls.remove(&call.0).unwrap();
+                    assert_eq!((known.away, known.owed), (Some(shard), false));
+                    assert_eq!(leaver, Leaver::Parent, "the caller did not leave");
+                }
+                Effect::Bounce { call, origin } => {
+                    let known = self.calls.remove(&call.0).unwrap();
+                    assert_eq!((known.origin, known.owed, known.worker), (origin, true, None));
+                    assert!(matches!(origin, Origin::Shard { .. }));
                 }
                 Effect::CancelWorker { .. } => panic!("nobody left"),
                 Effect::ReplaceContainer { worker } => panic!("{worker:?} was given up"),
@@ -127,13 +151,19 @@ impl World {
         assert!(known.owed, "answered twice, or after whoever asked was gone");
         assert_eq!(known.origin, origin);
         known.owed = false;
-        self.counts[known.function.0 as usize][1] += 1;
+        if !matches!(origin, Origin::Shard { .. }) {
+            self.counts[known.function.0 as usize][1] += 1;
+        }
         if let Origin::Internal { parent, worker, .. } = origin {
             assert_eq!(self.threads[&key(worker)], Thread::On(parent));
         }
         match (reply, known.worker) {
             (Reply::Completed { worker, .. }, at) => {
                 assert_eq!(at, Some(worker));
+                self.calls.remove(&call.0);
+            }
+            (Reply::Returned { .. }, at) => {
+                assert_eq!((at, known.away.is_some()), (None, true));
                 self.calls.remove(&call.0);
             }
             (Reply::Failed { .. }, None) => {
@@ -153,6 +183,7 @@ impl World {
         if let Some(first) = owed.map(|known| known.deadline).min() {
             assert!(self.core.next_timer().unwrap() <= first + TICK, "a deadline has no timer");
         }
+        self.check_shards();
         for (index, spec) in self.specs.iter().enumerate() {
             self.check_function(FunctionId(u32::try_from(index).unwrap()), spec);
         }
@@ -184,10 +215,11 @@ impl World {
         let mine = self.behind.iter().filter(|((owner, _), _)| *owner == function.0);
         assert_eq!(seen.pipelined as usize, mine.map(|(_, calls)| calls.len()).sum::<usize>());
         let here = || self.calls.values().filter(|known| known.function == function);
-        let queued = here().filter(|known| known.worker.is_none()).count();
+        let waits = |known: &&Known| known.worker.is_none() && known.away.is_none();
+        let queued = here().filter(waits).count();
         assert_eq!(seen.queued as usize, queued);
         // What was admitted and comes back is not refused.
-        let back = here().filter(|known| known.worker.is_none() && known.declined).count();
+        let back = here().filter(waits).filter(|known| known.declined).count();
         assert!(seen.queued as usize <= spec.queue_max as usize + back);
         assert!(seen.queued == 0 || seen.idle == 0, "a call waits beside an idle worker");
         let workers =
@@ -198,7 +230,8 @@ impl World {
             assert!(seen.queued == 0 || growing, "a call waits and no worker is asked for");
         }
         let [arrivals, answers, abandoned] = self.counts[function.0 as usize];
-        let owed = here().filter(|known| known.owed).count() as u64;
+        let is_foreign = |known: &Known| matches!(known.origin, Origin::Shard { .. });
+        let owed = here().filter(|known| known.owed && !is_foreign(known)).count() as u64;
         let counters = seen.counters;
         assert_eq!(counters.arrivals, arrivals);
         assert_eq!(counters.completed + counters.failed_total(), answers);
@@ -211,6 +244,7 @@ impl World {
         let mut rounds = 0;
         while !self.is_at_rest() {
             self.complete();
+            self.come_back();
             self.release();
             self.worker_reports();
             self.pass_time();
