@@ -27,9 +27,19 @@ pub struct Call {
     pub depth: u16,
     /// What it is expected to cost on this core, in ns; 0 while it is away.
     pub cost_ns: u64,
+    /// How many calls of the same function are above this one.
+    pub(super) nest: u16,
     pub(super) state: CallState,
     /// Fires at `deadline`; cancelled once the answer is not owed any more.
     pub(super) timer: Timer,
+    /// When it came to its queue, and once it is on a worker when it was begun.
+    pub(super) since: Nanos,
+    /// Since when its own calls are unanswered, if some are.
+    pub(super) waits_since: Nanos,
+    /// For how long they were before, in ns.
+    pub(super) waited_ns: u64,
+    /// How long they take when nothing queues, in ns.
+    pub(super) service_ns: u64,
     /// Internal calls made for this one whose answers are owed.
     pub(super) children: List,
     /// It came from another shard, or went to one and came back: it does not move again.
@@ -104,6 +114,7 @@ impl Call {
         depth: u16,
         cost_ns: u64,
         timer: Timer,
+        now: Nanos,
     ) -> Call {
         Call {
             origin,
@@ -111,8 +122,13 @@ impl Call {
             deadline,
             depth,
             cost_ns,
+            nest: 0,
             state: CallState::Queued,
             timer,
+            since: now,
+            waits_since: now,
+            waited_ns: 0,
+            service_ns: 0,
             children: List::default(),
             stays: false,
             links: [Links::default(); 2],
@@ -235,12 +251,6 @@ impl Calls {
         list.size += 1;
     }
 
-    pub(super) fn pop_front(&mut self, list: &mut List, chain: Chain) -> Option<CallId> {
-        let id = self.front(list)?;
-        self.unlink(list, chain, id);
-        Some(id)
-    }
-
     /// The first call of a list.
     pub(super) fn front(&self, list: &List) -> Option<CallId> {
         list.head.map(|slot| self.id_at(slot))
@@ -266,11 +276,15 @@ impl Calls {
     }
 
     pub(super) fn iter(&self, list: &List, chain: Chain) -> impl Iterator<Item = &Call> {
+        self.ids(list, chain).map(|id| &self[id])
+    }
+
+    pub(super) fn ids(&self, list: &List, chain: Chain) -> impl Iterator<Item = CallId> {
         let mut next = list.head;
         std::iter::from_fn(move || {
-            let call = &self[self.id_at(next?)];
-            next = call.links[chain as usize].next;
-            Some(call)
+            let id = self.id_at(next?);
+            next = self[id].links[chain as usize].next;
+            Some(id)
         })
     }
 

@@ -11,6 +11,7 @@ use reactor::clock::Nanos;
 use reactor::wheel::Wheel;
 
 use super::call::{Call, CallState, Calls, Chain};
+use super::estimate::Sample;
 use super::event::{
     Caller, Effect, Event, FunctionId, FunctionSpec, Leaver, Limits, Origin, Refusal, Reply,
     Violation, WorkerId,
@@ -33,6 +34,10 @@ pub(super) enum Alarm {
     Deadline(CallId),
     TrimWindowEnds(FunctionId),
     SpawnPauseEnds(FunctionId),
+    /// Look whether a function's calls wait for each other.
+    Stalled(FunctionId),
+    /// A call that nobody waits for has had its time.
+    Overrun(CallId),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +50,8 @@ enum Admission {
 pub struct Core {
     limits: Limits,
     admission: Admission,
+    /// The time of the present step.
+    pub(super) now: Nanos,
     pub(super) functions: Vec<Function>,
     pub(super) calls: Calls,
     pub(super) timers: Wheel<Alarm>,
@@ -64,6 +71,7 @@ impl Core {
         Core {
             limits,
             admission: Admission::Open,
+            now: Nanos(0),
             functions: Vec::new(),
             calls: Calls::new(limits.calls_max),
             timers: Wheel::new(TIMER_TICK),
@@ -91,19 +99,19 @@ impl Core {
         deadline: Option<Nanos>,
         effects: &mut Effects,
     ) -> Result<CallId, Refusal> {
+        self.now = now;
         let deadline = self.deadline(now, function, deadline.unwrap_or(Nanos(u64::MAX)));
-        self.function(function).counters.arrivals += 1;
+        self.function(function).arrived(now);
         let refusal = match self.admission {
             Admission::Draining => Some(Refusal::DRAINING),
-            Admission::Open => self.refusal(now, function, deadline),
+            Admission::Open => self.refusal(now, function, deadline, 0),
         };
         if let Some(refusal) = refusal {
             self.function(function).counters.count(refusal.outcome);
             return Err(refusal);
         }
-        let id = self.admit(Origin::External(caller), function, deadline, 0);
-        self.dispatch(function, effects);
-        self.grow(function, effects);
+        let id = self.admit(Origin::External(caller), function, deadline, 0, 0);
+        self.advance(function, effects);
         Ok(id)
     }
 
@@ -119,6 +127,7 @@ impl Core {
         deadline_ns: u64,
         effects: &mut Effects,
     ) -> Result<CallId, Violation> {
+        self.now = now;
         let parent = self.parent(worker, token)?;
         let origin = Origin::Internal { parent, worker, token };
         let Call { deadline, depth, .. } = self.calls[parent];
@@ -127,25 +136,33 @@ impl Core {
             return Ok(self.refuse(origin, Refusal::UNKNOWN_FUNCTION, effects));
         };
         let deadline = self.deadline(now, function, deadline.min(Nanos(deadline_ns)));
-        self.function(function).counters.arrivals += 1;
+        self.function(function).arrived(now);
         // First, since no call goes into the lane of a worker that waits, and be it for this one.
         self.function(worker.function).apply(worker.lane, WorkerEvent::CallOut);
+        let nest = self.nest(origin, function);
         let refusal = if depth > self.limits.depth_max {
             Some(Refusal::TOO_DEEP)
         } else {
-            self.refusal(now, function, deadline)
+            self.refusal(now, function, deadline, nest)
         };
         if let Some(refusal) = refusal {
             self.function(worker.function).apply(worker.lane, WorkerEvent::Answered);
             self.function(function).counters.count(refusal.outcome);
             return Ok(self.refuse(origin, refusal, effects));
         }
-        let id = self.admit(origin, function, deadline, depth);
-        let mut siblings = self.calls[parent].children;
-        self.calls.push_back(&mut siblings, Chain::Siblings, id);
-        self.calls[parent].children = siblings;
-        self.dispatch(function, effects);
-        self.grow(function, effects);
+        let id = self.admit(origin, function, deadline, depth, nest);
+        let service_ns = self.function(function).load.processing_ns().unwrap_or(u64::MAX);
+        let parent = &mut self.calls[parent];
+        parent.service_ns = parent.service_ns.saturating_add(service_ns);
+        if parent.children.is_empty() {
+            parent.waits_since = now;
+        }
+        self.adopt(id);
+        self.advance(function, effects);
+        // The worker that waits from now on holds no core: another call may run.
+        if worker.function != function {
+            self.advance(worker.function, effects);
+        }
         Ok(id)
     }
 
@@ -156,6 +173,7 @@ impl Core {
         event: Event,
         effects: &mut Effects,
     ) -> Result<(), Violation> {
+        self.now = now;
         match event {
             Event::WorkerStarted { worker: WorkerId { function, lane } } => {
                 self.function(function).report(lane, WorkerEvent::Started)?;
@@ -166,10 +184,12 @@ impl Core {
                 self.pause_spawning(now, function, SPAWN_PAUSE);
                 self.bounce_stranded(function, effects);
             }
-            Event::Completed { worker, call, outcome, ran_ns, usage: _ } => {
+            Event::Completed { worker, call, outcome, ran_ns, usage } => {
                 let function = self.function(worker.function);
                 function.report(worker.lane, WorkerEvent::Complete(call))?;
-                function.record(ran_ns);
+                function.pace.record(ran_ns);
+                let sample = self.sample(call, ran_ns);
+                self.function(worker.function).completed(now, sample, usage);
                 self.complete(now, worker, call, outcome, effects);
             }
             Event::Declined { worker, call } => {
@@ -225,7 +245,7 @@ impl Core {
 
     /// A function's present and past.
     pub fn snapshot(&self, function: FunctionId) -> Snapshot {
-        self.functions[function.0 as usize].snapshot()
+        self.functions[function.0 as usize].snapshot(self.now)
     }
 
     // Admission.
@@ -239,20 +259,23 @@ impl Core {
         self.admission == Admission::Draining
     }
 
-    pub(super) fn refusal(
+    fn refusal(
         &mut self,
         now: Nanos,
         function: FunctionId,
         deadline: Nanos,
+        nest: u16,
     ) -> Option<Refusal> {
         if deadline <= now {
             Some(Refusal::DEADLINE_PASSED)
         } else if self.calls.is_full() {
             Some(Refusal::CALLS_FULL)
-        } else if self.function(function).is_full() {
+        } else if self.function(function).is_full(nest) {
             Some(Refusal::QUEUE_FULL)
         } else {
-            None
+            let f = self.function(function);
+            let enter = || f.quota.as_ref().and_then(|quota| quota.enter(now).err());
+            f.too_slow(now, deadline, nest).or_else(enter)
         }
     }
 
@@ -290,14 +313,43 @@ impl Core {
         function: FunctionId,
         deadline: Nanos,
         depth: u16,
+        nest: u16,
     ) -> CallId {
         let id = self.calls.next_id();
         let timer = self.timers.insert(deadline, Alarm::Deadline(id));
-        let cost_ns = self.function(function).cost_ns();
-        self.calls.insert(Call::new(origin, function, deadline, depth, cost_ns, timer));
-        let queue = &mut self.functions[function.0 as usize].queue;
-        self.calls.push_back(queue, Chain::Queue, id);
+        let cost_ns = self.function(function).work_ns;
+        let mut call = Call::new(origin, function, deadline, depth, cost_ns, timer, self.now);
+        call.nest = nest;
+        self.calls.insert(call);
+        let f = &mut self.functions[function.0 as usize];
+        f.nesting.record(self.now, nest);
+        // What a worker of the function waits for itself, directly or not, goes first: behind calls
+        // that would take the workers it needs it could wait for ever.
+        if nest > 0 {
+            self.calls.push_front(&mut f.queue, Chain::Queue, id);
+        } else {
+            self.calls.push_back(&mut f.queue, Chain::Queue, id);
+        }
         id
+    }
+
+    /// How many calls of `function` are above. A call whose parent has ended is the top of its tree.
+    fn nest(&self, mut origin: Origin, function: FunctionId) -> u16 {
+        let mut nest = 0;
+        while let Origin::Internal { parent, .. } = origin {
+            let Some(parent) = self.calls.get(parent) else { break };
+            nest += u16::from(parent.function == function);
+            origin = parent.origin;
+        }
+        nest
+    }
+
+    /// Puts an internal call among its parent's unanswered ones.
+    fn adopt(&mut self, id: CallId) {
+        let Origin::Internal { parent, .. } = self.calls[id].origin else { return };
+        let mut siblings = self.calls[parent].children;
+        self.calls.push_back(&mut siblings, Chain::Siblings, id);
+        self.calls[parent].children = siblings;
     }
 
     // Dispatch, completion, release.
@@ -307,10 +359,27 @@ impl Core {
         self.relieve(function, effects);
         let f = &mut self.functions[function.0 as usize];
         while let Some(place) = f.place() {
-            let Some(call) = self.calls.pop_front(&mut f.queue, Chain::Queue) else { return };
+            let Some(call) = self.calls.front(&f.queue) else { break };
+            if !f.may_begin(self.calls[call].nest) {
+                break;
+            }
+            self.calls.unlink(&mut f.queue, Chain::Queue, call);
+            f.nesting.trees += u16::from(self.calls[call].nest == 0);
             self.calls[call].state = f.dispatch(place, call);
+            if let Place::Idle(_) = place {
+                begin(&mut self.calls[call], f, self.now);
+            }
             let (Place::Idle(lane) | Place::Behind(lane)) = place;
             effects.push(Effect::Dispatch { worker: f.worker_id(lane), call });
+        }
+        self.watch_stall(function);
+    }
+
+    /// Has a function's queue go on: by the workers it has and by more.
+    pub(super) fn advance(&mut self, function: FunctionId, effects: &mut Effects) {
+        self.dispatch(function, effects);
+        if !self.function(function).queue.is_empty() {
+            self.grow(function, effects);
         }
     }
 
@@ -318,14 +387,14 @@ impl Core {
     fn requeue(&mut self, function: FunctionId, id: CallId, effects: &mut Effects) {
         if matches!(self.calls[id].state, CallState::Orphaned(_)) {
             effects.push(Effect::DropPayload { call: id });
-            self.calls.remove(id);
+            self.end(id);
             return;
         }
+        self.functions[function.0 as usize].nesting.trees -= u16::from(self.calls[id].nest == 0);
         self.calls[id].state = CallState::Queued;
         let queue = &mut self.functions[function.0 as usize].queue;
         self.calls.push_front(queue, Chain::Queue, id);
-        self.dispatch(function, effects);
-        self.grow(function, effects);
+        self.advance(function, effects);
     }
 
     /// The worker has already become `Held`.
@@ -347,11 +416,13 @@ impl Core {
         };
         if is_owed {
             self.answer(id, Reply::Completed { worker, outcome }, effects);
+        } else {
+            self.timers.cancel(self.calls[id].timer);
         }
-        self.calls.remove(id);
-        if self.begin_next(worker) {
-            self.dispatch(worker.function, effects);
-        } else if !is_owed {
+        self.end(id);
+        if self.begin_next(worker) || is_owed {
+            self.advance(worker.function, effects);
+        } else {
             self.release(now, worker, id, effects);
         }
     }
@@ -361,10 +432,22 @@ impl Core {
         let f = &mut self.functions[worker.function.0 as usize];
         let Some(next) = f.pipelines.pop(worker.lane) else { return false };
         f.apply(worker.lane, WorkerEvent::Next(next));
-        if let CallState::Pipelined(lane) = self.calls[next].state {
-            self.calls[next].state = CallState::Running(lane);
+        begin(&mut self.calls[next], f, self.now);
+        match self.calls[next].state {
+            CallState::Pipelined(lane) => self.calls[next].state = CallState::Running(lane),
+            _ => self.watch_overrun(next),
         }
         true
+    }
+
+    /// What a call was that has just ended.
+    fn sample(&self, id: CallId, ran_ns: u32) -> Sample {
+        let call = &self.calls[id];
+        let still = self.now.saturating_since(call.waits_since).as_nanos();
+        let still = if call.children.is_empty() { 0 } else { u64::try_from(still).unwrap_or(0) };
+        let ran = u64::from(ran_ns);
+        let waited = (call.waited_ns + still).min(ran);
+        Sample { ran, waited, service: call.service_ns.min(waited) }
     }
 
     /// A result is not needed any more. Late when the container went down while it was being read.
@@ -397,7 +480,12 @@ impl Core {
             Origin::Internal { parent, .. } => {
                 let mut siblings = self.calls[parent].children;
                 self.calls.unlink(&mut siblings, Chain::Siblings, id);
-                self.calls[parent].children = siblings;
+                let parent = &mut self.calls[parent];
+                parent.children = siblings;
+                if siblings.is_empty() {
+                    let waited = self.now.saturating_since(parent.waits_since);
+                    parent.waited_ns += u64::try_from(waited.as_nanos()).unwrap_or(0);
+                }
             }
             Origin::Shard { shard, call } => _ = self.foreign.remove(&(shard, call)),
         }
@@ -407,7 +495,7 @@ impl Core {
     }
 
     /// Takes a call that was never dispatched out of its queue.
-    fn unqueue(&mut self, id: CallId, effects: &mut Effects) {
+    pub(super) fn unqueue(&mut self, id: CallId, effects: &mut Effects) {
         let queue = &mut self.functions[self.calls[id].function.0 as usize].queue;
         self.calls.unlink(queue, Chain::Queue, id);
         effects.push(Effect::DropPayload { call: id });
@@ -435,13 +523,14 @@ impl Core {
         match state {
             CallState::Queued => {
                 self.unqueue(id, effects);
-                self.calls.remove(id);
+                self.end(id);
             }
+            CallState::Running(_) => self.watch_overrun(id),
             CallState::Away(shard) => {
                 effects.push(Effect::Recall { call: id, shard, leaver });
                 self.forget_away(id);
             }
-            CallState::Pipelined(_) | CallState::Running(_) | CallState::Orphaned(_) => {}
+            CallState::Pipelined(_) | CallState::Orphaned(_) => {}
         }
     }
 
@@ -482,6 +571,8 @@ impl Core {
                 Alarm::Deadline(id) => self.deadline_passed(id, effects),
                 Alarm::TrimWindowEnds(function) => self.trim(now, function, effects),
                 Alarm::SpawnPauseEnds(function) => self.end_spawn_pause(function, effects),
+                Alarm::Stalled(function) => self.stalled(function, effects),
+                Alarm::Overrun(id) => self.overrun(id, effects),
             }
         }
         self.expired = expired;
@@ -489,20 +580,29 @@ impl Core {
 
     /// The caller gets its answer now. A worker on the call stays busy until it completes.
     fn deadline_passed(&mut self, id: CallId, effects: &mut Effects) {
-        let state = self.calls[id].state;
+        // Another alarm of this tick may have ended it.
+        let Some(&Call { state, .. }) = self.calls.get(id) else { return };
         if state == CallState::Queued {
             self.unqueue(id, effects);
         }
         self.answer(id, Refusal::DEADLINE_PASSED.into(), effects);
         match state {
-            CallState::Queued => self.calls.remove(id),
+            CallState::Queued => self.end(id),
+            CallState::Running(_) => self.watch_overrun(id),
             // There it meets the same deadline.
             CallState::Away(_) => self.forget_away(id),
-            CallState::Pipelined(_) | CallState::Running(_) | CallState::Orphaned(_) => {}
+            CallState::Pipelined(_) | CallState::Orphaned(_) => {}
         }
     }
 
     pub(super) fn function(&mut self, function: FunctionId) -> &mut Function {
         &mut self.functions[function.0 as usize]
     }
+}
+
+/// A call is begun: the wait for its worker is over.
+fn begin(call: &mut Call, function: &mut Function, now: Nanos) {
+    let waited = now.saturating_since(std::mem::replace(&mut call.since, now));
+    let waited_ns = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
+    function.counters.queue_delay.record(waited_ns);
 }

@@ -15,6 +15,12 @@
 //! | `pipeline.rs` | calls that wait in a lane behind another                        |
 //! | `relief.rs`   | calls that move to another shard, and those that come from one  |
 //! | `limit.rs`    | concurrency control: what bounds calls, what sizes the pool     |
+//! | `estimate.rs` | a function's load of late: rate, processing time, tau            |
+//! | `overload.rs` | calls that are not taken, and work that goes on for nobody      |
+//! | `nesting.rs`  | calls below calls of the same function: workers kept for them   |
+//! | `stall.rs`    | calls that wait for each other: room for them, deadlocks        |
+//! | `quota.rs`    | limits that the owner of a function sets, over all shards       |
+//! | `paper.rs`    | the paper's rule, to be compared with                           |
 //! | `histogram.rs`| how long things took, for metrics                               |
 //! | `snapshot.rs` | what metrics see                                                |
 //!
@@ -69,18 +75,24 @@
 mod call;
 #[allow(clippy::module_inception, reason = "the core's own file in the core's folder")]
 mod core;
+mod estimate;
 mod event;
 mod function;
 mod histogram;
 mod limit;
+mod nesting;
+mod overload;
+mod paper;
 mod pipeline;
 mod pool;
+mod quota;
 mod relief;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
 mod simulation;
 mod snapshot;
+mod stall;
 mod worker;
 
 pub use self::call::Call;
@@ -91,6 +103,7 @@ pub use self::event::{
 };
 pub use self::histogram::{BOUNDS_NS, Histogram};
 pub use self::limit::Policy;
+pub use self::quota::Quota;
 pub use self::relief::{ForeignCall, Relief};
 pub use self::snapshot::{Counters, Snapshot};
 pub use self::worker::WorkerState;

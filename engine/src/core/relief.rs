@@ -10,7 +10,7 @@
 //! any other. On the other shard it is a call of its own, with [`Origin::Shard`]. That shard answers it
 //! or sends it back, and then it stays.
 
-use ipc::CallId;
+use ipc::{CallId, Usage};
 use reactor::clock::Nanos;
 
 use super::call::{Call, CallState, Chain};
@@ -23,10 +23,10 @@ use super::function::{Container, Function};
 const PRICE_NS: u64 = 150_000;
 /// A call that costs less stays, in ns: it would take longer to go than to run.
 const COST_MIN_NS: u64 = 100_000;
+/// So many ends of calls are each worth a look at what they cost.
+const ENDED_FEW: u64 = 16;
 /// After a call came back, so many that would move stay: the other shard has no worker for them yet.
 const STAYS_AFTER_BOUNCE: u16 = 16;
-/// The average moves by one in so many of each new difference.
-const WEIGHT: u64 = 16;
 
 /// Another shard, the one with the least work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,29 +54,6 @@ pub struct ForeignCall {
     pub cost_ns: u64,
 }
 
-/// What a call of one function costs: an exponential moving average of how long calls ran.
-#[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Cost {
-    /// Times `WEIGHT`, in ns.
-    sum: u64,
-}
-
-impl Cost {
-    /// A call ran for so many ns.
-    pub fn record(&mut self, ran_ns: u32) {
-        let ran_ns = u64::from(ran_ns);
-        self.sum = match self.sum {
-            0 => ran_ns * WEIGHT,
-            sum => sum - sum / WEIGHT + ran_ns,
-        };
-    }
-
-    /// The average, in ns; 0 until a call was measured.
-    pub fn ns(self) -> u64 {
-        self.sum / WEIGHT
-    }
-}
-
 /// May calls of such a function move at all? Where its workers have cores of their own, another shard
 /// is no faster; a single worker would have to move along; and a function that refuses what cannot
 /// start at once has nowhere to keep a call that comes back.
@@ -85,9 +62,17 @@ pub(super) fn can_move(spec: &FunctionSpec) -> bool {
 }
 
 impl Function {
+    /// Notes what a call takes of its shard's core: nothing where workers have others. That is looked at
+    /// now and then, for it takes divisions: as often as workers tell, and at the beginning.
+    pub(super) fn weigh(&mut self, usage: Option<Usage>) {
+        if self.spec.cores == 1 && (usage.is_some() || self.ended <= ENDED_FEW) {
+            self.work_ns = self.cost_ns();
+        }
+    }
+
     /// Is a call of this function worth a move?
     fn is_movable(&self) -> bool {
-        self.cost_ns() >= COST_MIN_NS && self.can_move && self.container != Container::Down
+        self.work_ns >= COST_MIN_NS && self.can_move && self.container != Container::Down
     }
 }
 
@@ -133,18 +118,21 @@ impl Core {
         let ForeignCall { shard, call, function, deadline, depth, cost_ns } = foreign;
         let f = self.function(function);
         let hopeless = f.staying() == 0 && f.container != Container::Up;
-        if f.container == Container::Down || hopeless || self.is_draining() {
+        if f.container == Container::Down || hopeless || f.is_full(0) {
             return None;
         }
-        if self.refusal(now, function, deadline).is_some() {
+        if self.is_draining() || self.calls.is_full() || deadline <= now {
             return None;
         }
-        let id = self.admit(Origin::Shard { shard, call }, function, deadline, depth);
+        self.now = now;
+        let f = self.function(function);
+        f.load.arrived(now);
+        f.limit.arrived(now, &f.load);
+        let id = self.admit(Origin::Shard { shard, call }, function, deadline, depth, 0);
         self.calls[id].stays = true;
         self.calls.set_cost(id, cost_ns);
         self.foreign.insert((shard, call), id);
-        self.dispatch(function, effects);
-        self.grow(function, effects);
+        self.advance(function, effects);
         Some(id)
     }
 
@@ -161,7 +149,7 @@ impl Core {
         while let Some(id) = self.calls.back(&self.functions[function.index()].queue) {
             let call = &self.calls[id];
             let bearable = work_ns + PRICE_NS;
-            if call.stays || self.ahead_of(call, bearable) <= bearable {
+            if call.stays || call.nest > 0 || self.ahead_of(call, bearable) <= bearable {
                 break;
             }
             let f = &mut self.functions[function.index()];
@@ -169,7 +157,7 @@ impl Core {
                 f.stays_owed -= 1;
                 break;
             }
-            let cost_ns = f.cost_ns();
+            let cost_ns = f.work_ns;
             self.calls.unlink(&mut f.queue, Chain::Queue, id);
             self.calls.set_cost(id, 0);
             self.calls[id].state = CallState::Away(shard);
@@ -210,20 +198,19 @@ impl Core {
         self.away -= 1;
         let f = &mut self.functions[function.index()];
         f.stays_owed = STAYS_AFTER_BOUNCE;
-        let cost_ns = f.cost_ns();
+        let cost_ns = f.work_ns;
         self.calls.push_front(&mut f.queue, Chain::Queue, id);
         self.calls.set_cost(id, cost_ns);
         let call = &mut self.calls[id];
         call.state = CallState::Queued;
         call.stays = true;
-        self.dispatch(function, effects);
-        self.grow(function, effects);
+        self.advance(function, effects);
     }
 
     /// Ends a call that is away; what comes back for it finds nothing.
     pub(super) fn forget_away(&mut self, id: CallId) {
         self.away -= 1;
-        self.calls.remove(id);
+        self.end(id);
     }
 
     /// At its home nobody waits for a foreign call any more.
@@ -248,11 +235,12 @@ impl Core {
         }
         let mut kept = super::call::List::default();
         let mut queue = std::mem::take(&mut self.function(function).queue);
-        while let Some(id) = self.calls.pop_front(&mut queue, Chain::Queue) {
+        while let Some(id) = self.calls.front(&queue) {
+            self.calls.unlink(&mut queue, Chain::Queue, id);
             let origin = self.calls[id].origin;
             if let Origin::Shard { .. } = origin {
                 self.settle(id);
-                self.calls.remove(id);
+                self.end(id);
                 effects.push(Effect::Bounce { call: id, origin });
             } else {
                 self.calls.push_back(&mut kept, Chain::Queue, id);

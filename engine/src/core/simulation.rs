@@ -9,9 +9,10 @@ mod model;
 mod shards;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use ipc::{CallId, LaneIndex, Outcome};
+use ipc::{CallId, LaneIndex, Outcome, Usage};
 use reactor::clock::Nanos;
 
 use super::*;
@@ -20,6 +21,8 @@ const SEEDS: u64 = 1_000;
 const STEPS: u32 = 400;
 const TICK: Duration = Duration::from_millis(1);
 const OUTCOMES: [Outcome; 3] = [Outcome::Ok, Outcome::FunctionError, Outcome::FunctionPanic];
+
+const POLICIES: [Policy; 4] = [Policy::Managed, Policy::Fixed, Policy::Unlimited, Policy::Paper];
 
 /// Xorshift: small, and the same everywhere.
 struct Random(u64);
@@ -49,8 +52,11 @@ struct Known {
     owed: bool,
     /// How many calls were admitted before it.
     order: usize,
-    /// A call that a worker declined, or that came back, may be overtaken.
-    declined: bool,
+    /// A call that a worker declined or that came back may be overtaken, and one below a call of its
+    /// own function overtakes.
+    out_of_order: bool,
+    /// When it began to run.
+    begun: Nanos,
     /// The shard that it has moved to.
     away: Option<u16>,
     /// It came back once.
@@ -91,6 +97,8 @@ struct World {
     paused: Vec<Option<Nanos>>,
     /// Where the core may send calls.
     relief: Option<Relief>,
+    /// Functions whose calls have come back to them: workers are kept for such calls.
+    nested: BTreeSet<FunctionId>,
     /// All effects, in order.
     trace: Vec<Effect>,
 }
@@ -113,10 +121,10 @@ impl World {
                 timeout: Duration::from_millis(u64::try_from(1 + random.below(200)).unwrap()),
                 queue_max: u32::try_from(random.below(12)).unwrap(),
                 pipeline_max: u16::try_from(random.below(4)).unwrap(),
-                policy: Policy::Fixed,
+                policy: random.pick(&POLICIES).unwrap(),
                 cores: 1,
                 queue_wait_max: None,
-                grace: Duration::from_secs(1),
+                grace: Duration::from_millis(u64::try_from(1 + random.below(2_000)).unwrap()),
             };
             core.add_function(spec);
             specs.push(spec);
@@ -139,6 +147,7 @@ impl World {
             behind: BTreeMap::new(),
             releases: Vec::new(),
             relief: None,
+            nested: BTreeSet::new(),
             trace: Vec::new(),
         }
     }
@@ -270,14 +279,24 @@ impl World {
         if owed {
             self.releases.push((worker, call));
         }
+        if let Thread::On(next) = thread {
+            self.calls.get_mut(&next.0).unwrap().begun = self.now;
+        }
         self.forget_children(call);
         if !owed {
             self.calls.remove(&call.0);
         }
         let outcome = self.random.pick(&OUTCOMES).unwrap();
-        // Now and then one that takes long, so that functions come and go as short ones.
-        let ran_ns = if self.random.below(40) == 0 { 5_000_000 } else { 1_000 };
-        self.tell(Event::Completed { worker, call, outcome, ran_ns, usage: None });
+        // Now and then one that takes long, so that functions come and go as short ones; every other
+        // function never is.
+        let ran_ns = match worker.function.0 % 2 {
+            0 if self.random.below(40) > 0 => 1_000,
+            0 => 5_000_000,
+            _ => 1_000_000,
+        };
+        let measured = Usage { calls: NonZeroU32::MIN, cpu_ns: ran_ns, idle_ns: 0 };
+        let usage = (self.random.below(4) == 0).then_some(measured);
+        self.tell(Event::Completed { worker, call, outcome, ran_ns, usage });
         assert!(!self.calls.contains_key(&call.0), "no answer to a completed call");
     }
 
@@ -297,7 +316,7 @@ impl World {
         let Some((worker, _)) = self.busy() else { return };
         while let Some(call) = self.behind.get_mut(&key(worker)).and_then(VecDeque::pop_back) {
             let known = self.calls.get_mut(&call.0).unwrap();
-            (known.worker, known.declined) = (None, true);
+            (known.worker, known.out_of_order) = (None, true);
             let owed = known.owed;
             self.tell(Event::Declined { worker, call });
             assert!(owed || !self.calls.contains_key(&call.0));

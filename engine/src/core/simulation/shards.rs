@@ -6,7 +6,7 @@ use super::super::*;
 use super::{Known, OUTCOMES, TICK, Thread, World, key};
 
 /// What another shard may have to do, in ns.
-const WORKS: [u64; 4] = [0, 50_000, 1_000_000, 20_000_000];
+const WORKS: [u64; 4] = [0, 0, 50_000, 1_000_000];
 
 impl World {
     /// What other shards have to do changes, and with it where calls could go.
@@ -71,7 +71,7 @@ impl World {
     fn bounce(&mut self) {
         let Some(id) = self.any_call(|known| known.away.is_some()) else { return };
         let known = self.calls.get_mut(&id).unwrap();
-        (known.away, known.declined, known.stays) = (None, true, true);
+        (known.away, known.out_of_order, known.stays) = (None, true, true);
         self.tell(Event::Bounced { call: CallId(id) });
     }
 
