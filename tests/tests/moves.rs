@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use nightcore_tests::functions::build;
-use nightcore_tests::{Connection, Random, Stack, config, post, request, wait_until};
+use nightcore_tests::{Connection, Random, Stack, config, get, post, request, wait_until};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -21,8 +21,8 @@ struct Stage {
 }
 
 impl Stage {
-    /// None on a machine without two cores.
-    fn set() -> Option<Stage> {
+    /// With so much of concurrency control for `burn`. None on a machine without two cores.
+    fn set(concurrency: &str) -> Option<Stage> {
         let set = sched_getaffinity(Pid::from_raw(0)).expect("every thread has one");
         let cores = (0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false));
         if cores.count() < 2 {
@@ -32,6 +32,7 @@ impl Stage {
         let directory = TempDir::new().expect("a directory");
         let function = |name| config::function(name, &build(name, directory.path()));
         let [burn, spread] = ["burn", "spread"].map(function);
+        let burn = format!("{burn}concurrency = \"{concurrency}\"\n");
         let stack = Stack::start(&format!("[engine]\nshards = 2\n{burn}{spread}"));
         let stage = Stage { stack, _directory: directory };
         stage.teach();
@@ -57,7 +58,9 @@ impl Stage {
         split(answer.ok())
     }
 
-    /// Connections whose calls of `burn` take for ever, one of which at least has moved.
+    /// Connections whose calls of `burn` take for ever, one of which at least has moved. Each has an
+    /// answer to read before: whoever leaves without doing so resets it, while one that only closes its
+    /// half could still wait for the rest.
     fn burn_for_ever(&self, headers: &str) -> Vec<Connection> {
         let mut connections = Vec::new();
         wait_until("a call that takes for ever has moved", || {
@@ -66,6 +69,7 @@ impl Stage {
             let before = self.moved();
             for _ in 0..8 {
                 let mut connection = self.stack.connect();
+                connection.send(&get("/healthz"));
                 connection.send(&request("POST", "/function/burn", headers, FOR_EVER));
                 connections.push(connection);
             }
@@ -123,7 +127,7 @@ fn cut(text: &[u8]) -> (&str, &[u8]) {
 
 #[test]
 fn a_fan_out_runs_on_both_cores_and_its_answers_are_whole() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = Stage::set("managed") else { return };
     let mut random = Random::new(1);
     for size in [0, 1, 5_000, 200_000, 1_500_000] {
         let payload: Vec<u8> = (0..size).map(|_| random.below(256).to_le_bytes()[0]).collect();
@@ -150,7 +154,7 @@ fn a_fan_out_runs_on_both_cores_and_its_answers_are_whole() {
 
 #[test]
 fn large_answers_from_another_shard_reach_their_clients() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = Stage::set("managed") else { return };
     let before = stage.moved();
     wait_until("some have moved", || {
         let mut waiting: Vec<_> = (0..8).map(|_| stage.stack.connect()).collect();
@@ -172,10 +176,11 @@ fn large_answers_from_another_shard_reach_their_clients() {
 
 #[test]
 fn calls_that_moved_fail_with_their_container() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = Stage::set("unlimited") else { return };
     let mut waiting = stage.burn_for_ever("");
     stage.stack.call("burn", b"die").failure(502, "container_died");
     for connection in &mut waiting {
+        assert_eq!(connection.read().text(), "ok\n");
         connection.read().failure(502, "container_died");
     }
     stage.expect_rest();
@@ -183,7 +188,7 @@ fn calls_that_moved_fail_with_their_container() {
 
 #[test]
 fn calls_that_moved_end_with_the_container_that_made_them() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = Stage::set("managed") else { return };
     let mut connection = stage.stack.connect();
     let before = stage.moved();
     connection.send(&spread(8, FOR_EVER));
@@ -195,15 +200,16 @@ fn calls_that_moved_end_with_the_container_that_made_them() {
 
 #[test]
 fn calls_that_moved_are_told_when_their_clients_leave() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = Stage::set("unlimited") else { return };
     drop(stage.burn_for_ever(""));
     stage.expect_rest();
 }
 
 #[test]
 fn calls_that_moved_meet_their_deadlines() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = Stage::set("unlimited") else { return };
     for connection in &mut stage.burn_for_ever("X-Nightcore-Timeout-Ms: 2000\r\n") {
+        assert_eq!(connection.read().text(), "ok\n");
         connection.read().failure(504, "deadline_exceeded");
     }
     stage.expect_rest();
@@ -211,7 +217,7 @@ fn calls_that_moved_meet_their_deadlines() {
 
 #[test]
 fn sigterm_while_calls_are_away_loses_no_answer() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = Stage::set("managed") else { return };
     let mut waiting: Vec<_> = (0..4).map(|_| stage.stack.connect()).collect();
     let before = stage.moved();
     wait_until("many have moved", || {

@@ -116,18 +116,21 @@ impl Core {
         effects: &mut Effects,
     ) -> Option<CallId> {
         let ForeignCall { shard, call, function, deadline, depth, cost_ns } = foreign;
+        self.now = now;
+        if deadline <= now || self.is_draining() || self.calls.is_full() {
+            return None;
+        }
         let f = self.function(function);
         let hopeless = f.staying() == 0 && f.container != Container::Up;
-        if f.container == Container::Down || hopeless || f.is_full(0) {
+        if f.container == Container::Down || hopeless {
             return None;
         }
-        if self.is_draining() || self.calls.is_full() || deadline <= now {
-            return None;
-        }
-        self.now = now;
-        let f = self.function(function);
+        // First, as that may change whether there is a place for it.
         f.load.arrived(now);
         f.limit.arrived(now, &f.load);
+        if f.is_full(0) {
+            return None;
+        }
         let id = self.admit(Origin::Shard { shard, call }, function, deadline, depth, 0);
         self.calls[id].stays = true;
         self.calls.set_cost(id, cost_ns);
