@@ -1,6 +1,6 @@
 /*
- * "<microseconds>\n<rest>" takes so much CPU time, less if nobody waits any more, and is answered with
- * "<core> <request id>\n<rest>". "die" ends the container.
+ * "<microseconds>\n<rest>" takes so much CPU time, and is answered with "<core> <request id>\n<rest>",
+ * unless nobody waits any more: then it fails. "die" ends the container.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -31,7 +31,10 @@ int nightcore_call(void* worker, nightcore_call_context* context, const nightcor
     if (input_length == 3 && memcmp(input, "die", 3) == 0) abort();
     if (end == NULL) return 1;
     us = strtol((const char*)input, NULL, 10);
-    while (cpu_time_us() - start < us && !host->is_cancelled(context)) continue;
+    while (cpu_time_us() - start < us) {
+        if (host->is_cancelled(context))
+            return host->fail(context, NIGHTCORE_DEADLINE_EXCEEDED, "nobody waits any more", 21);
+    }
     if (host->get(context, NIGHTCORE_REQUEST_ID, &id, &id_length) != NIGHTCORE_OK) return 1;
     snprintf(text, sizeof text, "%d %.*s\n", sched_getcpu(), (int)id_length, id);
     if (host->output_append(context, (const uint8_t*)text, strlen(text)) != NIGHTCORE_OK) return 1;

@@ -17,7 +17,7 @@ use super::event::{
     Violation, WorkerId,
 };
 use super::function::{Function, Place, SPAWN_PAUSE};
-use super::relief::Relief;
+use super::relief::{Foreign, Relief};
 use super::snapshot::Snapshot;
 use super::worker::{WorkerEvent, WorkerState};
 
@@ -34,6 +34,8 @@ pub(super) enum Alarm {
     Deadline(CallId),
     TrimWindowEnds(FunctionId),
     SpawnPauseEnds(FunctionId),
+    /// Look whether another shard has less to do by now.
+    LookAround(FunctionId),
     /// Look whether a function's calls wait for each other.
     Stalled(FunctionId),
     /// A call that nobody waits for has had its time.
@@ -58,7 +60,7 @@ pub struct Core {
     /// Where calls could go instead.
     pub(super) relief: Option<Relief>,
     /// Calls from other shards whose answers are owed, by their shards and ids there.
-    pub(super) foreign: HashMap<(u16, CallId), CallId>,
+    pub(super) foreign: HashMap<(u16, CallId), Foreign>,
     /// Calls that are on other shards.
     pub(super) away: u32,
     /// Scratch of `tick`; empty between steps, its capacity is kept.
@@ -333,17 +335,6 @@ impl Core {
         id
     }
 
-    /// How many calls of `function` are above. A call whose parent has ended is the top of its tree.
-    fn nest(&self, mut origin: Origin, function: FunctionId) -> u16 {
-        let mut nest = 0;
-        while let Origin::Internal { parent, .. } = origin {
-            let Some(parent) = self.calls.get(parent) else { break };
-            nest += u16::from(parent.function == function);
-            origin = parent.origin;
-        }
-        nest
-    }
-
     /// Puts an internal call among its parent's unanswered ones.
     fn adopt(&mut self, id: CallId) {
         let Origin::Internal { parent, .. } = self.calls[id].origin else { return };
@@ -373,6 +364,7 @@ impl Core {
             effects.push(Effect::Dispatch { worker: f.worker_id(lane), call });
         }
         self.watch_stall(function);
+        self.watch_relief(function);
     }
 
     /// Has a function's queue go on: by the workers it has and by more.
@@ -571,6 +563,7 @@ impl Core {
                 Alarm::Deadline(id) => self.deadline_passed(id, effects),
                 Alarm::TrimWindowEnds(function) => self.trim(now, function, effects),
                 Alarm::SpawnPauseEnds(function) => self.end_spawn_pause(function, effects),
+                Alarm::LookAround(function) => self.look_around(function, effects),
                 Alarm::Stalled(function) => self.stalled(function, effects),
                 Alarm::Overrun(id) => self.overrun(id, effects),
             }

@@ -96,6 +96,8 @@ pub(super) struct Function {
     /// Whether calls may run on another shard, and how many stay although they would be better off there.
     pub can_move: bool,
     pub stays_owed: u16,
+    /// Whether a look at the other shards is due.
+    pub looks: bool,
     /// What a call takes of this core, in ns.
     pub work_ns: u64,
     lanes: Vec<WorkerState>,
@@ -126,6 +128,7 @@ impl Function {
             nesting: Nesting::new(),
             can_move: can_move(&spec),
             stays_owed: 0,
+            looks: false,
             work_ns: 0,
             lanes: vec![WorkerState::Absent; lanes.into()],
             idle: Vec::with_capacity(lanes.into()),

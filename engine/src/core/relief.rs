@@ -10,11 +10,13 @@
 //! any other. On the other shard it is a call of its own, with [`Origin::Shard`]. That shard answers it
 //! or sends it back, and then it stays.
 
+use std::time::Duration;
+
 use ipc::{CallId, Usage};
 use reactor::clock::Nanos;
 
 use super::call::{Call, CallState, Chain};
-use super::core::{Core, Effects};
+use super::core::{Alarm, Core, Effects};
 use super::event::{Effect, FunctionId, FunctionSpec, Leaver, Origin, Reply};
 use super::function::{Container, Function};
 
@@ -23,6 +25,9 @@ use super::function::{Container, Function};
 const PRICE_NS: u64 = 150_000;
 /// A call that costs less stays, in ns: it would take longer to go than to run.
 const COST_MIN_NS: u64 = 100_000;
+/// Calls that could move but wait here are looked at again after this time: another shard may have come
+/// to its end, and says nothing of it.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// So many ends of calls are each worth a look at what they cost.
 const ENDED_FEW: u64 = 16;
 /// After a call came back, so many that would move stay: the other shard has no worker for them yet.
@@ -38,7 +43,7 @@ pub struct Relief {
 }
 
 /// A call that comes from another shard.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ForeignCall {
     /// Where it comes from.
     pub shard: u16,
@@ -50,8 +55,17 @@ pub struct ForeignCall {
     pub deadline: Nanos,
     /// How many calls are above it.
     pub depth: u16,
+    /// Their functions, as far as they wait for it, and not its own.
+    pub above: Box<[FunctionId]>,
     /// What it is expected to cost, in ns.
     pub cost_ns: u64,
+}
+
+/// What a foreign call is here, and the functions above it there.
+#[derive(Debug)]
+pub(super) struct Foreign {
+    call: CallId,
+    above: Box<[FunctionId]>,
 }
 
 /// May calls of such a function move at all? Where its workers have cores of their own, another shard
@@ -73,6 +87,13 @@ impl Function {
     /// Is a call of this function worth a move?
     fn is_movable(&self) -> bool {
         self.work_ns >= COST_MIN_NS && self.can_move && self.container != Container::Down
+    }
+}
+
+impl Call {
+    /// It has not moved before, and is not below one of its function that keeps a worker for it here.
+    fn may_move(&self) -> bool {
+        !self.stays && self.nest == 0
     }
 }
 
@@ -108,6 +129,35 @@ impl Core {
         matches!(call.state, CallState::Away(_)).then_some(call.function)
     }
 
+    /// What another shard needs to know of a call that moves there.
+    pub fn to_foreign(&self, shard: u16, id: CallId, cost_ns: u64) -> Option<ForeignCall> {
+        let &Call { origin, function, deadline, depth, .. } = self.calls.get(id)?;
+        let mut above = Vec::new();
+        let rest = self.climb(origin, |call| above.push(call.function));
+        above.extend(rest);
+        let above = above.into_boxed_slice();
+        Some(ForeignCall { shard, call: id, function, deadline, depth, above, cost_ns })
+    }
+
+    /// How many calls of `function` are above. A call whose parent has ended is the top of its tree.
+    pub(super) fn nest(&self, origin: Origin, function: FunctionId) -> u16 {
+        let mut nest = 0;
+        let rest = self.climb(origin, |call| nest += u16::from(call.function == function));
+        rest.iter().fold(nest, |nest, above| nest + u16::from(*above == function))
+    }
+
+    /// Visits the calls above one that was asked for by `origin`; gives the functions of those above
+    /// them that are on another shard.
+    fn climb(&self, mut origin: Origin, mut visit: impl FnMut(&Call)) -> &[FunctionId] {
+        while let Origin::Internal { parent, .. } = origin {
+            let Some(parent) = self.calls.get(parent) else { return &[] };
+            visit(parent);
+            origin = parent.origin;
+        }
+        let Origin::Shard { shard, call } = origin else { return &[] };
+        self.foreign.get(&(shard, call)).map_or(&[], |foreign| &foreign.above)
+    }
+
     /// A call that another shard sends here; it stays here. `None`: it goes back.
     pub fn foreign_call(
         &mut self,
@@ -115,7 +165,7 @@ impl Core {
         foreign: ForeignCall,
         effects: &mut Effects,
     ) -> Option<CallId> {
-        let ForeignCall { shard, call, function, deadline, depth, cost_ns } = foreign;
+        let ForeignCall { shard, call, function, deadline, depth, above, cost_ns } = foreign;
         self.now = now;
         if deadline <= now || self.is_draining() || self.calls.is_full() {
             return None;
@@ -134,7 +184,7 @@ impl Core {
         let id = self.admit(Origin::Shard { shard, call }, function, deadline, depth, 0);
         self.calls[id].stays = true;
         self.calls.set_cost(id, cost_ns);
-        self.foreign.insert((shard, call), id);
+        self.foreign.insert((shard, call), Foreign { call: id, above });
         self.advance(function, effects);
         Some(id)
     }
@@ -152,7 +202,7 @@ impl Core {
         while let Some(id) = self.calls.back(&self.functions[function.index()].queue) {
             let call = &self.calls[id];
             let bearable = work_ns + PRICE_NS;
-            if call.stays || call.nest > 0 || self.ahead_of(call, bearable) <= bearable {
+            if !call.may_move() || self.ahead_of(call, bearable) <= bearable {
                 break;
             }
             let f = &mut self.functions[function.index()];
@@ -169,6 +219,23 @@ impl Core {
             effects.push(Effect::Move { call: id, shard, cost_ns });
         }
         self.relief = Some(Relief { shard, work_ns });
+    }
+
+    /// Has a queue that could move looked at again. Called whenever calls were dispatched or not.
+    #[inline]
+    pub(super) fn watch_relief(&mut self, function: FunctionId) {
+        let f = &mut self.functions[function.index()];
+        let Some(last) = self.calls.back(&f.queue) else { return };
+        if self.relief.is_some() && f.is_movable() && !f.looks && self.calls[last].may_move() {
+            f.looks = true;
+            self.timers.insert(self.now + LOOK_AGAIN, Alarm::LookAround(function));
+        }
+    }
+
+    /// The time of `watch_relief` is over.
+    pub(super) fn look_around(&mut self, function: FunctionId, effects: &mut Effects) {
+        self.function(function).looks = false;
+        self.advance(function, effects);
     }
 
     /// The work that the last call of a queue waits for, in ns: all but its own and that of the calls
@@ -224,7 +291,7 @@ impl Core {
         leaver: Leaver,
         effects: &mut Effects,
     ) {
-        let Some(&id) = self.foreign.get(&(shard, call)) else { return };
+        let Some(&Foreign { call: id, .. }) = self.foreign.get(&(shard, call)) else { return };
         match leaver {
             Leaver::Caller => self.leave(id, effects),
             Leaver::Parent => self.abandon(id, effects),

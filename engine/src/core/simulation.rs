@@ -95,6 +95,8 @@ struct World {
     counts: Vec<[u64; 3]>,
     /// Per function: until when a failed spawn or a worker given up may keep it from growing.
     paused: Vec<Option<Nanos>>,
+    /// The functions above foreign calls.
+    above: BTreeMap<(u16, u64), Box<[FunctionId]>>,
     /// Where the core may send calls.
     relief: Option<Relief>,
     /// Functions whose calls have come back to them: workers are kept for such calls.
@@ -146,6 +148,7 @@ impl World {
             threads: BTreeMap::new(),
             behind: BTreeMap::new(),
             releases: Vec::new(),
+            above: BTreeMap::new(),
             relief: None,
             nested: BTreeSet::new(),
             trace: Vec::new(),

@@ -303,6 +303,7 @@ impl Engine {
     /// Lets deadlines pass.
     pub fn tick(&mut self, reactor: &mut Reactor, now: Nanos) {
         if self.core.next_timer().is_some_and(|at| at <= now) {
+            self.core.set_relief(self.exchange.relief());
             let outcome = self.core.on_event(now, Event::Tick, &mut self.effects);
             debug_assert!(outcome.is_ok(), "time breaks no protocol");
             self.perform(reactor, now);

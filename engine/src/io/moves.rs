@@ -33,8 +33,7 @@ impl Engine {
     }
 
     pub(super) fn send_away(&mut self, id: CallId, to: u16, cost_ns: u64) {
-        let Some(call) = self.core.call(id) else { return };
-        let (function, deadline, depth) = (call.function, call.deadline, call.depth);
+        let Some(call) = self.core.to_foreign(self.shard, id, cost_ns) else { return };
         let context = self.payloads.context(id).clone();
         let input = match self.payloads.take(id) {
             Payload::Stored { bytes, envelope_size } => Bytes { bytes, envelope_size },
@@ -46,8 +45,6 @@ impl Engine {
             }
             Payload::None => Bytes { bytes: Vec::new(), envelope_size: 0 },
         };
-        let shard = self.shard;
-        let call = ForeignCall { shard, call: id, function, deadline, depth, cost_ns };
         self.exchange.send(to, Parcel::Call { call, input, context });
     }
 
@@ -103,17 +100,14 @@ impl Engine {
     fn unpack(&mut self, reactor: &mut Reactor, now: Nanos, parcel: Parcel) {
         match parcel {
             Parcel::Call { call: foreign, input, context } => {
-                let taken = if self.exchange.is_closed() {
-                    None
-                } else {
-                    self.core.foreign_call(now, foreign, &mut self.effects)
-                };
-                let Some(id) = taken else {
-                    let ForeignCall { shard, call, .. } = foreign;
+                let ForeignCall { shard, call, function, .. } = foreign;
+                let is_closed = self.exchange.is_closed();
+                let take = || self.core.foreign_call(now, foreign, &mut self.effects);
+                let Some(id) = (!is_closed).then(take).flatten() else {
                     return self.exchange.send(shard, Parcel::Bounce { call, input });
                 };
                 let Bytes { bytes, envelope_size } = input;
-                self.touch(foreign.function);
+                self.touch(function);
                 self.payloads.admit(id, Payload::Stored { bytes, envelope_size }, context);
                 self.perform(reactor, now);
             }

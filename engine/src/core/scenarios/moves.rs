@@ -38,9 +38,19 @@ impl Stage {
 
     /// A call of `SHARD`, which has that number there.
     fn foreign(&mut self, f: FunctionId, number: u64) -> Option<(CallId, Vec<Effect>)> {
-        let (deadline, call) = (self.now + TIMEOUT, CallId(number));
-        let foreign =
-            ForeignCall { shard: SHARD, call, function: f, deadline, depth: 3, cost_ns: MS };
+        self.foreign_below(f, number, &[])
+    }
+
+    /// The same, below calls of these functions.
+    fn foreign_below(
+        &mut self,
+        function: FunctionId,
+        number: u64,
+        above: &[FunctionId],
+    ) -> Option<(CallId, Vec<Effect>)> {
+        let (shard, call, deadline) = (SHARD, CallId(number), self.now + TIMEOUT);
+        let (depth, above, cost_ns) = (3, above.into(), MS);
+        let foreign = ForeignCall { shard, call, function, deadline, depth, above, cost_ns };
         let id = self.core.foreign_call(self.now, foreign, &mut self.effects)?;
         Some((id, std::mem::take(&mut self.effects)))
     }
@@ -82,6 +92,17 @@ fn a_queue_empties_from_its_end_once_another_shard_has_less_to_do() {
     let released = stage.tell(Event::Released { worker: worker(f, 1), call: calls[0] });
     assert_eq!(released, [Effect::Dispatch { worker: worker(f, 1), call: calls[2] }]);
     assert_eq!(stage.core.snapshot(f).queued, 1);
+}
+
+#[test]
+fn a_queue_is_looked_at_again_though_nothing_happens_here() {
+    let mut stage = Stage::new(Limits::default());
+    let f = stage.deploy_costly(2);
+    stage.relieve(100 * MS);
+    let calls = [(); 3].map(|()| stage.call(f).0);
+    assert_eq!(stage.pass(Duration::from_millis(2)), []);
+    stage.relieve(0);
+    assert_eq!(stage.pass(Duration::from_millis(2)), [moves(calls[2])]);
 }
 
 #[test]
@@ -287,4 +308,21 @@ fn a_recalled_call_is_dropped_cancelled_or_goes_on() {
     assert_eq!(stage.complete(worker(f, 0), b), []);
     assert_eq!(stage.complete(worker(f, 1), a), []);
     assert_eq!(stage.core.snapshot(f).idle, 2);
+}
+
+#[test]
+fn a_call_below_one_of_its_function_on_another_shard_goes_first() {
+    let mut stage = Stage::new(Limits::default());
+    let (f, g) = (stage.deploy_costly(1), stage.deploy_costly(2));
+    let (busy, _) = stage.call(f);
+    stage.call(f);
+    stage.foreign_below(g, 7, &[f]).unwrap();
+    let (child, _) = stage.nest(worker(g, 1), 1, f);
+    let (sibling, _) = stage.nest(worker(g, 1), 2, g);
+    let foreign = stage.core.to_foreign(0, child, MS).unwrap();
+    assert_eq!((&*foreign.above, foreign.depth), (&[g, f][..], 4));
+    assert_eq!(stage.core.call(sibling).unwrap().depth, 4);
+    stage.complete(worker(f, 0), busy);
+    let effects = stage.tell(Event::Released { worker: worker(f, 0), call: busy });
+    assert_eq!(effects, [Effect::Dispatch { worker: worker(f, 0), call: child }]);
 }

@@ -25,7 +25,8 @@ impl World {
         assert!(self.ids.insert(call.0), "an id came twice");
         let deadline = self.core.call(call).unwrap().deadline;
         let order = self.ids.len();
-        let out_of_order = self.is_below(origin, function);
+        let is_foreign = matches!(origin, Origin::Shard { .. });
+        let out_of_order = !is_foreign && self.is_below(origin, function);
         if out_of_order {
             self.nested.insert(function);
         }
@@ -45,9 +46,20 @@ impl World {
     }
 
     fn is_below(&self, origin: Origin, function: FunctionId) -> bool {
-        let Origin::Internal { parent, .. } = origin else { return false };
+        let parent = match origin {
+            Origin::External(_) => return false,
+            Origin::Internal { parent, .. } => parent,
+            Origin::Shard { shard, call } => {
+                return self.above[&(shard, call.0)].contains(&function);
+            }
+        };
         let Some(parent) = self.calls.get(&parent.0) else { return false };
-        parent.function == function || self.is_below(parent.origin, function)
+        let asks = match parent.origin {
+            // Whoever was above a foreign call is forgotten with its answer.
+            Origin::Shard { .. } if !parent.owed => false,
+            origin => self.is_below(origin, function),
+        };
+        parent.function == function || asks
     }
 
     /// The tokens under which the worker on `call` awaits answers.

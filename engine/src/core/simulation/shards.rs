@@ -39,7 +39,12 @@ impl World {
         let ms = u32::try_from(self.random.below(200)).unwrap();
         let depth = u16::try_from(self.random.below(4)).unwrap();
         let (deadline, cost_ns) = (self.now + TICK * ms, 100_000);
-        let foreign = ForeignCall { shard, call, function, deadline, depth, cost_ns };
+        let above: Box<[FunctionId]> = match self.random.below(3) {
+            0 => [self.any_function()].into(),
+            _ => Box::default(),
+        };
+        self.above.insert((shard, call.0), above.clone());
+        let foreign = ForeignCall { shard, call, function, deadline, depth, above, cost_ns };
         match self.core.foreign_call(self.now, foreign, &mut self.effects) {
             Some(id) => {
                 assert!(self.up[function.index()] && !self.draining && ms > 0);
