@@ -283,7 +283,7 @@ fn foreign_calls_go_back_when_no_worker_can_be_had() {
     assert_eq!(effects, [spawn]);
     let (own, _) = stage.call(f);
     let (second, _) = stage.foreign(f, 2).unwrap();
-    let effects = stage.tell(Event::WorkerFailed { worker: worker(f, 0) });
+    let effects = stage.tell(Event::NoRoom { worker: worker(f, 0) });
     let bounce = |call, number| Effect::Bounce { call, origin: home(number) };
     assert_eq!(effects, [bounce(first, 1), bounce(second, 2)]);
     assert!(stage.foreign(f, 3).is_none(), "nor can one be had a moment later");
