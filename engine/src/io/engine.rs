@@ -10,7 +10,7 @@ use ipc::engine_side::{DropList, SharedBlock};
 use ipc::envelope::RequestFields;
 use ipc::{CallId, Geometry, Outcome};
 use reactor::clock::Nanos;
-use reactor::{Event as ReactorEvent, Reactor, Token};
+use reactor::{Event as ReactorEvent, Reactor};
 
 use super::exchange::Exchange;
 use super::link::{Link, Placement};
@@ -266,12 +266,7 @@ impl Engine {
                 Some(Subject::Doorbell { .. } | Subject::Parcels { .. }) | None => {}
             },
             ReactorEvent::Message { .. } => self.read_parcels(reactor, now),
-            // The parcels lie there; the bell is rung again.
-            ReactorEvent::MessageFailed { value, .. } => {
-                if let Some(Subject::Parcels { shard }) = Subject::of(Token(value)) {
-                    self.exchange.ring(shard);
-                }
-            }
+            ReactorEvent::MessageFailed { value, .. } => self.bell_failed(value),
             ReactorEvent::DoorbellFailed { token, error } => {
                 if let Some(Subject::Doorbell { function, link }) = Subject::of(token)
                     && self.is_current(function, link)

@@ -146,3 +146,56 @@ impl Exchange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use reactor::{Config, Event, Token, Wait};
+
+    use super::*;
+
+    fn recall(number: u64) -> Parcel {
+        Parcel::Recall { shard: 0, call: CallId(number), leaver: Leaver::Caller }
+    }
+
+    /// Turns until there is an event.
+    fn turn(reactor: &mut Reactor) -> Event {
+        let mut events = Vec::new();
+        while events.is_empty() {
+            reactor.turn(Wait::Forever, &mut events).unwrap();
+        }
+        assert_eq!(events.len(), 1, "{events:?}");
+        events.remove(0)
+    }
+
+    #[test]
+    fn one_bell_announces_all_parcels_of_a_turn() {
+        let mut reactors = [(); 2].map(|()| Reactor::new(&Config::default()).unwrap());
+        let (mut ends, rings) = exchanges(2);
+        assert_eq!(ends[0].relief(), None, "no shard can be reached yet");
+        rings.open(&[reactors[0].address(), reactors[1].address()]);
+        assert_eq!(ends[0].relief(), Some(Relief { shard: 1, work_ns: 0 }));
+        (0..3).for_each(|number| ends[0].send(1, recall(number)));
+        ends[0].flush(&mut reactors[0]);
+        reactors[0].turn(Wait::Not, &mut Vec::new()).unwrap();
+        let Event::Message { value } = turn(&mut reactors[1]) else { panic!("no message") };
+        assert_eq!(Subject::of(Token(value)), Some(Subject::Parcels { shard: 1 }));
+        for number in 0..3 {
+            let Some(Parcel::Recall { call, .. }) = ends[1].take() else { panic!("no parcel") };
+            assert_eq!(call, CallId(number));
+        }
+        assert!(ends[1].take().is_none());
+    }
+
+    #[test]
+    fn a_bell_that_fails_names_the_shard_whose_parcel_waits_for_the_next() {
+        let [mut sender, receiver] = [(); 2].map(|()| Reactor::new(&Config::default()).unwrap());
+        let (mut ends, rings) = exchanges(2);
+        rings.open(&[sender.address(), receiver.address()]);
+        drop(receiver);
+        ends[0].send(1, recall(7));
+        ends[0].flush(&mut sender);
+        let Event::MessageFailed { value, .. } = turn(&mut sender) else { panic!("it is gone") };
+        assert_eq!(Subject::of(Token(value)), Some(Subject::Parcels { shard: 1 }));
+        assert!(matches!(ends[1].take(), Some(Parcel::Recall { .. })));
+    }
+}

@@ -2,12 +2,13 @@
 
 use ipc::engine_side::SharedBlock;
 use ipc::{CallId, Outcome};
-use reactor::Reactor;
 use reactor::clock::Nanos;
+use reactor::{Reactor, Token};
 
 use super::engine::Engine;
 use super::exchange::{Bytes, Parcel};
 use super::payload::Payload;
+use super::token::Subject;
 use crate::core::{Event, ForeignCall, FunctionId, Leaver, Origin, Reply};
 
 /// Parcels taken at one bell; after that, channels and clients get their turn.
@@ -86,6 +87,13 @@ impl Engine {
                 Some(SharedBlock::from_bytes(bytes, envelope_size))
             }
             Payload::Shared(_) | Payload::None => None,
+        }
+    }
+
+    /// A shard was not reached. What it was sent lies there, and its bell is rung again.
+    pub(super) fn bell_failed(&mut self, value: u64) {
+        if let Some(Subject::Parcels { shard }) = Subject::of(Token(value)) {
+            self.exchange.ring(shard);
         }
     }
 
