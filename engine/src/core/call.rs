@@ -25,9 +25,19 @@ pub struct Call {
     pub deadline: Nanos,
     /// How many calls are above this one.
     pub depth: u16,
+    /// How many calls of the same function are above this one.
+    pub(super) nest: u16,
     pub(super) state: CallState,
     /// Fires at `deadline`; cancelled once the answer is not owed any more.
     pub(super) timer: Timer,
+    /// When it came to its queue, and once it is on a worker when it was begun.
+    pub(super) since: Nanos,
+    /// Since when its own calls are unanswered, if some are.
+    pub(super) waits_since: Nanos,
+    /// For how long they were before, in ns.
+    pub(super) waited_ns: u64,
+    /// How long they take when nothing queues, in ns.
+    pub(super) service_ns: u64,
     /// Internal calls made for this one whose answers are owed.
     pub(super) children: List,
     links: [Links; 2],
@@ -95,14 +105,20 @@ impl Call {
         deadline: Nanos,
         depth: u16,
         timer: Timer,
+        now: Nanos,
     ) -> Call {
         Call {
             origin,
             function,
             deadline,
             depth,
+            nest: 0,
             state: CallState::Queued,
             timer,
+            since: now,
+            waits_since: now,
+            waited_ns: 0,
+            service_ns: 0,
             children: List::default(),
             links: [Links::default(); 2],
         }
@@ -210,12 +226,6 @@ impl Calls {
         list.size += 1;
     }
 
-    pub(super) fn pop_front(&mut self, list: &mut List, chain: Chain) -> Option<CallId> {
-        let id = self.front(list)?;
-        self.unlink(list, chain, id);
-        Some(id)
-    }
-
     /// The first call of a list.
     pub(super) fn front(&self, list: &List) -> Option<CallId> {
         list.head.map(|slot| self.id_at(slot))
@@ -236,11 +246,15 @@ impl Calls {
     }
 
     pub(super) fn iter(&self, list: &List, chain: Chain) -> impl Iterator<Item = &Call> {
+        self.ids(list, chain).map(|id| &self[id])
+    }
+
+    pub(super) fn ids(&self, list: &List, chain: Chain) -> impl Iterator<Item = CallId> {
         let mut next = list.head;
         std::iter::from_fn(move || {
-            let call = &self[self.id_at(next?)];
-            next = call.links[chain as usize].next;
-            Some(call)
+            let id = self.id_at(next?);
+            next = self[id].links[chain as usize].next;
+            Some(id)
         })
     }
 
