@@ -2,6 +2,7 @@
 //! answer, not with its deadline.
 
 use std::net::SocketAddr;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use super::record::Ended;
@@ -27,7 +28,7 @@ pub struct Calls {
 }
 
 /// A chain that is longer than the pool, which no order of calls makes fit; and short ones that
-/// together fill the first pool before any comes back to it.
+/// together fill the first pool before any comes back to it, so often that they meet there.
 pub const CALLS: [Calls; 2] = [
     Calls {
         name: "A calls itself 7 times, 4 at once",
@@ -36,9 +37,9 @@ pub const CALLS: [Calls; 2] = [
         parallel: 4,
     },
     Calls {
-        name: "A calls B calls A, 8 at once",
+        name: "A calls B calls A, 100 times, 8 at once",
         function: "ping",
-        body: r#"{"n":1,"function":"pong","input":"{\"n\":1,\"function\":\"ping\",\"input\":\"{\\\"n\\\":0}\"}"}"#,
+        body: r#"{"n":100,"function":"pong","input":"{\"n\":1,\"function\":\"ping\",\"input\":\"{\\\"n\\\":0}\"}"}"#,
         parallel: 8,
     },
 ];
@@ -58,7 +59,9 @@ pub fn run(address: SocketAddr, calls: &Calls, runs: u32, deadline: Duration) ->
     let agent = ureq::Agent::new_with_config(config);
     let url = format!("http://{address}/function/{}", calls.function);
     let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+    let ready = Barrier::new(calls.parallel as usize);
     let call = || {
+        ready.wait();
         let start = Instant::now();
         let answer = agent
             .post(&url)
