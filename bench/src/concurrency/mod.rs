@@ -264,8 +264,8 @@ fn brief(record: &Record) -> String {
             let p99_ms = p99_us.unwrap_or(f64::INFINITY) / 1e3;
             let refused = figures.refused_percent();
             format!(
-                "round {round}: {workload}, {load}, {pool}: {throughput:.0}/s, good {goodput:.0}/s, \
-                 p99 {p99_ms:.1} ms, refused {refused:.1}%"
+                "round {round}: {workload}, {load}, {pool}: {throughput:.0}/s, \
+                 good {goodput:.0}/s, p99 {p99_ms:.1} ms, refused {refused:.1}%"
             )
         }
         Record::Step { round, workload, pool, recovery, .. } => {

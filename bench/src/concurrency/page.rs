@@ -70,7 +70,8 @@ fn text(records: &[Record]) -> String {
     format!(
         "## Loads\n\nMedians over the rounds. Per second: answers of status 200, and those within \
          {} ms. Times in ms, of answers of status 200. Refused: 429, 503, 504 or never sent, of all \
-         that were due. The generator sent {} ms late at most (p99 of its worst load).\n\n{}\n## Steps and recursion\n\n{}\n{}\n## Bars\n\n{}",
+         that were due. The generator sent {} ms late at most (p99 of its worst load).\n\n\
+         {}\n## Steps and recursion\n\n{}\n{}\n## Bars\n\n{}",
         DEADLINE.as_millis(),
         figure(late_ms(records)),
         loads_table(records),

@@ -39,7 +39,10 @@ pub const CALLS: [Calls; 2] = [
     Calls {
         name: "A calls B calls A, 100 times, 8 at once",
         function: "ping",
-        body: r#"{"n":100,"function":"pong","input":"{\"n\":1,\"function\":\"ping\",\"input\":\"{\\\"n\\\":0}\"}"}"#,
+        body: concat!(
+            r#"{"n":100,"function":"pong","#,
+            r#""input":"{\"n\":1,\"function\":\"ping\",\"input\":\"{\\\"n\\\":0}\"}"}"#
+        ),
         parallel: 8,
     },
 ];
