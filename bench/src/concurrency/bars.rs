@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use super::figures::Figures;
 use super::pool::Pool;
 use super::record::Record;
+use super::recursion::CALLS;
 use super::step::median;
 use crate::report::bars::Bar;
 
@@ -28,6 +29,17 @@ const ENDED_WELL: Bar = Bar::AtLeast(1.0);
 /// Requests.
 const FAILED: Bar = Bar::AtMost(0.0);
 
+/// Where the managed pool is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value {
+    /// A ratio or a figure.
+    Finite(f64),
+    /// Beyond any bar: a tail that has no end, a rest that is never reached.
+    Endless,
+    /// The run did not get so far.
+    NotMeasured,
+}
+
 /// A bar, and where the managed pool is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
@@ -35,8 +47,8 @@ pub struct Verdict {
     pub of: String,
     /// What is compared with what.
     pub what: String,
-    /// A ratio or a figure; none where it is endless or was not measured.
-    pub value: Option<f64>,
+    /// Where it is.
+    pub value: Value,
     /// What is asked.
     pub bar: Bar,
 }
@@ -45,7 +57,18 @@ impl Verdict {
     /// Whether it is so.
     #[must_use]
     pub fn is_met(&self) -> bool {
-        self.value.is_some_and(|value| self.bar.is_met(value))
+        matches!(self.value, Value::Finite(value) if self.bar.is_met(value))
+    }
+}
+
+impl Value {
+    /// The median of the rounds, in some of which it was endless.
+    fn median(rounds: &[Option<f64>]) -> Value {
+        match (rounds, median(rounds)) {
+            ([], _) => Value::NotMeasured,
+            (_, Some(value)) => Value::Finite(value),
+            (_, None) => Value::Endless,
+        }
     }
 }
 
@@ -136,7 +159,7 @@ fn throughput_verdict(records: &[Record], workload: &str) -> Verdict {
     verdict(
         workload,
         format!("closed loop: throughput over that of {}", named(best)),
-        best.and_then(|best| {
+        best.map_or(Value::NotMeasured, |best| {
             ratio(records, workload, best, None, |figures| Some(figures.throughput))
         }),
         THROUGHPUT,
@@ -153,7 +176,7 @@ fn tail_verdict(records: &[Record], workload: &str) -> Verdict {
     verdict(
         workload,
         format!("{TAIL_PERCENT}%: p99 of all requests over that of {}", named(best)),
-        best.and_then(|best| ratio(records, workload, best, at, p99)),
+        best.map_or(Value::NotMeasured, |best| ratio(records, workload, best, at, p99)),
         TAIL,
     )
 }
@@ -176,7 +199,7 @@ fn goodput_verdict(records: &[Record], workload: &str) -> Verdict {
     verdict(
         workload,
         format!("{OVERLOAD_PERCENT}%: goodput over the peak of any pool at any load"),
-        value.map(|(goodput, peak)| goodput / peak),
+        value.map_or(Value::NotMeasured, |(goodput, peak)| Value::Finite(goodput / peak)),
         GOODPUT,
     )
 }
@@ -188,32 +211,41 @@ fn step_verdict(records: &[Record], of: &str) -> Verdict {
         }
         _ => None,
     });
-    let back_ms = median(&backs.collect::<Vec<_>>());
+    let back_ms = Value::median(&backs.collect::<Vec<_>>());
     verdict(of, "step: ms until p99 is at rest".to_owned(), back_ms, BACK_MS)
 }
 
 fn recursion_verdicts(records: &[Record]) -> impl Iterator<Item = Verdict> {
-    records.iter().filter_map(|record| match record {
-        Record::Recursion { calls, pool: Pool::ManagedUpTo(_), runs } => {
-            let share = f64::from(runs.well) / f64::from(runs.runs.max(1));
-            let what = format!("share of {} runs that ended well", runs.runs);
-            Some(verdict(calls, what, Some(share), ENDED_WELL))
-        }
-        _ => None,
+    let well = |name: &str| {
+        records.iter().find_map(|record| match record {
+            Record::Recursion { calls, pool: Pool::ManagedUpTo(_), runs } if calls == name => {
+                Some(f64::from(runs.well) / f64::from(runs.runs.max(1)))
+            }
+            _ => None,
+        })
+    };
+    CALLS.iter().map(move |calls| {
+        let share = well(calls.name).map_or(Value::NotMeasured, Value::Finite);
+        verdict(calls.name, "share of the runs that ended well".to_owned(), share, ENDED_WELL)
     })
 }
 
 fn failed_verdict(records: &[Record]) -> Verdict {
-    let failed = records.iter().map(|record| match record {
-        Record::Load { pool: Pool::Managed, figures, .. } => figures.failed,
-        _ => 0,
-    });
-    let failed = failed.sum::<u64>() as f64;
-    let what = "requests neither served nor refused".to_owned();
-    verdict("all loads", what, Some(failed), FAILED)
+    let failed: Vec<u64> = records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Load { pool: Pool::Managed, figures, .. } => Some(figures.failed),
+            _ => None,
+        })
+        .collect();
+    let value = match &failed[..] {
+        [] => Value::NotMeasured,
+        failed => Value::Finite(failed.iter().sum::<u64>() as f64),
+    };
+    verdict("all loads", "requests neither served nor refused".to_owned(), value, FAILED)
 }
 
-fn verdict(of: &str, what: String, value: Option<f64>, bar: Bar) -> Verdict {
+fn verdict(of: &str, what: String, value: Value, bar: Bar) -> Verdict {
     Verdict { of: of.to_owned(), what, value, bar }
 }
 
@@ -243,7 +275,7 @@ fn ratio(
     best: Pool,
     at: Option<u32>,
     figure: impl Fn(&Figures) -> Option<f64>,
-) -> Option<f64> {
+) -> Value {
     let theirs = loads(records, workload, best, at);
     let ratios =
         loads(records, workload, Pool::Managed, at).into_iter().filter_map(|(round, ours)| {
@@ -251,7 +283,7 @@ fn ratio(
             let theirs = figure(theirs).filter(|&value| value > 0.0)?;
             Some(figure(ours).map(|ours| ours / theirs))
         });
-    median(&ratios.collect::<Vec<_>>())
+    Value::median(&ratios.collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -275,7 +307,7 @@ mod tests {
         Record::Load { round, workload: NAME.to_owned(), pool, percent, figures }
     }
 
-    fn value(records: &[Record], bar: Bar) -> Option<f64> {
+    fn value(records: &[Record], bar: Bar) -> Value {
         let verdicts = verdicts(records);
         verdicts.iter().find(|verdict| verdict.bar == bar).expect("every bar is there").value
     }
@@ -293,7 +325,7 @@ mod tests {
         ];
         assert_eq!(best_fixed(&records, NAME), Some(Pool::Fixed(4)));
         assert_eq!(capacity(&records, NAME), Some(1000.0));
-        assert_eq!(value(&records, THROUGHPUT), Some(0.99));
+        assert_eq!(value(&records, THROUGHPUT), Value::Finite(0.99));
     }
 
     #[test]
@@ -305,13 +337,12 @@ mod tests {
             load(1, Pool::Fixed(8), at, 1.0, Some(10.0)),
         ];
         let with = |ours| [&fixed[..], &[load(1, Pool::Managed, at, 1.0, ours)]].concat();
-        assert_eq!(value(&with(Some(11.0)), TAIL), Some(1.1));
+        assert_eq!(value(&with(Some(11.0)), TAIL), Value::Finite(1.1));
         let endless = verdicts(&with(None));
         let tail = endless.iter().find(|verdict| verdict.bar == TAIL).unwrap();
-        assert!(
-            tail.value.is_none() && !tail.is_met() && tail.what.contains("fixed 8"),
-            "{tail:?}"
-        );
+        assert_eq!((tail.value, tail.is_met()), (Value::Endless, false));
+        assert!(tail.what.contains("fixed 8"), "{tail:?}");
+        assert_eq!(value(&fixed, TAIL), Value::NotMeasured);
     }
 
     #[test]
@@ -322,9 +353,9 @@ mod tests {
             load(1, Pool::Managed, Some(OVERLOAD_PERCENT), 800.0, None),
             load(1, Pool::Fixed(1), Some(150), 900.0, None),
         ];
-        assert_eq!(value(&records, GOODPUT), Some(0.8));
+        assert_eq!(value(&records, GOODPUT), Value::Finite(0.8));
         let better = [&records[..], &[load(1, Pool::Fixed(4), Some(50), 1600.0, None)]].concat();
-        assert_eq!(value(&better, GOODPUT), Some(0.5));
+        assert_eq!(value(&better, GOODPUT), Value::Finite(0.5));
     }
 
     #[test]
@@ -343,20 +374,21 @@ mod tests {
             step(Pool::Managed, Some(500.0)),
             step(Pool::Fixed(4), Some(0.0)),
         ];
-        assert_eq!(value(&records, BACK_MS), Some(500.0));
+        assert_eq!(value(&records, BACK_MS), Value::Finite(500.0));
     }
 
     #[test]
     fn one_recursive_run_that_does_not_end_well_misses() {
         let recursion = |pool, well| Record::Recursion {
-            calls: "A, A".to_owned(),
+            calls: CALLS[0].name.to_owned(),
             pool,
             runs: Ended { runs: 100, well, ..Ended::default() },
         };
         let records = [recursion(Pool::Fixed(4), 0), recursion(Pool::ManagedUpTo(4), 99)];
         let verdicts = verdicts(&records);
-        let judged: Vec<_> = verdicts.iter().filter(|verdict| verdict.of == "A, A").collect();
-        assert_eq!(judged.len(), 1);
-        assert_eq!((judged[0].value, judged[0].is_met()), (Some(0.99), false));
+        let of = |calls: &str| verdicts.iter().find(|verdict| verdict.of == calls).unwrap();
+        assert_eq!(of(CALLS[0].name).value, Value::Finite(0.99));
+        assert!(!of(CALLS[0].name).is_met());
+        assert_eq!(of(CALLS[1].name).value, Value::NotMeasured);
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::bars::{self, Verdict, loads, median_of, pools, workloads};
+use super::bars::{self, Value, Verdict, loads, median_of, pools, workloads};
 use super::figures::Figures;
 use super::record::{self, Record};
 use super::step::median;
@@ -189,13 +189,13 @@ fn bars_table(verdicts: &[Verdict]) -> String {
             Bar::AtMost(limit) => format!("<= {}", figure(limit)),
             Bar::AtLeast(limit) => format!(">= {}", figure(limit)),
         };
-        vec![
-            verdict.of.clone(),
-            verdict.what.clone(),
-            verdict.value.map_or("none".to_owned(), figure),
-            bar,
-            if verdict.is_met() { "ok" } else { "missed" }.to_owned(),
-        ]
+        let (value, judged) = match verdict.value {
+            Value::Finite(value) if verdict.is_met() => (figure(value), "ok"),
+            Value::Finite(value) => (figure(value), "missed"),
+            Value::Endless => ("endless".to_owned(), "missed"),
+            Value::NotMeasured => (String::new(), "not measured"),
+        };
+        vec![verdict.of.clone(), verdict.what.clone(), value, bar, judged.to_owned()]
     });
     let header = ["of", "managed pool", "median", "bar", ""];
     table(&header, &[Left, Left, Right, Left, Left], rows.collect())
@@ -239,6 +239,7 @@ mod tests {
     use super::*;
     use crate::concurrency::pool::Pool;
     use crate::concurrency::record::{Ended, Journal};
+    use crate::concurrency::recursion::CALLS;
     use crate::concurrency::step::Recovery;
     use crate::concurrency::tests::figures;
 
@@ -262,7 +263,7 @@ mod tests {
                 recovery: Recovery { windows_us: vec![None], rest_us: None, back_ms: None },
             },
             Record::Recursion {
-                calls: "A, A".to_owned(),
+                calls: CALLS[0].name.to_owned(),
                 pool: Pool::ManagedUpTo(4),
                 runs: Ended { runs: 3, well: 3, statuses: [(508, 3)].into(), ..Ended::default() },
             },
@@ -277,12 +278,14 @@ mod tests {
         assert!(row(&["spin 1 ms", "closed loop", "fixed 4"]), "{text}");
         assert!(row(&["spin 1 ms", "80%", "managed"]), "{text}");
         assert!(row(&["spin 1 ms", "managed", "900", "never"]), "{text}");
-        assert!(row(&["A, A", "508: 3"]) && row(&["A, A", "ended well", "ok"]), "{text}");
+        let calls = CALLS[0].name;
+        assert!(row(&[calls, "508: 3"]) && row(&[calls, "ended well", "ok"]), "{text}");
+        assert!(row(&[CALLS[1].name, "ended well", "not measured"]), "{text}");
         assert!(
             row(&["spin 1 ms", "closed loop: throughput over that of fixed 4", "ok"]),
             "{text}"
         );
-        assert!(row(&["spin 1 ms", "step", "none", "missed"]), "{text}");
+        assert!(row(&["spin 1 ms", "step", "endless", "missed"]), "{text}");
     }
 
     #[test]
