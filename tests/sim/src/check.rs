@@ -1,0 +1,134 @@
+//! What must hold after everything that happens.
+
+use std::time::Duration;
+
+use engine::core::{FunctionId, Policy, Snapshot, WorkerId, WorkerState};
+use ipc::CallId;
+use reactor::clock::Nanos;
+
+use crate::pool::{Census, Thread};
+use crate::world::World;
+
+/// Deadlines may be late by one of the core's ticks.
+const TICK: Duration = Duration::from_millis(1);
+/// How long the core asks for no worker after one could not be started.
+pub(crate) const SPAWN_PAUSE: Duration = Duration::from_secs(1);
+/// How long it asks for none after it has given one up.
+pub(crate) const YIELD_PAUSE: Duration = Duration::from_millis(10);
+/// Worker by worker, the core is compared once in so many events.
+const LANES_EVERY: u64 = 64;
+
+impl World {
+    /// The core may not ask for workers of the function for so long, at most.
+    pub(crate) fn pause(&mut self, function: FunctionId, pause: Duration) {
+        let pool = &mut self.pools[function.index()];
+        // Its timer may be a tick late.
+        pool.paused_until = pool.paused_until.max(self.now + pause + TICK * 2);
+    }
+
+    /// After a tick no deadline has passed without an answer.
+    pub(crate) fn check_deadlines(&self) {
+        if let Some(&(deadline, call)) = self.owed.first() {
+            let call = CallId(call);
+            assert!(deadline + TICK * 2 > self.now, "{call:?} outlives its deadline");
+        }
+    }
+
+    pub(crate) fn check(&self) {
+        assert_eq!(self.core.calls_live() as usize, self.calls.len(), "calls");
+        assert!(self.core.calls_live() <= self.plan.limits.calls_max, "too many calls");
+        if let Some(&(deadline, call)) = self.owed.first() {
+            let timer = self.core.next_timer();
+            let is_watched = timer.is_some_and(|timer| timer <= deadline + TICK);
+            assert!(is_watched, "the deadline of {:?} has no timer", CallId(call));
+        }
+        for index in 0..self.pools.len() {
+            self.check_function(FunctionId::from_index(index));
+        }
+        if self.events.is_multiple_of(LANES_EVERY) {
+            self.check_calls();
+            for index in 0..self.pools.len() {
+                self.check_lanes(FunctionId::from_index(index));
+            }
+        }
+    }
+
+    fn check_function(&self, function: FunctionId) {
+        let seen = self.core.snapshot(function);
+        let census = self.pools[function.index()].census();
+        let Snapshot {
+            queued, pipelined, running, waiting, idle, starting, held, retiring, ..
+        } = seen;
+        let counted =
+            Census { queued, pipelined, starting, idle, running, waiting, held, retiring };
+        assert_eq!(counted, census, "{function:?}: the core and the world disagree");
+
+        let spec = &self.plan.functions[function.index()].spec;
+        let counts = self.counts[function.index()];
+        // What was admitted and comes back is not refused.
+        assert!(queued <= spec.queue_max + counts.back, "{queued} calls wait");
+        assert!(census.workers() <= spec.max_workers);
+        self.check_starvation(function, &seen);
+
+        assert_eq!(seen.counters.arrivals, counts.arrivals, "arrivals");
+        let answered = seen.counters.completed + seen.counters.failed_total();
+        assert_eq!((answered, seen.counters.abandoned), (counts.answers, counts.abandoned));
+    }
+
+    /// A call waits for a reason only.
+    fn check_starvation(&self, function: FunctionId, seen: &Snapshot) {
+        let pool = &self.pools[function.index()];
+        // After the machine stood still, a pause may be over and the core not know.
+        let is_tick_due = self.core.next_timer().is_some_and(|timer| timer <= self.now);
+        if seen.queued == 0 || !pool.is_up || is_tick_due {
+            return;
+        }
+        let spec = &self.plan.functions[function.index()].spec;
+        let on_workers = seen.running + seen.waiting + seen.held;
+        if matches!(spec.policy, Policy::Fixed | Policy::Unlimited) {
+            assert_eq!(seen.idle, 0, "{function:?}: a call waits beside an idle worker");
+        }
+        assert!(
+            on_workers > 0 || seen.idle == 0,
+            "{function:?}: calls wait, no worker is on one, and one is idle: {seen:?}"
+        );
+        let is_moving = on_workers + seen.starting + seen.retiring > 0;
+        assert!(
+            is_moving || self.now < pool.paused_until,
+            "{function:?}: calls wait and nothing is under way: {seen:?}"
+        );
+    }
+
+    fn check_calls(&self) {
+        for (&id, known) in &self.calls {
+            let call = self.core.call(CallId(id)).expect("the core has forgotten a call");
+            assert_eq!((call.origin, call.function), (known.origin, known.function));
+            assert_eq!((call.deadline, call.depth), (known.deadline, known.depth));
+        }
+    }
+
+    fn check_lanes(&self, function: FunctionId) {
+        let pool = &self.pools[function.index()];
+        for lane in pool.lanes() {
+            let worker = WorkerId { function, lane };
+            match (self.core.worker(worker), pool.thread(worker)) {
+                (WorkerState::Absent, None)
+                | (WorkerState::Starting, Some(Thread::Starting))
+                | (WorkerState::Idle, Some(Thread::Idle))
+                | (WorkerState::Retiring, Some(Thread::Retiring)) => {}
+                (WorkerState::Held { call }, Some(Thread::Held(held))) if call == *held => {}
+                (WorkerState::Running { call }, Some(Thread::On(run)))
+                    if call == run.call && run.children.is_empty() => {}
+                (WorkerState::Waiting { call, outstanding }, Some(Thread::On(run)))
+                    if call == run.call && usize::from(outstanding) == run.children.len() => {}
+                (state, thread) => panic!("{worker:?} is {state:?}, its thread {thread:?}"),
+            }
+        }
+    }
+
+    /// For the tests of this crate: when the earliest answer is owed.
+    #[must_use]
+    pub fn first_deadline(&self) -> Option<Nanos> {
+        self.owed.first().map(|owed| owed.0)
+    }
+}
