@@ -12,7 +12,8 @@
 //! | 4 | 0-31, 32-63 | block: bytes of envelope, bytes of payload |
 //! | 5 | 0-31 | released token, if bit 0 of flags is set |
 //! | 6 | 0-31 | of a `Dispatch`: results read; of a `Complete`: ns that the call ran |
-//! | 7 | 0-31, 32-63 | of a `Complete`: ns of CPU a call, at least 1, and ns a call waited for a core; both zero if not measured |
+//! | 5 | 32-63 | of a `Complete`: calls that were measured, zero for none |
+//! | 7 | 0-31, 32-63 | of a `Complete` with measured calls: ns of CPU a call, ns a call was idle |
 
 use core::num::NonZeroU32;
 
@@ -61,13 +62,16 @@ pub struct Block {
     pub payload_size: u32,
 }
 
-/// What the calls of a worker cost on average since it was last measured, its wake-ups included.
+/// What the calls of a worker cost on average since it was last measured. Time in which the worker
+/// could have run and its core was taken is in neither figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// CPU time a call, in ns.
-    pub cpu_ns: NonZeroU32,
-    /// Time a call in which the worker could have run and its core was taken, in ns.
-    pub delay_ns: u32,
+    /// How many calls that were.
+    pub calls: NonZeroU32,
+    /// CPU time a call, its wake-up included, in ns.
+    pub cpu_ns: u32,
+    /// Time a call in which it ran nothing: it slept, or waited for answers or for I/O; in ns.
+    pub idle_ns: u32,
 }
 
 /// What an engine says to a worker.
@@ -309,8 +313,11 @@ impl ToEngine {
                 outcome: Outcome::try_from(head.outcome)?,
                 released,
                 ran_ns: low(words[6]),
-                usage: NonZeroU32::new(low(words[7]))
-                    .map(|cpu_ns| Usage { cpu_ns, delay_ns: high(words[7]) }),
+                usage: NonZeroU32::new(high(words[5])).map(|calls| Usage {
+                    calls,
+                    cpu_ns: low(words[7]),
+                    idle_ns: high(words[7]),
+                }),
                 block: block(words, outbound(head.region)?),
             },
             DECLINE => ToEngine::Decline { call: CallId(words[1]) },
@@ -375,8 +382,9 @@ fn with_count(mut descriptor: Descriptor, count: u32) -> Descriptor {
 
 #[inline]
 fn with_usage(mut descriptor: Descriptor, usage: Option<Usage>) -> Descriptor {
-    if let Some(Usage { cpu_ns, delay_ns }) = usage {
-        descriptor.0[7] = u64::from(delay_ns) << 32 | u64::from(cpu_ns.get());
+    if let Some(Usage { calls, cpu_ns, idle_ns }) = usage {
+        descriptor.0[5] |= u64::from(calls.get()) << 32;
+        descriptor.0[7] = u64::from(idle_ns) << 32 | u64::from(cpu_ns);
     }
     descriptor
 }

@@ -23,9 +23,10 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn usage() -> impl Strategy<Value = Option<Usage>> {
-    let usage =
-        |(cpu_ns, delay_ns)| NonZeroU32::new(cpu_ns).map(|cpu_ns| Usage { cpu_ns, delay_ns });
-    any::<(u32, u32)>().prop_map(usage)
+    let usage = |(calls, cpu_ns, idle_ns)| {
+        NonZeroU32::new(calls).map(|calls| Usage { calls, cpu_ns, idle_ns })
+    };
+    any::<(u32, u32, u32)>().prop_map(usage)
 }
 
 fn to_worker() -> impl Strategy<Value = ToWorker> {

@@ -21,7 +21,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use engine::container::{ContainerSpec, SocketDirectory, StartError, Stopped, Supervisor};
-use engine::core::{FunctionSpec, Policy};
+use engine::core::{FunctionSpec, Policy, Quota};
 use engine::io::Function;
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor, mailbox};
 use engine::stats::Stats;
@@ -36,7 +36,7 @@ use thiserror::Error;
 use self::listener::Listener;
 use self::rebalance::Balance;
 use self::shard::Blueprint;
-use crate::config::{Concurrency, Config, Placement, Priority};
+use crate::config::{self, Concurrency, Config, Placement, Priority};
 
 /// Niceness of the containers where the shards may not be raised.
 const CONTAINER_NICENESS: i32 = 10;
@@ -201,6 +201,7 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
     let shard_cores: Vec<u16> = (0..count).map(core).collect();
     let balance = Arc::new(Balance::new(&shard_cores, config.gateway.connections_max));
     let stats = Arc::new(Stats::new(config.functions.len(), count));
+    let quotas: Vec<Option<Arc<Quota>>> = config.functions.iter().map(quota).collect();
     let (ready, readiness) = mpsc::channel();
     let mut threads = Vec::new();
     for (index, mailbox) in (0..count).zip(mailboxes) {
@@ -208,7 +209,7 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
         let blueprint = Blueprint {
             index,
             core: core(index),
-            functions: functions(config, index, core_count)
+            functions: functions(config, &quotas, index, core_count)
                 .map_err(|error| UpError::start(config, error))?,
             siblings: others.map(|(_, post)| post.clone()).collect(),
             supervisor: to_supervisor.clone(),
@@ -238,8 +239,13 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
 }
 
 /// The functions as one shard needs to know them.
-fn functions(config: &Config, shard: u16, cores: u16) -> Result<Vec<Function>, StartError> {
-    let functions = config.functions.iter().map(|function| {
+fn functions(
+    config: &Config,
+    quotas: &[Option<Arc<Quota>>],
+    shard: u16,
+    cores: u16,
+) -> Result<Vec<Function>, StartError> {
+    let functions = config.functions.iter().zip(quotas).map(|(function, quota)| {
         let geometry =
             Geometry::new(function.max_workers, config.gateway.body_max).map_err(|error| {
                 let (function, reason) = (function.name.clone(), error.to_string());
@@ -263,9 +269,16 @@ fn functions(config: &Config, shard: u16, cores: u16) -> Result<Vec<Function>, S
             queue_wait_max: function.queue_wait_max,
             grace: function.grace,
         };
-        Ok(Function { name: function.name.clone(), spec, geometry, pinned })
+        let (name, quota) = (function.name.clone(), quota.clone());
+        Ok(Function { name, spec, geometry, pinned, quota })
     });
     functions.collect()
+}
+
+/// The limits of a function that has some.
+fn quota(function: &config::Function) -> Option<Arc<Quota>> {
+    let (calls, rate) = (function.concurrency_limit, function.rate_limit);
+    (calls.is_some() || rate.is_some()).then(|| Arc::new(Quota::new(calls, rate)))
 }
 
 fn usable_cores() -> io::Result<Vec<u16>> {

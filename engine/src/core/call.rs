@@ -28,6 +28,14 @@ pub struct Call {
     pub(super) state: CallState,
     /// Fires at `deadline`; cancelled once the answer is not owed any more.
     pub(super) timer: Timer,
+    /// When it came to its queue, and once it is on a worker when it was begun.
+    pub(super) since: Nanos,
+    /// Since when its own calls are unanswered, if some are.
+    pub(super) waits_since: Nanos,
+    /// For how long they were before, in ns.
+    pub(super) waited_ns: u64,
+    /// How long they take when nothing queues, in ns.
+    pub(super) service_ns: u64,
     /// Internal calls made for this one whose answers are owed.
     pub(super) children: List,
     links: [Links; 2],
@@ -95,6 +103,7 @@ impl Call {
         deadline: Nanos,
         depth: u16,
         timer: Timer,
+        now: Nanos,
     ) -> Call {
         Call {
             origin,
@@ -103,6 +112,10 @@ impl Call {
             depth,
             state: CallState::Queued,
             timer,
+            since: now,
+            waits_since: now,
+            waited_ns: 0,
+            service_ns: 0,
             children: List::default(),
             links: [Links::default(); 2],
         }
@@ -236,11 +249,15 @@ impl Calls {
     }
 
     pub(super) fn iter(&self, list: &List, chain: Chain) -> impl Iterator<Item = &Call> {
+        self.ids(list, chain).map(|id| &self[id])
+    }
+
+    pub(super) fn ids(&self, list: &List, chain: Chain) -> impl Iterator<Item = CallId> {
         let mut next = list.head;
         std::iter::from_fn(move || {
-            let call = &self[self.id_at(next?)];
-            next = call.links[chain as usize].next;
-            Some(call)
+            let id = self.id_at(next?);
+            next = self[id].links[chain as usize].next;
+            Some(id)
         })
     }
 

@@ -10,6 +10,7 @@ use reactor::clock::Nanos;
 use reactor::wheel::Wheel;
 
 use super::call::{Call, CallState, Calls, Chain};
+use super::estimate::Sample;
 use super::event::{
     Caller, Effect, Event, FunctionId, FunctionSpec, Limits, Origin, Refusal, Reply, Violation,
     WorkerId,
@@ -31,6 +32,10 @@ pub(super) enum Alarm {
     Deadline(CallId),
     TrimWindowEnds(FunctionId),
     SpawnPauseEnds(FunctionId),
+    /// Look whether a function's calls wait for each other.
+    Stalled(FunctionId),
+    /// A call that nobody waits for has had its time.
+    Overrun(CallId),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +48,8 @@ enum Admission {
 pub struct Core {
     limits: Limits,
     admission: Admission,
+    /// The time of the present step.
+    pub(super) now: Nanos,
     pub(super) functions: Vec<Function>,
     pub(super) calls: Calls,
     pub(super) timers: Wheel<Alarm>,
@@ -56,6 +63,7 @@ impl Core {
         Core {
             limits,
             admission: Admission::Open,
+            now: Nanos(0),
             functions: Vec::new(),
             calls: Calls::new(limits.calls_max),
             timers: Wheel::new(TIMER_TICK),
@@ -80,8 +88,9 @@ impl Core {
         deadline: Option<Nanos>,
         effects: &mut Effects,
     ) -> Result<CallId, Refusal> {
+        self.now = now;
         let deadline = self.deadline(now, function, deadline.unwrap_or(Nanos(u64::MAX)));
-        self.function(function).counters.arrivals += 1;
+        self.function(function).arrived(now);
         let refusal = match self.admission {
             Admission::Draining => Some(Refusal::DRAINING),
             Admission::Open => self.refusal(now, function, deadline),
@@ -91,8 +100,7 @@ impl Core {
             return Err(refusal);
         }
         let id = self.admit(Origin::External(caller), function, deadline, 0);
-        self.dispatch(function, effects);
-        self.grow(function, effects);
+        self.advance(function, effects);
         Ok(id)
     }
 
@@ -108,6 +116,7 @@ impl Core {
         deadline_ns: u64,
         effects: &mut Effects,
     ) -> Result<CallId, Violation> {
+        self.now = now;
         let parent = self.parent(worker, token)?;
         let origin = Origin::Internal { parent, worker, token };
         let Call { deadline, depth, .. } = self.calls[parent];
@@ -116,7 +125,7 @@ impl Core {
             return Ok(self.refuse(origin, Refusal::UNKNOWN_FUNCTION, effects));
         };
         let deadline = self.deadline(now, function, deadline.min(Nanos(deadline_ns)));
-        self.function(function).counters.arrivals += 1;
+        self.function(function).arrived(now);
         // First, since no call goes into the lane of a worker that waits, and be it for this one.
         self.function(worker.function).apply(worker.lane, WorkerEvent::CallOut);
         let refusal = if depth > self.limits.depth_max {
@@ -130,11 +139,18 @@ impl Core {
             return Ok(self.refuse(origin, refusal, effects));
         }
         let id = self.admit(origin, function, deadline, depth);
-        let mut siblings = self.calls[parent].children;
-        self.calls.push_back(&mut siblings, Chain::Siblings, id);
-        self.calls[parent].children = siblings;
-        self.dispatch(function, effects);
-        self.grow(function, effects);
+        let service_ns = self.function(function).load.processing_ns().unwrap_or(u64::MAX);
+        let parent = &mut self.calls[parent];
+        parent.service_ns = parent.service_ns.saturating_add(service_ns);
+        if parent.children.is_empty() {
+            parent.waits_since = now;
+        }
+        self.adopt(id);
+        self.advance(function, effects);
+        // The worker that waits from now on holds no core: another call may run.
+        if worker.function != function {
+            self.advance(worker.function, effects);
+        }
         Ok(id)
     }
 
@@ -145,6 +161,7 @@ impl Core {
         event: Event,
         effects: &mut Effects,
     ) -> Result<(), Violation> {
+        self.now = now;
         match event {
             Event::WorkerStarted { worker: WorkerId { function, lane } } => {
                 self.function(function).report(lane, WorkerEvent::Started)?;
@@ -154,10 +171,12 @@ impl Core {
                 self.function(function).report(lane, WorkerEvent::Failed)?;
                 self.pause_spawning(now, function, SPAWN_PAUSE);
             }
-            Event::Completed { worker, call, outcome, ran_ns, usage: _ } => {
+            Event::Completed { worker, call, outcome, ran_ns, usage } => {
                 let function = self.function(worker.function);
                 function.report(worker.lane, WorkerEvent::Complete(call))?;
                 function.pace.record(ran_ns);
+                let sample = self.sample(call, ran_ns);
+                self.function(worker.function).completed(now, sample, usage);
                 self.complete(now, worker, call, outcome, effects);
             }
             Event::Declined { worker, call } => {
@@ -210,7 +229,7 @@ impl Core {
 
     /// A function's present and past.
     pub fn snapshot(&self, function: FunctionId) -> Snapshot {
-        self.functions[function.0 as usize].snapshot()
+        self.functions[function.0 as usize].snapshot(self.now)
     }
 
     // Admission.
@@ -228,7 +247,9 @@ impl Core {
         } else if self.function(function).is_full() {
             Some(Refusal::QUEUE_FULL)
         } else {
-            None
+            let f = self.function(function);
+            let enter = || f.quota.as_ref().and_then(|quota| quota.enter(now).err());
+            f.too_slow(now, deadline).or_else(enter)
         }
     }
 
@@ -269,10 +290,37 @@ impl Core {
     ) -> CallId {
         let id = self.calls.next_id();
         let timer = self.timers.insert(deadline, Alarm::Deadline(id));
-        self.calls.insert(Call::new(origin, function, deadline, depth, timer));
+        self.calls.insert(Call::new(origin, function, deadline, depth, timer, self.now));
+        // What a worker of the function waits for itself, directly or not, goes first: behind calls
+        // that would take the workers it needs it could wait for ever.
+        let is_recursive = self.is_below(origin, function);
         let queue = &mut self.functions[function.0 as usize].queue;
-        self.calls.push_back(queue, Chain::Queue, id);
+        if is_recursive {
+            self.calls.push_front(queue, Chain::Queue, id);
+        } else {
+            self.calls.push_back(queue, Chain::Queue, id);
+        }
         id
+    }
+
+    /// Is there a call of `function` above? Calls whose parent has ended are the top of their tree.
+    fn is_below(&self, mut origin: Origin, function: FunctionId) -> bool {
+        while let Origin::Internal { parent, .. } = origin {
+            let Some(parent) = self.calls.get(parent) else { return false };
+            if parent.function == function {
+                return true;
+            }
+            origin = parent.origin;
+        }
+        false
+    }
+
+    /// Puts an internal call among its parent's unanswered ones.
+    fn adopt(&mut self, id: CallId) {
+        let Origin::Internal { parent, .. } = self.calls[id].origin else { return };
+        let mut siblings = self.calls[parent].children;
+        self.calls.push_back(&mut siblings, Chain::Siblings, id);
+        self.calls[parent].children = siblings;
     }
 
     // Dispatch, completion, release.
@@ -281,10 +329,22 @@ impl Core {
     pub(super) fn dispatch(&mut self, function: FunctionId, effects: &mut Effects) {
         let f = &mut self.functions[function.0 as usize];
         while let Some(place) = f.place() {
-            let Some(call) = self.calls.pop_front(&mut f.queue, Chain::Queue) else { return };
+            let Some(call) = self.calls.pop_front(&mut f.queue, Chain::Queue) else { break };
             self.calls[call].state = f.dispatch(place, call);
+            if let Place::Idle(_) = place {
+                begin(&mut self.calls[call], f, self.now);
+            }
             let (Place::Idle(lane) | Place::Behind(lane)) = place;
             effects.push(Effect::Dispatch { worker: f.worker_id(lane), call });
+        }
+        self.watch_stall(function);
+    }
+
+    /// Has a function's queue go on: by the workers it has and by more.
+    pub(super) fn advance(&mut self, function: FunctionId, effects: &mut Effects) {
+        self.dispatch(function, effects);
+        if !self.function(function).queue.is_empty() {
+            self.grow(function, effects);
         }
     }
 
@@ -292,14 +352,13 @@ impl Core {
     fn requeue(&mut self, function: FunctionId, id: CallId, effects: &mut Effects) {
         if matches!(self.calls[id].state, CallState::Orphaned(_)) {
             effects.push(Effect::DropPayload { call: id });
-            self.calls.remove(id);
+            self.end(id);
             return;
         }
         self.calls[id].state = CallState::Queued;
         let queue = &mut self.functions[function.0 as usize].queue;
         self.calls.push_front(queue, Chain::Queue, id);
-        self.dispatch(function, effects);
-        self.grow(function, effects);
+        self.advance(function, effects);
     }
 
     /// The worker has already become `Held`.
@@ -319,11 +378,13 @@ impl Core {
         };
         if is_owed {
             self.answer(id, Reply::Completed { worker, outcome }, effects);
+        } else {
+            self.timers.cancel(self.calls[id].timer);
         }
-        self.calls.remove(id);
-        if self.begin_next(worker) {
-            self.dispatch(worker.function, effects);
-        } else if !is_owed {
+        self.end(id);
+        if self.begin_next(worker) || is_owed {
+            self.advance(worker.function, effects);
+        } else {
             self.release(now, worker, id, effects);
         }
     }
@@ -333,10 +394,22 @@ impl Core {
         let f = &mut self.functions[worker.function.0 as usize];
         let Some(next) = f.pipelines.pop(worker.lane) else { return false };
         f.apply(worker.lane, WorkerEvent::Next(next));
-        if let CallState::Pipelined(lane) = self.calls[next].state {
-            self.calls[next].state = CallState::Running(lane);
+        begin(&mut self.calls[next], f, self.now);
+        match self.calls[next].state {
+            CallState::Pipelined(lane) => self.calls[next].state = CallState::Running(lane),
+            _ => self.watch_overrun(next),
         }
         true
+    }
+
+    /// What a call was that has just ended.
+    fn sample(&self, id: CallId, ran_ns: u32) -> Sample {
+        let call = &self.calls[id];
+        let still = self.now.saturating_since(call.waits_since).as_nanos();
+        let still = if call.children.is_empty() { 0 } else { u64::try_from(still).unwrap_or(0) };
+        let ran = u64::from(ran_ns);
+        let waited = (call.waited_ns + still).min(ran);
+        Sample { ran, waited, service: call.service_ns.min(waited) }
     }
 
     /// A result is not needed any more. Late when the container went down while it was being read.
@@ -365,7 +438,12 @@ impl Core {
         if let Origin::Internal { parent, .. } = origin {
             let mut siblings = self.calls[parent].children;
             self.calls.unlink(&mut siblings, Chain::Siblings, id);
-            self.calls[parent].children = siblings;
+            let parent = &mut self.calls[parent];
+            parent.children = siblings;
+            if siblings.is_empty() {
+                let waited = self.now.saturating_since(parent.waits_since);
+                parent.waited_ns += u64::try_from(waited.as_nanos()).unwrap_or(0);
+            }
         }
         if let CallState::Running(lane) | CallState::Pipelined(lane) = state {
             self.calls[id].state = CallState::Orphaned(lane);
@@ -373,7 +451,7 @@ impl Core {
     }
 
     /// Takes a call that was never dispatched out of its queue.
-    fn unqueue(&mut self, id: CallId, effects: &mut Effects) {
+    pub(super) fn unqueue(&mut self, id: CallId, effects: &mut Effects) {
         let queue = &mut self.functions[self.calls[id].function.0 as usize].queue;
         self.calls.unlink(queue, Chain::Queue, id);
         effects.push(Effect::DropPayload { call: id });
@@ -392,9 +470,12 @@ impl Core {
         let Call { function, state, .. } = self.calls[id];
         self.function(function).counters.abandoned += 1;
         self.settle(id);
+        if let CallState::Running(_) = state {
+            self.watch_overrun(id);
+        }
         if state == CallState::Queued {
             self.unqueue(id, effects);
-            self.calls.remove(id);
+            self.end(id);
         }
     }
 
@@ -429,6 +510,8 @@ impl Core {
                 Alarm::Deadline(id) => self.deadline_passed(id, effects),
                 Alarm::TrimWindowEnds(function) => self.trim(now, function, effects),
                 Alarm::SpawnPauseEnds(function) => self.end_spawn_pause(function, effects),
+                Alarm::Stalled(function) => self.stalled(function, effects),
+                Alarm::Overrun(id) => self.overrun(id, effects),
             }
         }
         self.expired = expired;
@@ -436,17 +519,29 @@ impl Core {
 
     /// The caller gets its answer now. A worker on the call stays busy until it completes.
     fn deadline_passed(&mut self, id: CallId, effects: &mut Effects) {
-        let queued = self.calls[id].state == CallState::Queued;
+        // Another alarm of this tick may have ended it.
+        let Some(&Call { state, .. }) = self.calls.get(id) else { return };
+        let queued = state == CallState::Queued;
         if queued {
             self.unqueue(id, effects);
         }
         self.answer(id, Refusal::DEADLINE_PASSED.into(), effects);
+        if let CallState::Running(_) = state {
+            self.watch_overrun(id);
+        }
         if queued {
-            self.calls.remove(id);
+            self.end(id);
         }
     }
 
     pub(super) fn function(&mut self, function: FunctionId) -> &mut Function {
         &mut self.functions[function.0 as usize]
     }
+}
+
+/// A call is begun: the wait for its worker is over.
+fn begin(call: &mut Call, function: &mut Function, now: Nanos) {
+    let waited = now.saturating_since(std::mem::replace(&mut call.since, now));
+    let waited_ns = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
+    function.counters.queue_delay.record(waited_ns);
 }

@@ -266,6 +266,9 @@ impl Reply {
     }
 }
 
+/// An overload seldom lasts longer, whatever the queue looks like now. In seconds.
+const RETRY_AFTER_MAX: u32 = 60;
+
 /// Why the runtime fails a call or does not take it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{message}")]
@@ -281,6 +284,19 @@ pub struct Refusal {
 impl Refusal {
     pub(super) const QUEUE_FULL: Refusal =
         Refusal::retry(Outcome::Overloaded, "the function's queue is full");
+    pub(super) const QUEUE_SLOW: Refusal = Refusal::retry(
+        Outcome::Overloaded,
+        "the call would wait longer for a worker than its deadline or queue_wait_max allows",
+    );
+    pub(super) const CONCURRENCY_LIMIT: Refusal =
+        Refusal::retry(Outcome::LimitReached, "the function's concurrency_limit is reached");
+    pub(super) const RATE_LIMIT: Refusal =
+        Refusal::retry(Outcome::LimitReached, "the function's rate_limit is reached");
+    pub(super) const DEADLOCK: Refusal = Refusal::plain(
+        Outcome::Deadlock,
+        "every worker of the function waits for calls that wait for this one; \
+         a larger max_workers gives them room",
+    );
     pub(super) const CALLS_FULL: Refusal =
         Refusal::retry(Outcome::Overloaded, "too many calls are in progress on this engine");
     pub(super) const DRAINING: Refusal =
@@ -300,6 +316,12 @@ impl Refusal {
 
     const fn plain(outcome: Outcome, message: &'static str) -> Refusal {
         Refusal { outcome, message, retry_after_s: None }
+    }
+
+    /// The same, to be tried again after `wait`, rounded up to seconds.
+    pub(super) fn retried_after(self, wait: Duration) -> Refusal {
+        let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+        Refusal { retry_after_s: Some(seconds.min(RETRY_AFTER_MAX)), ..self }
     }
 
     /// One second: a queue of short calls has long emptied by then, and clients do not herd back

@@ -3,15 +3,19 @@
 //! Invariants: `census` counts the lanes by state; `idle` holds exactly the idle lanes, the most
 //! recently used last; `absent` holds exactly the absent ones. All three change in `transition` only.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use ipc::{CallId, LANES_MAX, LaneIndex};
+use ipc::{CallId, LANES_MAX, LaneIndex, Usage};
+use reactor::clock::Nanos;
 use reactor::wheel::Timer;
 
 use super::call::{CallState, List};
+use super::estimate::{Load, Sample};
 use super::event::{FunctionId, FunctionSpec, Violation, WorkerId};
 use super::limit::{Limit, Pool};
 use super::pipeline::{Pace, Pipelines};
+use super::quota::Quota;
 use super::snapshot::{Counters, Snapshot};
 use super::worker::{Mismatch, WorkerEvent, WorkerState};
 
@@ -68,6 +72,13 @@ pub(super) struct Function {
     pub id: FunctionId,
     pub spec: FunctionSpec,
     pub limit: Limit,
+    /// What came and what it took of late.
+    pub load: Load,
+    pub quota: Option<Arc<Quota>>,
+    /// Calls that ended on a worker.
+    pub ended: u64,
+    /// Looks whether its calls have stalled, and `ended` when that was set.
+    pub stall: Option<(Timer, u64)>,
     pub queue: List,
     pub counters: Counters,
     pub container: Container,
@@ -91,7 +102,11 @@ impl Function {
         Function {
             id,
             spec,
-            limit: Limit::fixed(spec.min_workers, lanes),
+            limit: Limit::new(spec.policy, spec.min_workers, lanes, spec.cores),
+            load: Load::new(),
+            quota: None,
+            ended: 0,
+            stall: None,
             queue: List::default(),
             counters: Counters::default(),
             container: Container::Down,
@@ -159,7 +174,7 @@ impl Function {
         // The most recently idle worker: its caches are warm, and the ones below it stay unused and
         // can be trimmed.
         let lane = *self.idle.last()?;
-        self.limit.admits(self.census.running + self.census.waiting).then_some(Place::Idle(lane))
+        self.limit.admits(self.census.running, self.census.waiting).then_some(Place::Idle(lane))
     }
 
     /// Puts `call` there.
@@ -202,8 +217,38 @@ impl Function {
         Pool {
             workers: self.spec.max_workers - self.census.absent,
             starting: self.census.starting,
+            idle: self.census.idle,
+            running: self.census.running,
+            waiting: self.census.waiting,
             queued: self.queue.size(),
         }
+    }
+
+    /// Workers whose result is being read.
+    pub fn held(&self) -> u16 {
+        self.census.held
+    }
+
+    /// CPU time that a call takes, in ns; 0 if nothing is known.
+    #[expect(dead_code, reason = "moves between shards need it")]
+    pub fn cost_ns(&self) -> u64 {
+        self.load.cpu_ns().unwrap_or(0)
+    }
+
+    /// A call came, to be taken or not.
+    pub fn arrived(&mut self, now: Nanos) {
+        self.counters.arrivals += 1;
+        self.load.arrived(now);
+        self.limit.arrived(now, &self.load);
+    }
+
+    /// A call ended on a worker.
+    pub fn completed(&mut self, now: Nanos, sample: Sample, usage: Option<Usage>) {
+        self.ended += 1;
+        self.load.completed(now, sample, usage);
+        let processing = sample.processing_ns();
+        self.limit.completed(now, &self.load, processing);
+        self.counters.processing.record(processing);
     }
 
     /// Workers of any state that have not been told to leave.
@@ -221,7 +266,7 @@ impl Function {
         self.census.idle
     }
 
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self, now: Nanos) -> Snapshot {
         Snapshot {
             queued: self.queue.size(),
             pipelined: self.pipelines.calls(),
@@ -231,10 +276,10 @@ impl Function {
             starting: self.census.starting,
             held: self.census.held,
             retiring: self.census.retiring,
-            hint_milli: 0,
-            limit: self.spec.max_workers,
-            processing_ns: 0,
-            rate_milli: 0,
+            hint_milli: milli(self.load.hint(now).unwrap_or(0.0)),
+            limit: self.limit.calls(),
+            processing_ns: self.load.processing_ns().unwrap_or(0),
+            rate_milli: milli(self.load.rate(now)),
             counters: self.counters,
         }
     }
@@ -271,6 +316,12 @@ impl Census {
             WorkerState::Retiring => &mut self.retiring,
         }
     }
+}
+
+fn milli(value: f64) -> u64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative")]
+    let milli = (value * 1e3).round() as u64;
+    milli
 }
 
 /// Takes a lane off a stack; nearly always it is on top.

@@ -14,6 +14,11 @@
 //! | `function.rs` | one function: queue, lanes, idle stack                          |
 //! | `pipeline.rs` | calls that wait in a lane behind another                        |
 //! | `limit.rs`    | concurrency control: what bounds calls, what sizes the pool     |
+//! | `estimate.rs` | a function's load of late: rate, processing time, tau            |
+//! | `overload.rs` | calls that are not taken, and work that goes on for nobody      |
+//! | `stall.rs`    | calls that wait for each other: room for them, deadlocks        |
+//! | `quota.rs`    | limits that the owner of a function sets, over all shards       |
+//! | `paper.rs`    | the paper's rule, to be compared with                           |
 //! | `histogram.rs`| how long things took, for metrics                               |
 //! | `snapshot.rs` | what metrics see                                                |
 //!
@@ -64,17 +69,22 @@
 mod call;
 #[allow(clippy::module_inception, reason = "the core's own file in the core's folder")]
 mod core;
+mod estimate;
 mod event;
 mod function;
 mod histogram;
 mod limit;
+mod overload;
+mod paper;
 mod pipeline;
 mod pool;
+mod quota;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
 mod simulation;
 mod snapshot;
+mod stall;
 mod worker;
 
 pub use self::call::Call;
@@ -85,5 +95,6 @@ pub use self::event::{
 };
 pub use self::histogram::{BOUNDS_NS, Histogram};
 pub use self::limit::Policy;
+pub use self::quota::Quota;
 pub use self::snapshot::{Counters, Snapshot};
 pub use self::worker::WorkerState;

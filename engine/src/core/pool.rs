@@ -32,10 +32,12 @@ impl Core {
             let mut next = self.on_lane(function, lane).call();
             self.function(function).apply(lane, WorkerEvent::ContainerDown);
             while let Some(call) = next {
-                if !matches!(self.calls[call].state, CallState::Orphaned(_)) {
+                if matches!(self.calls[call].state, CallState::Orphaned(_)) {
+                    self.timers.cancel(self.calls[call].timer);
+                } else {
                     self.answer(call, Refusal::CONTAINER_DIED.into(), effects);
                 }
-                self.calls.remove(call);
+                self.end(call);
                 next = self.function(function).pipelines.pop(lane);
             }
         }
@@ -113,10 +115,10 @@ impl Core {
         self.watch_surplus(now, function);
     }
 
-    /// Opens a trim window while there are idle workers that the limit would let go.
+    /// Opens a trim window while there are idle workers that the limit may let go.
     fn watch_surplus(&mut self, now: Nanos, function: FunctionId) {
         let f = &mut self.functions[function.0 as usize];
-        if f.trim.is_none() && f.surplus(f.idle()) > 0 {
+        if f.trim.is_none() && f.idle() > 0 && f.staying() > f.spec.min_workers {
             let alarm = Alarm::TrimWindowEnds(function);
             let timer = self.timers.insert(now + TRIM_WINDOW, alarm);
             f.trim = Some(TrimWindow { timer, unused: f.idle() });
@@ -125,6 +127,7 @@ impl Core {
 
     pub(super) fn trim(&mut self, now: Nanos, function: FunctionId, effects: &mut Effects) {
         let f = self.function(function);
+        f.limit.refresh(now, &f.load);
         let unused = f.trim.take().map_or(0, |window| window.unused);
         for _ in 0..f.surplus(unused) {
             let Some(lane) = f.coldest() else { break };

@@ -20,6 +20,8 @@ const STEPS: u32 = 400;
 const TICK: Duration = Duration::from_millis(1);
 const OUTCOMES: [Outcome; 3] = [Outcome::Ok, Outcome::FunctionError, Outcome::FunctionPanic];
 
+const POLICIES: [Policy; 4] = [Policy::Managed, Policy::Fixed, Policy::Unlimited, Policy::Paper];
+
 /// Xorshift: small, and the same everywhere.
 struct Random(u64);
 
@@ -48,8 +50,11 @@ struct Known {
     owed: bool,
     /// How many calls were admitted before it.
     order: usize,
-    /// A call that a worker declined may be overtaken.
-    declined: bool,
+    /// A call that a worker declined may be overtaken, and one below a call of its own function
+    /// overtakes.
+    out_of_order: bool,
+    /// When it began to run.
+    begun: Nanos,
 }
 
 /// What a worker thread is doing, seen from inside its container.
@@ -106,10 +111,10 @@ impl World {
                 timeout: Duration::from_millis(u64::try_from(1 + random.below(200)).unwrap()),
                 queue_max: u32::try_from(random.below(12)).unwrap(),
                 pipeline_max: u16::try_from(random.below(4)).unwrap(),
-                policy: Policy::Fixed,
+                policy: random.pick(&POLICIES).unwrap(),
                 cores: 1,
                 queue_wait_max: None,
-                grace: Duration::from_secs(1),
+                grace: Duration::from_millis(u64::try_from(1 + random.below(2_000)).unwrap()),
             };
             core.add_function(spec);
             specs.push(spec);
@@ -258,6 +263,9 @@ impl World {
         if owed {
             self.releases.push((worker, call));
         }
+        if let Thread::On(next) = thread {
+            self.calls.get_mut(&next.0).unwrap().begun = self.now;
+        }
         self.forget_children(call);
         if !owed {
             self.calls.remove(&call.0);
@@ -285,7 +293,7 @@ impl World {
         let Some((worker, _)) = self.busy() else { return };
         while let Some(call) = self.behind.get_mut(&key(worker)).and_then(VecDeque::pop_back) {
             let known = self.calls.get_mut(&call.0).unwrap();
-            (known.worker, known.declined) = (None, true);
+            (known.worker, known.out_of_order) = (None, true);
             let owed = known.owed;
             self.tell(Event::Declined { worker, call });
             assert!(owed || !self.calls.contains_key(&call.0));

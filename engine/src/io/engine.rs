@@ -16,7 +16,8 @@ use super::link::{Link, Placement};
 use super::payload::{Payload, Payloads, RequestContext};
 use super::token::Subject;
 use crate::core::{
-    Caller, Core, Effect, Effects, Event, FunctionId, FunctionSpec, Limits, Refusal, WorkerId,
+    Caller, Core, Effect, Effects, Event, FunctionId, FunctionSpec, Limits, Quota, Refusal,
+    WorkerId,
 };
 use crate::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use crate::stats::Stats;
@@ -36,6 +37,8 @@ pub struct Function {
     pub geometry: Geometry,
     /// Whether its workers are pinned to the shard's core.
     pub pinned: bool,
+    /// Limits of its owner, the same object on every shard.
+    pub quota: Option<Arc<Quota>>,
 }
 
 /// A call from the front end; everything is borrowed until [`Engine::submit`] returns.
@@ -147,6 +150,9 @@ impl Engine {
         let mut names = HashMap::new();
         let functions = parts.functions.into_iter().map(|function| {
             let id = core.add_function(function.spec);
+            if let Some(quota) = &function.quota {
+                core.set_quota(id, Arc::clone(quota));
+            }
             names.insert(function.name.clone().into_bytes().into_boxed_slice(), id);
             FunctionState { function, link: None, links_made: 0, changed: false }
         });

@@ -10,6 +10,7 @@
 //! - `session`: the state behind a call's context: what came, what is asked, what goes
 //! - `calls`: the internal calls of one session, in flight and answered
 //! - `outgoing`: the answer as it grows in shared memory
+//! - `meter`: what the calls of one worker cost
 //! - `callbacks`, `callbacks_v1`: the C functions by which a library reaches its session
 
 mod callbacks;
@@ -17,6 +18,7 @@ mod callbacks_v1;
 mod calls;
 pub mod launcher;
 pub mod library;
+mod meter;
 mod outgoing;
 mod session;
 pub mod worker;

@@ -13,6 +13,7 @@ use nix::time::{ClockId, clock_gettime};
 use super::Fault;
 use super::calls::{Calls, Delivered};
 use super::library::Function;
+use super::meter::Meter;
 use super::outgoing::Outgoing;
 
 /// What was published without ringing is rung for once this time has passed, in ns: some wake-ups.
@@ -36,6 +37,7 @@ pub(crate) struct Session<'f> {
     held_ns: Option<u64>,
     /// When the last call ended, if the next follows at once.
     ended_ns: Option<u64>,
+    meter: Meter,
     payload_max: usize,
     retiring: bool,
     scratch: Vec<u8>,
@@ -97,6 +99,7 @@ impl<'f> Session<'f> {
             is_unrung: false,
             held_ns: None,
             ended_ns: None,
+            meter: Meter::new(),
             payload_max,
             retiring: false,
             scratch: Vec::new(),
@@ -149,16 +152,11 @@ impl<'f> Session<'f> {
         if let Some(running) = self.running.take() {
             let released = self.calls.take_released();
             let now_ns = now_ns();
-            let ran_ns = u32::try_from(now_ns - running.began_ns).unwrap_or(u32::MAX);
+            let ran_ns = now_ns - running.began_ns;
+            let usage = self.meter.on_call(ran_ns);
+            let ran_ns = u32::try_from(ran_ns).unwrap_or(u32::MAX);
             let call = running.call;
-            self.publish(&ToEngine::Complete {
-                call,
-                outcome,
-                released,
-                ran_ns,
-                usage: None,
-                block,
-            });
+            self.publish(&ToEngine::Complete { call, outcome, released, ran_ns, usage, block });
             self.ring_unless_next(now_ns);
         }
     }

@@ -25,9 +25,16 @@ impl World {
         assert!(self.ids.insert(call.0), "an id came twice");
         let deadline = self.core.call(call).unwrap().deadline;
         let order = self.ids.len();
-        let known =
-            Known { origin, function, deadline, worker: None, owed: true, order, declined: false };
+        let out_of_order = self.is_below(origin, function);
+        let (worker, owed, begun) = (None, true, self.now);
+        let known = Known { origin, function, deadline, worker, owed, order, out_of_order, begun };
         self.calls.insert(call.0, known);
+    }
+
+    fn is_below(&self, origin: Origin, function: FunctionId) -> bool {
+        let Origin::Internal { parent, .. } = origin else { return false };
+        let Some(parent) = self.calls.get(&parent.0) else { return false };
+        parent.function == function || self.is_below(parent.origin, function)
     }
 
     /// The tokens under which the worker on `call` awaits answers.
@@ -56,11 +63,15 @@ impl World {
     /// Does what the core asks for, and checks that it may ask.
     pub(super) fn perform(&mut self) {
         let effects = self.take_effects();
+        let mut condemned = BTreeSet::new();
         for (index, &effect) in effects.iter().enumerate() {
             match effect {
                 Effect::Dispatch { worker, call } => {
                     match self.threads[&key(worker)] {
-                        Thread::Idle => _ = self.threads.insert(key(worker), Thread::On(call)),
+                        Thread::Idle => {
+                            self.threads.insert(key(worker), Thread::On(call));
+                            self.calls.get_mut(&call.0).unwrap().begun = self.now;
+                        }
                         Thread::On(_) => {
                             let behind = self.behind.entry(key(worker)).or_default();
                             behind.push_back(call);
@@ -73,13 +84,13 @@ impl World {
                     assert_eq!((known.worker, known.owed), (None, true));
                     assert_eq!(known.function, worker.function);
                     known.worker = Some(worker);
-                    let (order, declined) = (known.order, known.declined);
+                    let (order, out_of_order) = (known.order, known.out_of_order);
                     let mut queued = self.calls.values().filter(|other| other.worker.is_none());
                     let overtaken = |other: &Known| {
                         other.function == worker.function
                             && other.order < order
-                            && !other.declined
-                            && !declined
+                            && !other.out_of_order
+                            && !out_of_order
                     };
                     assert!(!queued.any(overtaken), "a call overtook another");
                 }
@@ -110,8 +121,20 @@ impl World {
                     self.pause(worker.function, YIELD_PAUSE);
                 }
                 Effect::CancelWorker { .. } => panic!("nobody left"),
-                Effect::ReplaceContainer { worker } => panic!("{worker:?} was given up"),
+                Effect::ReplaceContainer { worker } => {
+                    let Thread::On(call) = self.threads[&key(worker)] else {
+                        panic!("not on a call")
+                    };
+                    let (known, spec) =
+                        (&self.calls[&call.0], &self.specs[worker.function.index()]);
+                    assert!(!known.owed, "somebody waits for it");
+                    assert!(known.begun + spec.timeout + spec.grace <= self.now);
+                    condemned.insert(worker.function);
+                }
             }
+        }
+        for function in condemned {
+            self.container_down(function);
         }
     }
 
@@ -187,14 +210,21 @@ impl World {
         let queued = here().filter(|known| known.worker.is_none()).count();
         assert_eq!(seen.queued as usize, queued);
         // What was admitted and comes back is not refused.
-        let back = here().filter(|known| known.worker.is_none() && known.declined).count();
+        let back = here().filter(|known| known.worker.is_none() && known.out_of_order).count();
         assert!(seen.queued as usize <= spec.queue_max as usize + back);
-        assert!(seen.queued == 0 || seen.idle == 0, "a call waits beside an idle worker");
+        let limits = matches!(spec.policy, Policy::Managed | Policy::Paper);
+        let busy = seen.running + seen.waiting;
+        let held_back = limits && busy > 0;
+        assert!(
+            seen.queued == 0 || seen.idle == 0 || held_back,
+            "a call waits beside an idle worker"
+        );
+        assert!(spec.policy != Policy::Managed || busy <= spec.max_workers);
         let workers =
             seen.starting + seen.idle + seen.running + seen.waiting + seen.held + seen.retiring;
         if self.up[function.0 as usize] && self.paused[function.0 as usize].is_none() {
             assert!(workers >= spec.min_workers);
-            let growing = seen.starting > 0 || workers == spec.max_workers;
+            let growing = seen.starting > 0 || workers == spec.max_workers || held_back;
             assert!(seen.queued == 0 || growing, "a call waits and no worker is asked for");
         }
         let [arrivals, answers, abandoned] = self.counts[function.0 as usize];

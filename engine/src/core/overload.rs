@@ -1,0 +1,82 @@
+//! What is not taken because it could not be done in time, and what goes on for nobody.
+
+use std::time::Duration;
+
+use ipc::CallId;
+use reactor::clock::Nanos;
+
+use super::call::CallState;
+use super::core::{Alarm, Core, Effects};
+use super::event::{Effect, FunctionId, Refusal, WorkerId};
+use super::function::Function;
+
+/// Part of the expected wait that is added to it, as one in so many: a queue of a hundred calls of
+/// exponential length deviates by a tenth, and twice that is rare.
+const DOUBT: u64 = 4;
+
+impl Function {
+    /// How long a call that came now would wait for a worker, as far as can be told; 0 if it would not.
+    pub(super) fn expected_wait(&self) -> Duration {
+        if self.queue.is_empty() && self.place().is_some() {
+            return Duration::ZERO;
+        }
+        let ahead = u64::from(self.queue.size()) + u64::from(self.pipelines.calls());
+        Duration::from_nanos(self.gap_ns().saturating_mul(ahead + 1))
+    }
+
+    /// Mean time between two ends of calls while all workers that may be are busy, in ns; 0 if nothing
+    /// is known or nothing is on a worker.
+    pub(super) fn gap_ns(&self) -> u64 {
+        let pool = self.pool();
+        let busy = u64::from(pool.running) + u64::from(pool.waiting);
+        self.load.ran_ns().unwrap_or(0).checked_div(busy).unwrap_or(0)
+    }
+
+    /// Why a call with this deadline is not worth waiting, if it is not.
+    pub(super) fn too_slow(&self, now: Nanos, deadline: Nanos) -> Option<Refusal> {
+        let wait = self.expected_wait();
+        if wait.is_zero() {
+            return None;
+        }
+        let ran = Duration::from_nanos(self.load.ran_ns().unwrap_or(0));
+        let doubt = wait / u32::try_from(DOUBT).unwrap_or(1);
+        let is_late = now + wait + doubt + ran > deadline;
+        let is_long = self.spec.queue_wait_max.is_some_and(|max| wait > max);
+        (is_late || is_long).then(|| Refusal::QUEUE_SLOW.retried_after(wait))
+    }
+}
+
+impl Core {
+    /// Nobody waits any more for a call that is on a worker: it may end by itself until its function's
+    /// timeout and grace are over. The deadline that a client set has no part in that, or clients could
+    /// end containers.
+    pub(super) fn watch_overrun(&mut self, id: CallId) {
+        let call = &self.calls[id];
+        let CallState::Orphaned(_) = call.state else { return };
+        let (function, begun) = (call.function, call.since);
+        let spec = &self.functions[function.index()].spec;
+        let at = (begun + spec.timeout).max(self.now) + spec.grace;
+        self.calls[id].timer = self.timers.insert(at, Alarm::Overrun(id));
+    }
+
+    /// A call still runs though that time is over.
+    pub(super) fn overrun(&mut self, id: CallId, effects: &mut Effects) {
+        let Some(call) = self.calls.get(id) else { return };
+        let (function, CallState::Orphaned(lane)) = (call.function, call.state) else { return };
+        effects.push(Effect::ReplaceContainer { worker: WorkerId { function, lane } });
+    }
+
+    /// Takes a call off the books.
+    pub(super) fn end(&mut self, id: CallId) {
+        let function = self.calls[id].function;
+        if let Some(quota) = &self.functions[function.index()].quota {
+            quota.leave();
+        }
+        self.calls.remove(id);
+    }
+
+    /// Limits the calls of a function, and those of other shards with it.
+    pub fn set_quota(&mut self, function: FunctionId, quota: std::sync::Arc<super::Quota>) {
+        self.function(function).quota = Some(quota);
+    }
+}
