@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use engine::core::{FunctionId, Policy, Snapshot, WorkerId, WorkerState};
 use ipc::CallId;
-use reactor::clock::Nanos;
 
 use crate::pool::{Census, Thread};
 use crate::world::World;
@@ -15,6 +14,9 @@ const TICK: Duration = Duration::from_millis(1);
 pub(crate) const SPAWN_PAUSE: Duration = Duration::from_secs(1);
 /// How long it asks for none after it has given one up.
 pub(crate) const YIELD_PAUSE: Duration = Duration::from_millis(10);
+/// How long no call of a function may end while all wait for others, until it gets more workers: the
+/// core looks every 0.1 s, or more often, whether one did since it looked last.
+const STALL_MAX: Duration = Duration::from_millis(204);
 /// Worker by worker, the core is compared once in so many events.
 const LANES_EVERY: u64 = 64;
 
@@ -34,7 +36,7 @@ impl World {
         }
     }
 
-    pub(crate) fn check(&self) {
+    pub(crate) fn check(&mut self) {
         assert_eq!(self.core.calls_live() as usize, self.calls.len(), "calls");
         assert!(self.core.calls_live() <= self.plan.limits.calls_max, "too many calls");
         if let Some(&(deadline, call)) = self.owed.first() {
@@ -44,6 +46,7 @@ impl World {
         }
         for index in 0..self.pools.len() {
             self.check_function(FunctionId::from_index(index));
+            self.check_stall(FunctionId::from_index(index));
         }
         if self.events.is_multiple_of(LANES_EVERY) {
             self.check_calls();
@@ -78,9 +81,7 @@ impl World {
     /// A call waits for a reason only.
     fn check_starvation(&self, function: FunctionId, seen: &Snapshot) {
         let pool = &self.pools[function.index()];
-        // After the machine stood still, a pause may be over and the core not know.
-        let is_tick_due = self.core.next_timer().is_some_and(|timer| timer <= self.now);
-        if seen.queued == 0 || !pool.is_up || is_tick_due {
+        if seen.queued == 0 || !pool.is_up || self.is_tick_due() {
             return;
         }
         let spec = &self.plan.functions[function.index()].spec;
@@ -97,6 +98,36 @@ impl World {
             is_moving || self.now < pool.paused_until,
             "{function:?}: calls wait and nothing is under way: {seen:?}"
         );
+    }
+
+    /// After the machine stood still, time has passed that the core does not know of.
+    fn is_tick_due(&self) -> bool {
+        self.core.next_timer().is_some_and(|timer| timer <= self.now)
+    }
+
+    /// Calls that wait for calls of their own need no core: if all do, more are begun before long.
+    fn check_stall(&mut self, function: FunctionId) {
+        let ended = self.core.snapshot(function).counters.processing;
+        let is_tick_due = self.is_tick_due();
+        let pool = &mut self.pools[function.index()];
+        let seen = pool.census();
+        let spec = &self.plan.functions[function.index()].spec;
+        let has_room = seen.idle > 0 || seen.workers() < spec.max_workers;
+        let is_pausing = !pool.is_up || self.now < pool.paused_until;
+        let is_stalled = seen.queued > 0
+            && seen.waiting > 0
+            && seen.running + seen.starting + seen.held + seen.retiring == 0;
+        if !is_stalled || !has_room || is_pausing || spec.policy != Policy::Managed {
+            pool.stalled_since = None;
+            return;
+        }
+        let state = (seen, ended.counts.iter().sum::<u64>());
+        let since = match pool.stalled_since {
+            Some((since, before)) if before == state => since,
+            _ => self.now,
+        };
+        pool.stalled_since = Some((since, state));
+        assert!(self.now <= since + STALL_MAX || is_tick_due, "{function:?} has stalled: {seen:?}");
     }
 
     fn check_calls(&self) {
@@ -124,11 +155,5 @@ impl World {
                 (state, thread) => panic!("{worker:?} is {state:?}, its thread {thread:?}"),
             }
         }
-    }
-
-    /// For the tests of this crate: when the earliest answer is owed.
-    #[must_use]
-    pub fn first_deadline(&self) -> Option<Nanos> {
-        self.owed.first().map(|owed| owed.0)
     }
 }

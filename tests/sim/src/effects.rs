@@ -8,7 +8,7 @@ use ipc::{CallId, Outcome};
 use crate::agenda::{Due, Report};
 use crate::check::YIELD_PAUSE;
 use crate::pool::{Run, Stage, Thread};
-use crate::world::World;
+use crate::world::{REPLACED, World};
 
 /// How much longer a worker takes to start now and then.
 const SLOW: u32 = 100;
@@ -69,7 +69,7 @@ impl World {
         let known = self.calls.get_mut(&call.0).expect("queued, so known");
         assert_eq!((known.worker, known.owed), (None, true), "dispatched and not queued");
         assert_eq!(known.function, worker.function, "dispatched to another function's worker");
-        known.worker = Some(worker);
+        (known.worker, known.begun) = (Some(worker), self.now);
     }
 
     /// A call leaves the queue.
@@ -181,8 +181,9 @@ impl World {
         let known = self.calls[&run.call.0];
         let grace = self.plan.functions[function.index()].spec.grace;
         assert!(!known.owed, "replaced while the answer is owed");
-        assert!(self.now >= known.deadline + grace, "replaced too early");
+        let timeout = self.plan.functions[function.index()].spec.timeout;
+        assert!(known.begun + timeout + grace <= self.now, "replaced too early");
         let epoch = self.pools[function.index()].epoch;
-        self.agenda.push(self.now + Duration::from_millis(1), Due::Replace(function, epoch));
+        self.agenda.push(self.now + REPLACED, Due::Replace(function, epoch));
     }
 }

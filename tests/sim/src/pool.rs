@@ -11,10 +11,10 @@ use reactor::clock::Nanos;
 use crate::agenda::Epoch;
 use crate::cpu::Done;
 
-/// A worker says what its calls cost with every call that ran as long as this, and with every 32nd
-/// otherwise, as the real one does.
-const LONG: Duration = Duration::from_millis(1);
-const REPORT_EVERY: u32 = 32;
+/// A worker says what its calls cost once they ran so long together, or after so many, as the real one
+/// does.
+const REPORT_RAN: Duration = Duration::from_millis(1);
+const REPORT_CALLS: u32 = 32;
 
 /// What a worker thread is doing.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -128,6 +128,7 @@ impl Census {
 #[derive(Clone, Copy, Default, Debug)]
 struct Meter {
     calls: u32,
+    ran: Duration,
     cpu: Duration,
     delay: Duration,
 }
@@ -152,6 +153,9 @@ pub struct Pool {
     pub launcher_free: Nanos,
     /// Until when the core may refrain from asking for workers: a failed spawn, a worker given up.
     pub paused_until: Nanos,
+    /// Since when calls wait, all calls on workers do too, and there is room for more; and what the
+    /// pool was like then, with the number of calls that had ended.
+    pub stalled_since: Option<(Nanos, (Census, u64))>,
 }
 
 impl Pool {
@@ -165,6 +169,7 @@ impl Pool {
             epoch: Epoch::default(),
             launcher_free: Nanos(0),
             paused_until: Nanos(0),
+            stalled_since: None,
         }
     }
 
@@ -262,14 +267,16 @@ impl Pool {
     pub fn usage(&mut self, worker: WorkerId, ran: Duration) -> Option<Usage> {
         let meter = &mut self.lanes[usize::from(worker.lane.0)].meter;
         meter.calls += 1;
-        if ran < LONG && meter.calls < REPORT_EVERY {
+        meter.ran += ran;
+        if meter.ran < REPORT_RAN && meter.calls < REPORT_CALLS {
             return None;
         }
-        let mean = |time: Duration| u32::try_from(time.as_nanos() / u128::from(meter.calls));
-        let cpu_ns = NonZeroU32::new(mean(meter.cpu).unwrap_or(u32::MAX).max(1))?;
-        let delay_ns = mean(meter.delay).unwrap_or(u32::MAX);
-        *meter = Meter::default();
-        Some(Usage { cpu_ns, delay_ns })
+        let Meter { calls, ran, cpu, delay } = std::mem::take(meter);
+        let a_call =
+            |time: Duration| u32::try_from(time.as_nanos() / u128::from(calls)).unwrap_or(u32::MAX);
+        let idle = ran.saturating_sub(cpu).saturating_sub(delay);
+        let (cpu_ns, idle_ns) = (a_call(cpu), a_call(idle));
+        Some(Usage { calls: NonZeroU32::new(calls)?, cpu_ns, idle_ns })
     }
 
     /// All lanes.

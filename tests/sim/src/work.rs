@@ -146,6 +146,9 @@ impl World {
             None => Thread::Idle,
         };
         pool.set(worker, Some(thread));
+        if let Some(next) = next {
+            self.calls.get_mut(&next.0).expect("it waits in a lane").begun = now;
+        }
         if !owed {
             self.calls.remove(&run.call.0);
         }
@@ -155,7 +158,7 @@ impl World {
         next.is_some()
     }
 
-    /// When the launcher has done one more thing that takes so long.
+    /// When the launcher has started one more worker.
     pub(crate) fn launched(
         &mut self,
         function: FunctionId,

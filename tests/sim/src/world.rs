@@ -26,7 +26,9 @@ use crate::tally::{Gauge, Sample, Tally};
 /// When worlds begin: the core must not take time for a count from zero.
 const START: Nanos = Nanos(1_000_000_000);
 /// How long a container takes to come back, at most.
-pub(crate) const RESTART_MAX: Duration = Duration::from_secs(1);
+const RESTART_MAX: Duration = Duration::from_secs(1);
+/// How long one that is to be ended lives on, at most.
+pub(crate) const REPLACED: Duration = Duration::from_millis(1);
 
 /// What the world knows of a call that was admitted and has not ended.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +44,8 @@ pub(crate) struct Known {
     /// In the queue for the second time: the worker that it was given to declined it.
     pub is_back: bool,
     pub came: Nanos,
+    /// When it began on its worker.
+    pub begun: Nanos,
     /// For an external one.
     pub source: Option<usize>,
 }
@@ -179,10 +183,10 @@ impl World {
         let specs = || self.plan.functions.iter().map(|function| function.spec);
         let timeout = specs().map(|spec| spec.timeout).max().unwrap_or_default();
         let grace = specs().map(|spec| spec.grace).max().unwrap_or_default();
-        // The last call to arrive may be dispatched just before its deadline, and run from then on.
         self.run(self.age() + timeout + Duration::from_millis(2));
         assert!(self.owed.is_empty(), "{} answers are owed", self.owed.len());
-        self.run(self.age() + timeout + grace + RESTART_MAX + Duration::from_secs(60));
+        // The last call to be dispatched was so just before its deadline; then it has its own time.
+        self.run(self.age() + timeout + grace + REPLACED * 3);
         let left: Vec<_> = self.calls.iter().take(5).collect();
         assert!(left.is_empty(), "{} calls go on: {left:?}", self.calls.len());
         self.run(self.age() + Duration::from_secs(120));
@@ -292,10 +296,10 @@ impl World {
         source: Option<usize>,
     ) {
         let deadline = self.core.call(call).map_or(self.now, |call| call.deadline);
-        let (owed, came) = (true, self.now);
+        let (owed, came, begun) = (true, self.now, self.now);
         let (worker, is_back) = (None, false);
         let known =
-            Known { origin, function, deadline, depth, worker, owed, is_back, came, source };
+            Known { origin, function, deadline, depth, worker, owed, is_back, came, begun, source };
         assert!(self.calls.insert(call.0, known).is_none(), "an id came twice");
         self.owed.insert((deadline, call.0));
         self.pools[function.index()].queue(1);
