@@ -14,9 +14,9 @@ const TICK: Duration = Duration::from_millis(1);
 pub(crate) const SPAWN_PAUSE: Duration = Duration::from_secs(1);
 /// How long it asks for none after it has given one up.
 pub(crate) const YIELD_PAUSE: Duration = Duration::from_millis(10);
-/// How long no call of a function may end while all wait for others, until it gets more workers: the
-/// core looks every 0.1 s, or more often, whether one did since it looked last.
-const STALL_MAX: Duration = Duration::from_millis(204);
+/// How long no call of a function may end while all wait for others, until more are begun: the core
+/// looks every 0.1 s, or more often, and doubles what it allows, from one call to 256.
+const STALL_MAX: Duration = Duration::from_millis(1_100);
 /// Worker by worker, the core is compared once in so many events.
 const LANES_EVERY: u64 = 64;
 

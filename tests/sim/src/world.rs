@@ -243,6 +243,9 @@ impl World {
                 let from = self.now;
                 self.now = self.now + time;
                 self.cpu.stall(from, self.now);
+                for since in self.pools.iter_mut().filter_map(|pool| pool.stalled_since.as_mut()) {
+                    since.0 = since.0 + time;
+                }
                 self.expect_stall();
             }
             Due::Crash(_) | Due::Replace(..) | Due::Up(..) | Due::Stall(_) => {}
