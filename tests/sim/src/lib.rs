@@ -17,6 +17,8 @@
 //! - `check`: what must hold after everything that happens.
 //! - [`tally`]: what came of it.
 //! - [`lottery`]: worlds drawn at random.
+//! - [`sweep`]: loads under each policy.
+//! - [`plot`]: lines over the load, as SVG.
 
 pub mod agenda;
 pub mod arrivals;
@@ -25,9 +27,11 @@ pub mod cpu;
 mod effects;
 pub mod lottery;
 pub mod plan;
+pub mod plot;
 pub mod pool;
 pub mod program;
 pub mod random;
+pub mod sweep;
 pub mod tally;
 mod work;
 pub mod world;

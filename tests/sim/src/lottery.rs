@@ -9,6 +9,8 @@ use crate::plan::{Costs, Faults, Function, Plan, Source};
 use crate::program::{Change, Failure, Phase, Program, Spread};
 use crate::random::Random;
 
+/// Calls from outside in a world of the tests, about.
+pub const CALLS: u32 = 4_000;
 /// Not a stream that a world uses.
 const STREAM: u64 = u64::MAX;
 

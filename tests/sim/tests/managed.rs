@@ -90,7 +90,7 @@ fn a_step_of_load_costs_latency_for_a_second_at_most() {
     let steps = vec![(Duration::ZERO, 0.1 * capacity), (step, 0.9 * capacity)];
     let source = Source { arrivals: Arrivals::Steps(steps), ..poisson(0.0) };
     let plan = |seed| Plan::new(seed, functions.clone(), vec![source.clone()]);
-    let tallies: Vec<Tally> = (0..4 * SEEDS).map(|seed| live(plan(seed), secs(25))).collect();
+    let tallies: Vec<Tally> = (0..2 * SEEDS).map(|seed| live(plan(seed), secs(25))).collect();
     let after = pooled(&tallies, step + secs(1), step + secs(2));
     let steady = pooled(&tallies, step + secs(5), step + secs(20));
     assert_eq!(after.good, after.offered, "some calls failed after the step");
@@ -119,14 +119,13 @@ fn the_limit_does_not_oscillate_with_service_times_of_two_modes() {
         plan.gauge = Some(ms(10));
         let tally = live(plan, secs(20));
         let late = tally.gauges.iter().filter(|g| (secs(2)..secs(20)).contains(&g.at));
-        let limits: Vec<u16> = late.map(|gauge| gauge.functions[0].limit).collect();
-        let sum: f64 = limits.iter().map(|&limit| f64::from(limit)).sum();
-        let mean = sum / limits.len() as f64;
-        let (least, most) = (limits.iter().min().unwrap(), limits.iter().max().unwrap());
-        assert!(
-            f64::from(*least) >= 0.7 * mean && f64::from(*most) <= 1.4 * mean,
-            "seed {seed}: {least} to {most}, on average {mean:.1}"
-        );
+        let limits: Vec<f64> = late.map(|gauge| gauge.functions[0].limit.into()).collect();
+        let count = limits.len() as f64;
+        let mean = limits.iter().sum::<f64>() / count;
+        let squares = limits.iter().map(|limit| (limit - mean).powi(2)).sum::<f64>();
+        let deviation = (squares / count).sqrt();
+        // With service times that are all the same it is 6%: arrivals come by chance too.
+        assert!(deviation <= 0.12 * mean, "seed {seed}: {mean:.1} +- {deviation:.1}");
         let summary = tally.summary(None, secs(2), secs(20));
         assert_eq!(summary.good, summary.offered, "seed {seed}");
         assert!(summary.p99 < ms(55), "seed {seed}: {:?} for at most 50 ms", summary.p99);

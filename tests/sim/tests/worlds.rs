@@ -7,7 +7,6 @@ use nightcore_sim::lottery;
 use nightcore_sim::world::World;
 
 const SEEDS: u64 = 1_000;
-const CALLS: u32 = 4_000;
 const OTHERS: [Policy; 3] = [Policy::Fixed, Policy::Unlimited, Policy::Paper];
 
 /// Says how to see it again when its world fails.
@@ -24,7 +23,7 @@ impl Drop for Replay {
 
 fn live(seed: u64, policy: Policy) -> World {
     let replay = Replay(seed, policy);
-    let (plan, time) = lottery::draw(seed, policy, CALLS);
+    let (plan, time) = lottery::draw(seed, policy, lottery::CALLS);
     let mut world = World::new(plan);
     world.run(time);
     world.come_to_rest();
