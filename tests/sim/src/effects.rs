@@ -58,7 +58,8 @@ impl World {
                 pool.set(worker, Some(Thread::On(Run::woken(call))));
                 self.cpu.join(self.now, worker, self.plan.costs.wake);
             }
-            Some(Thread::On(_)) => {
+            Some(Thread::On(run)) => {
+                assert_ne!(run.stage, Stage::Waiting, "a call waits behind one that waits");
                 let behind = pool.push_behind(worker, call);
                 let most = self.plan.functions[index].spec.pipeline_max;
                 assert!(behind <= usize::from(most), "{behind} calls wait in a lane");

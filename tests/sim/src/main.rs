@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::core::Policy;
 use ipc::Outcome;
+use nightcore_sim::cpu::Switching;
 use nightcore_sim::lottery;
 use nightcore_sim::plot::{self, Line, Scale};
 use nightcore_sim::sweep::{self, CONTENDERS, LOADS, Mix, Point, Terms};
@@ -39,6 +40,9 @@ struct Plot {
     /// A call that is not answered by then is lost
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     deadline_ms: u64,
+    /// How much slower a core is for each thread on it beside the first, in percent
+    #[arg(long, default_value_t = 2.0)]
+    penalty: f64,
     /// Of everything random
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -99,6 +103,7 @@ impl Plot {
             seed: self.seed,
             time: Duration::from_secs(self.seconds),
             deadline: Duration::from_millis(self.deadline_ms),
+            switching: Switching { penalty: self.penalty / 100.0, ..Switching::USUAL },
         };
         for mix in Mix::ALL {
             let points: Vec<Point> = CONTENDERS
@@ -116,12 +121,14 @@ impl Plot {
         std::fs::write(file(".csv"), sweep::csv(points))?;
         let title =
             |what: &str| format!("{what}: {}, deadline {} ms", mix.title(), self.deadline_ms);
-        let goodput = lines(points, |point| point.goodput_share);
+        let goodput = lines(points, |point| Some(point.goodput_share));
         let title_goodput = title("Goodput");
         let svg =
             plot::draw(&title_goodput, "goodput, share of capacity", Scale::Linear, &goodput)?;
         save(&file("-goodput.svg"), &svg)?;
-        let p99 = lines(points, |point| point.p99.as_secs_f64() * 1e3);
+        // Where nothing succeeded there is no latency.
+        let p99 = |point: &Point| (point.goodput > 0.0).then(|| point.p99.as_secs_f64() * 1e3);
+        let p99 = lines(points, p99);
         let svg = plot::draw(&title("p99"), "p99 of successes, ms", Scale::Logarithmic, &p99)?;
         save(&file("-p99.svg"), &svg)
     }
@@ -131,12 +138,11 @@ fn save(path: &Path, text: &str) -> Result<(), Box<dyn Error>> {
     std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
-/// A line for each policy; loads at which nothing succeeded have no value.
-fn lines(points: &[Point], value: impl Fn(&Point) -> f64) -> Vec<Line> {
+/// A line for each policy, through the loads at which it has a value.
+fn lines(points: &[Point], value: impl Fn(&Point) -> Option<f64>) -> Vec<Line> {
     let line = |name: &str| {
         let here = points.iter().filter(|point| point.contender.name == name);
-        let here = here.filter(|point| point.goodput > 0.0);
-        let points = here.map(|point| (point.load, value(point))).collect();
+        let points = here.filter_map(|point| Some((point.load, value(point)?))).collect();
         Line { label: name.to_owned(), points }
     };
     CONTENDERS.iter().map(|contender| line(contender.name)).collect()

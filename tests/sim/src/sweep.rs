@@ -6,6 +6,7 @@ use std::time::Duration;
 use engine::core::{FunctionId, FunctionSpec, Policy};
 
 use crate::arrivals::Arrivals;
+use crate::cpu::Switching;
 use crate::lottery::tree_cost;
 use crate::plan::{Function, Plan, Source, spec};
 use crate::program::{Phase, Program, Spread};
@@ -99,6 +100,8 @@ pub struct Terms {
     pub time: Duration,
     /// A call that is not answered by then is lost.
     pub deadline: Duration,
+    /// What threads that take turns cost.
+    pub switching: Switching,
 }
 
 /// What came of one load.
@@ -135,6 +138,7 @@ pub fn measure(mix: Mix, contender: Contender, load: f64, terms: Terms) -> Point
     let functions: Vec<_> = programs.map(|program| Function { spec, program }).collect();
     let first = FunctionId(0);
     let mut plan = Plan::new(terms.seed, functions, Vec::new());
+    plan.costs.switching = Some(terms.switching);
     let capacity = 1.0 / tree_cost(&plan, first, 0).as_secs_f64();
     let arrivals = Arrivals::Poisson { rate: load * capacity };
     plan.sources = vec![Source { function: first, arrivals, deadline: Some(terms.deadline) }];
