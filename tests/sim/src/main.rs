@@ -127,7 +127,7 @@ impl Plot {
             plot::draw(&title_goodput, "goodput, share of capacity", Scale::Linear, &goodput)?;
         save(&file("-goodput.svg"), &svg)?;
         // Where nothing succeeded there is no latency.
-        let p99 = |point: &Point| (point.goodput > 0.0).then(|| point.p99.as_secs_f64() * 1e3);
+        let p99 = |point: &Point| (point.goodput > 0.0).then_some(point.p99.as_secs_f64() * 1e3);
         let p99 = lines(points, p99);
         let svg = plot::draw(&title("p99"), "p99 of successes, ms", Scale::Logarithmic, &p99)?;
         save(&file("-p99.svg"), &svg)

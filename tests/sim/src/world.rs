@@ -191,6 +191,10 @@ impl World {
         assert!(left.is_empty(), "{} calls go on: {left:?}", self.calls.len());
         self.run(self.age() + Duration::from_secs(120));
         assert_eq!(self.core.next_timer(), None, "an idle host does not sleep");
+        for (function, pool) in self.plan.functions.iter().zip(&self.pools) {
+            let census = pool.census();
+            assert_eq!(census.workers(), function.spec.min_workers, "not trimmed: {census:?}");
+        }
     }
 
     /// What happens next, if it does before `end`.
