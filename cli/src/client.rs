@@ -1,4 +1,4 @@
-//! What `invoke` and `ls` share: where the gateway is, how it is asked, what can go wrong.
+//! What `invoke`, `ls` and `top` share: where the gateway is, how it is asked, what can go wrong.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use ureq::Agent;
 
 /// Time to connect. A gateway on this host answers at once or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Most bytes read of an answer that is parsed: the list of 1024 functions has a tenth of it.
+/// Most bytes read of an answer that is parsed: several times the list of 1024 functions.
 pub(crate) const PARSED_SIZE_MAX: u64 = 4 << 20;
 
 /// Which gateway to ask.
@@ -57,13 +57,21 @@ pub enum ClientError {
     /// The answer could not be written to standard output.
     #[error("standard output: {0}")]
     Output(#[source] io::Error),
+    /// The system lacks something.
+    #[error("{what}: {source}")]
+    System {
+        /// What was not possible.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 impl ClientError {
     /// Exit code of the command, as its `--help` has it.
     pub fn exit_code(&self) -> u8 {
         match self {
-            ClientError::Failed { .. } | ClientError::Output(_) => 1,
+            ClientError::Failed { .. } | ClientError::Output(_) | ClientError::System { .. } => 1,
             ClientError::Input { .. } => 2,
             ClientError::NoAnswer { .. } | ClientError::OddAnswer { .. } => 3,
         }
@@ -106,21 +114,32 @@ pub(crate) mod tests {
 
     /// A gateway that gives one canned answer and returns the request it read.
     pub(crate) fn answer_once(answer: String) -> (Target, JoinHandle<String>) {
+        let (target, server) = answer_each(vec![answer]);
+        (target, std::thread::spawn(move || server.join().unwrap().remove(0)))
+    }
+
+    /// A gateway that gives canned answers, each on a connection of its own, and returns the requests
+    /// it read. Then it is gone.
+    pub(crate) fn answer_each(answers: Vec<String>) -> (Target, JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let server = std::thread::spawn(move || {
-            let (mut socket, _) = listener.accept().unwrap();
-            let mut request = Vec::new();
-            let mut chunk = [0; 1024];
-            while !is_complete(&request) {
-                let size = socket.read(&mut chunk).unwrap();
-                assert_ne!(size, 0, "the client hung up");
-                request.extend_from_slice(&chunk[..size]);
-            }
-            socket.write_all(answer.as_bytes()).unwrap();
-            String::from_utf8(request).unwrap()
+            answers.into_iter().map(|answer| serve(&listener, &answer)).collect()
         });
         (Target { url }, server)
+    }
+
+    fn serve(listener: &TcpListener, answer: &str) -> String {
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        let mut chunk = [0; 1024];
+        while !is_complete(&request) {
+            let size = socket.read(&mut chunk).unwrap();
+            assert_ne!(size, 0, "the client hung up");
+            request.extend_from_slice(&chunk[..size]);
+        }
+        socket.write_all(answer.as_bytes()).unwrap();
+        String::from_utf8(request).unwrap()
     }
 
     /// Whether the head and as many bytes as its Content-Length says are there.

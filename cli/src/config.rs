@@ -19,6 +19,7 @@ use toml::de::DeTable;
 pub use error::{ConfigError, Place, Problem};
 use library::Search;
 use table::{Source, Table, Value};
+pub(crate) use units::parse_duration;
 
 /// Where the gateway listens when nothing else is said.
 pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);

@@ -1,8 +1,12 @@
-//! The `nightcore` command: configuration, the start of the stack, and the two clients.
+//! The `nightcore` command: configuration, the start of the stack, and the clients.
 
 pub mod config;
 
 pub mod client;
 pub mod invoke;
 pub mod ls;
+pub mod top;
 pub mod up;
+
+mod listing;
+mod table;

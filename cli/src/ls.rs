@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use serde::Deserialize;
-
-use crate::client::{self, ClientError, PARSED_SIZE_MAX, Target};
+use crate::client::{ClientError, Target};
+use crate::listing::{Function, Listing};
+use crate::table;
 
 /// Options of `nightcore ls`.
 #[derive(Clone, Debug, clap::Args)]
@@ -17,76 +17,36 @@ pub struct Options {
     pub json: bool,
 }
 
-/// The answer of `/v1/functions`. Fields that a newer gateway adds are passed over.
-#[derive(Deserialize)]
-struct Functions {
-    functions: Vec<Function>,
-}
-
-#[derive(Deserialize)]
-struct Function {
-    name: String,
-    state: String,
-    workers: u64,
-    idle: u64,
-    running: u64,
-    waiting: u64,
-    queued: u64,
-    arrivals: u64,
-    failed: u64,
-}
-
 /// Asks the gateway and writes the list to `out`.
+///
+/// # Errors
+/// When the gateway does not answer with a list, or `out` fails.
 pub fn run(options: &Options, out: &mut impl Write) -> Result<(), ClientError> {
-    let url = format!("{}/v1/functions", options.target.url);
-    let no_answer = |source| ClientError::NoAnswer { url: url.clone(), source };
-    let response = client::agent().get(&url).call().map_err(no_answer)?;
-    let status = response.status();
-    let body = response.into_body().into_with_config().limit(PARSED_SIZE_MAX);
-    let body = body.read_to_string().map_err(no_answer)?;
-    if !status.is_success() {
-        return Err(ClientError::Failed { subject: url, failure: status.to_string() });
-    }
-    let odd = |error: serde_json::Error| ClientError::OddAnswer {
-        url: url.clone(),
-        reason: error.to_string(),
-    };
-    let list: Functions = serde_json::from_str(&body).map_err(odd)?;
+    let (body, listing) = Listing::fetch(&options.target)?;
     let written = if options.json {
         writeln!(out, "{}", body.trim_end())
     } else {
-        write_table(&list.functions, out)
+        write_table(&listing, out)
     };
     written.and_then(|()| out.flush()).map_err(ClientError::Output)
 }
 
-/// Names to the left, numbers to the right, as wide as the widest cell.
-fn write_table(functions: &[Function], out: &mut impl Write) -> io::Result<()> {
-    const HEADER: [&str; 9] =
-        ["NAME", "STATE", "WORKERS", "IDLE", "RUNNING", "WAITING", "QUEUED", "CALLS", "FAILURES"];
+fn write_table(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
+    const HEADER: [&str; 14] = [
+        "NAME", "STATE", "WORKERS", "IDLE", "RUN", "WAIT", "QUEUE", "LIMIT", "TAU", "CALLS",
+        "FAILED", "PROC50", "PROC99", "DELAY99",
+    ];
     const COLUMNS_OF_TEXT: usize = 2;
 
-    let mut rows = vec![HEADER.map(str::to_owned)];
-    rows.extend(functions.iter().map(row));
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: [usize; HEADER.len()] = std::array::from_fn(width);
-    for row in &rows {
-        let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-            let cell = if column < COLUMNS_OF_TEXT {
-                format!("{cell:<width$}")
-            } else {
-                format!("{cell:>width$}")
-            };
-            line.push_str(if column == 0 { "" } else { "  " });
-            line.push_str(&cell);
-        }
+    let bounds_ns = &listing.bounds_ns;
+    let rows: Vec<_> = listing.functions.iter().map(|function| row(function, bounds_ns)).collect();
+    for line in table::lines(HEADER, &rows, COLUMNS_OF_TEXT) {
         writeln!(out, "{line}")?;
     }
     Ok(())
 }
 
-fn row(function: &Function) -> [String; 9] {
+fn row(function: &Function, bounds_ns: &[u64]) -> [String; 14] {
     [
         function.name.clone(),
         function.state.clone(),
@@ -95,8 +55,13 @@ fn row(function: &Function) -> [String; 9] {
         function.running.to_string(),
         function.waiting.to_string(),
         function.queued.to_string(),
+        table::count(function.limit),
+        table::hint(function.hint),
         function.arrivals.to_string(),
         function.failed.to_string(),
+        table::time(function.processing.quantile_ns(bounds_ns, 0.5)),
+        table::time(function.processing.quantile_ns(bounds_ns, 0.99)),
+        table::time(function.queue_delay.quantile_ns(bounds_ns, 0.99)),
     ]
 }
 
@@ -107,9 +72,11 @@ mod tests {
 
     const LIST: &str = r#"{"functions":[
         {"name":"nop","state":"up","workers":2,"idle":1,"running":1,"waiting":0,"queued":0,
-         "arrivals":123456789,"completed":1,"failed":0},
+         "arrivals":123456789,"completed":1,"failed":0,"limit":16,"hint":0.253,
+         "processing":{"buckets":[99,1,0]},
+         "queue_delay":{"buckets":[0,0,1]}},
         {"name":"markdown","state":"starting","workers":0,"idle":0,"running":0,"waiting":0,
-         "queued":3,"arrivals":3,"completed":0,"failed":0}]}"#;
+         "queued":3,"arrivals":3,"completed":0,"failed":0}],"bounds_ns":[10000,2500000]}"#;
 
     fn list(status: &str, body: &str, json: bool) -> (Result<(), ClientError>, String, String) {
         let (target, server) = answer_once(answer(status, body));
@@ -119,16 +86,16 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_aligned() {
+    fn the_table_is_aligned_and_what_is_not_told_is_a_dash() {
         let (result, out, request) = list("200 OK", LIST, false);
         result.unwrap();
         assert!(request.starts_with("GET /v1/functions HTTP/1.1\r\n"), "{request}");
         assert_eq!(
             out,
             "\
-NAME      STATE     WORKERS  IDLE  RUNNING  WAITING  QUEUED      CALLS  FAILURES
-nop       up              2     1        1        0       0  123456789         0
-markdown  starting        0     0        0        0       3          3         0
+NAME      STATE     WORKERS  IDLE  RUN  WAIT  QUEUE  LIMIT   TAU      CALLS  FAILED  PROC50  PROC99  DELAY99
+nop       up              2     1    1     0      0     16  0.25  123456789       0   5.0us    10us    2.5ms
+markdown  starting        0     0    0     0      3      -     -          3       0       -       -        -
 "
         );
     }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use nightcore_cli::client::ClientError;
 use nightcore_cli::config::{Config, Overrides, SHARDS_MAX};
-use nightcore_cli::{invoke, ls, up};
+use nightcore_cli::{invoke, ls, top, up};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -29,12 +29,58 @@ Exit codes:
      was cut short by its time limit or a second signal
   2  wrong command line or configuration, or a library that cannot be used; nothing is left running";
 
-const CLIENT_HELP: &str = "\
+/// Of the commands that ask a gateway, behind what is said of their output.
+macro_rules! client_help {
+    ($output:literal) => {
+        concat!(
+            $output,
+            "\
 Exit codes:
   0  success
   1  the gateway answered that it failed (any status but 2xx), or the output cannot be written
   2  wrong command line, or the data to send cannot be read
-  3  no answer, or not all of it";
+  3  no answer, or not all of it"
+        )
+    };
+}
+
+const INVOKE_HELP: &str = client_help!("");
+
+const LS_HELP: &str = client_help!(
+    "\
+Columns:
+  WORKERS            threads of the function; IDLE ones wait for a call, RUN and WAIT are on one,
+                     the latter until a call of their own is answered
+  QUEUE              calls that wait for a worker
+  LIMIT              calls that may be on workers at once
+  TAU                concurrency that the measured load calls for: arrivals per second times
+                     processing time
+  CALLS, FAILED      since the start
+  PROC50, PROC99     median and 99th percentile of the processing time since the start
+  DELAY99            99th percentile of the time in the queue since the start
+Percentiles are estimates from the buckets of a histogram. A dash stands for what was not measured.
+
+"
+);
+
+const TOP_HELP: &str = client_help!(
+    "\
+On a terminal the table is redrawn, and q or Ctrl-C ends; elsewhere one table follows the other.
+
+Columns:
+  CALLS/S, FAILED/S  calls that arrived, and that failed, per second of the interval
+  QUEUE              calls that wait for a worker
+  RUN, WAIT          workers on a call; those that WAIT do so for a call of their own
+  WORKERS            threads of the function
+  LIMIT              calls that may be on workers at once
+  TAU                concurrency that the measured load calls for: arrivals per second times
+                     processing time
+  PROC50, PROC99     median and 99th percentile of the processing time in the interval
+  DELAY99            99th percentile of the time in the queue in the interval
+Percentiles are estimates from the buckets of a histogram. A dash stands for what was not measured.
+
+"
+);
 
 /// A function runtime for latency-sensitive, interactive microservices
 #[derive(Parser)]
@@ -50,11 +96,14 @@ enum Command {
     #[command(after_help = UP_HELP)]
     Up(UpOptions),
     /// Call a function and print its answer
-    #[command(after_help = CLIENT_HELP)]
+    #[command(after_help = INVOKE_HELP)]
     Invoke(invoke::Options),
     /// List the functions of a running stack
-    #[command(after_help = CLIENT_HELP)]
+    #[command(after_help = LS_HELP)]
     Ls(ls::Options),
+    /// Show what the functions of a running stack do, refreshed every second
+    #[command(after_help = TOP_HELP)]
+    Top(top::Options),
 }
 
 #[derive(Args)]
@@ -80,6 +129,10 @@ fn main() -> ExitCode {
         Command::Up(options) => run_up(&options),
         Command::Invoke(options) => client_exit(invoke::run(&options, &mut io::stdout().lock())),
         Command::Ls(options) => client_exit(ls::run(&options, &mut io::stdout().lock())),
+        Command::Top(options) => {
+            let display = top::Display::of_process();
+            client_exit(top::run(&options, display, &mut io::stdout().lock()))
+        }
     }
 }
 

@@ -7,9 +7,11 @@
 //! | `container` | the processes that hold functions: start, handshake, death                  |
 //! | `mailbox`   | control messages between the supervisor and the shards                      |
 //! | `stats`     | counters, written by shards, read by whoever serves metrics                 |
+//! | `quantile`  | what the buckets of those counters tell of percentiles                      |
 
 pub mod container;
 pub mod core;
 pub mod io;
 pub mod mailbox;
+pub mod quantile;
 pub mod stats;

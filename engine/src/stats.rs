@@ -6,8 +6,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipc::Outcome;
+use reactor::clock::Nanos;
 
-use crate::core::{FunctionId, Snapshot};
+use crate::core::{BOUNDS_NS, FunctionId, Histogram, Snapshot};
 
 /// Every way a call can fail, in the order of the metric's labels: all outcomes but the first, `Ok`.
 pub const FAILURES: &[Outcome] = Outcome::ALL.split_at(1).1;
@@ -17,13 +18,26 @@ pub const FAILURES: &[Outcome] = Outcome::ALL.split_at(1).1;
 #[repr(align(128))]
 struct Cell {
     gauges: [AtomicU64; GAUGES],
+    hint_milli: AtomicU64,
+    rate_milli: AtomicU64,
+    processing_ns: AtomicU64,
+    silent_at: AtomicU64,
     arrivals: AtomicU64,
     completed: AtomicU64,
     abandoned: AtomicU64,
     failed: [AtomicU64; FAILURES.len()],
+    queue_delay: HistogramCell,
+    processing: HistogramCell,
 }
 
-const GAUGES: usize = 6;
+/// What adds up over the shards, in the order of [`Totals`].
+const GAUGES: usize = 7;
+
+#[derive(Debug, Default)]
+struct HistogramCell {
+    counts: [AtomicU64; BOUNDS_NS.len() + 1],
+    sum_ns: AtomicU64,
+}
 
 /// One function, summed over the shards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +54,16 @@ pub struct Totals {
     pub starting: u64,
     /// Workers whose result is still being sent, or that are leaving.
     pub ending: u64,
+    /// Calls that may be on workers at once, as far as each shard is concerned: the function has
+    /// `max_workers` for all of them.
+    pub limit: u64,
+    /// Concurrency that the measured load calls for, in thousandths.
+    pub hint_milli: u64,
+    /// Calls that came of late, in thousandths a second.
+    pub rate_milli: u64,
+    /// What the hint takes for the processing time of a call, in ns: the mean of the shards, by their
+    /// rates; 0 before the first call ended.
+    pub processing_ns: u64,
     /// Calls that named the function.
     pub arrivals: u64,
     /// Calls that succeeded.
@@ -48,6 +72,10 @@ pub struct Totals {
     pub abandoned: u64,
     /// Calls that failed, by [`FAILURES`].
     pub failed: [u64; FAILURES.len()],
+    /// How long calls waited before a worker began them.
+    pub queue_delay: Histogram,
+    /// How long calls ran, without the time that their own calls waited for workers.
+    pub processing: Histogram,
 }
 
 impl Totals {
@@ -74,11 +102,15 @@ impl Stats {
     }
 
     /// Replaces what is known of one function on one shard. Called by that shard alone.
+    ///
+    /// All of it, whatever has changed: seventy stores into memory that nobody else writes are 30 ns
+    /// (`stats/publish` of the micro-benchmarks), and a shard that goes to sleep pays a hundred times
+    /// that for its next wake-up.
     pub fn publish(&self, shard: u16, function: FunctionId, snapshot: &Snapshot) {
         let Some(cell) = self.cells.get(function.index() * self.shards + usize::from(shard)) else {
             return;
         };
-        let set = |to: &AtomicU64, value: u64| to.store(value, Ordering::Relaxed);
+        let counters = &snapshot.counters;
         let gauges = [
             u64::from(snapshot.queued + snapshot.pipelined),
             u64::from(snapshot.running),
@@ -86,22 +118,31 @@ impl Stats {
             u64::from(snapshot.idle),
             u64::from(snapshot.starting),
             u64::from(snapshot.held) + u64::from(snapshot.retiring),
+            u64::from(snapshot.limit),
         ];
         for (to, value) in cell.gauges.iter().zip(gauges) {
             set(to, value);
         }
-        set(&cell.arrivals, snapshot.counters.arrivals);
-        set(&cell.completed, snapshot.counters.completed);
-        set(&cell.abandoned, snapshot.counters.abandoned);
+        set(&cell.hint_milli, snapshot.hint_milli);
+        set(&cell.rate_milli, snapshot.rate_milli);
+        set(&cell.processing_ns, snapshot.processing_ns);
+        set(&cell.silent_at, snapshot.silent_at.0);
+        set(&cell.arrivals, counters.arrivals);
+        set(&cell.completed, counters.completed);
+        set(&cell.abandoned, counters.abandoned);
         for (to, &outcome) in cell.failed.iter().zip(FAILURES) {
-            set(to, snapshot.counters.failed(outcome));
+            set(to, counters.failed(outcome));
         }
+        cell.queue_delay.publish(&counters.queue_delay);
+        cell.processing.publish(&counters.processing);
     }
 
-    /// Sums one function over the shards.
+    /// Sums one function over the shards. A shard that sleeps publishes nothing: its rate and its hint hold
+    /// until it would say that they are 0.
     #[must_use]
-    pub fn totals(&self, function: FunctionId) -> Totals {
+    pub fn totals(&self, function: FunctionId, now: Nanos) -> Totals {
         let mut sum = Totals::default();
+        let mut mean = WeightedMean::default();
         let first = function.index() * self.shards;
         for cell in self.cells.get(first..first + self.shards).unwrap_or_default() {
             let gauges = [
@@ -111,17 +152,157 @@ impl Stats {
                 &mut sum.idle,
                 &mut sum.starting,
                 &mut sum.ending,
+                &mut sum.limit,
             ];
             for (to, from) in gauges.into_iter().zip(&cell.gauges) {
-                *to += from.load(Ordering::Relaxed);
+                *to += get(from);
             }
-            sum.arrivals += cell.arrivals.load(Ordering::Relaxed);
-            sum.completed += cell.completed.load(Ordering::Relaxed);
-            sum.abandoned += cell.abandoned.load(Ordering::Relaxed);
+            let is_silent = now.0 >= get(&cell.silent_at);
+            let rate_milli = if is_silent { 0 } else { get(&cell.rate_milli) };
+            sum.hint_milli += if is_silent { 0 } else { get(&cell.hint_milli) };
+            sum.rate_milli += rate_milli;
+            mean.add(get(&cell.processing_ns), rate_milli);
+            sum.arrivals += get(&cell.arrivals);
+            sum.completed += get(&cell.completed);
+            sum.abandoned += get(&cell.abandoned);
             for (to, from) in sum.failed.iter_mut().zip(&cell.failed) {
-                *to += from.load(Ordering::Relaxed);
+                *to += get(from);
             }
+            cell.queue_delay.add_to(&mut sum.queue_delay);
+            cell.processing.add_to(&mut sum.processing);
         }
+        sum.processing_ns = mean.value();
         sum
+    }
+}
+
+impl HistogramCell {
+    fn publish(&self, histogram: &Histogram) {
+        for (to, &count) in self.counts.iter().zip(&histogram.counts) {
+            set(to, count);
+        }
+        set(&self.sum_ns, histogram.sum_ns);
+    }
+
+    fn add_to(&self, sum: &mut Histogram) {
+        for (to, from) in sum.counts.iter_mut().zip(&self.counts) {
+            *to += get(from);
+        }
+        sum.sum_ns = sum.sum_ns.saturating_add(get(&self.sum_ns));
+    }
+}
+
+/// The shards' averages as one.
+#[derive(Default)]
+struct WeightedMean {
+    sum: u128,
+    weights: u128,
+}
+
+impl WeightedMean {
+    /// 0 stands for a shard that has not measured anything. One that has counts, however seldom it
+    /// is called.
+    fn add(&mut self, value: u64, weight: u64) {
+        if value > 0 {
+            let weight = u128::from(weight.max(1));
+            self.sum += u128::from(value) * weight;
+            self.weights += weight;
+        }
+    }
+
+    fn value(&self) -> u64 {
+        let mean = self.sum.checked_div(self.weights).unwrap_or(0);
+        u64::try_from(mean).unwrap_or(u64::MAX)
+    }
+}
+
+// Relaxed: every cell is a figure for itself, which publishes nothing but itself.
+
+fn set(to: &AtomicU64, value: u64) {
+    to.store(value, Ordering::Relaxed);
+}
+
+fn get(from: &AtomicU64) -> u64 {
+    from.load(Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Counters;
+
+    const FUNCTION: FunctionId = FunctionId(1);
+    const NOW: Nanos = Nanos(1_000);
+
+    fn snapshot(rate_milli: u64, processing_ns: u64) -> Snapshot {
+        let mut counters = Counters::default();
+        (counters.arrivals, counters.completed, counters.abandoned) = (5, 4, 1);
+        counters.queue_delay.record(1_000);
+        counters.processing.record(processing_ns);
+        Snapshot {
+            queued: 1,
+            pipelined: 2,
+            running: 3,
+            waiting: 4,
+            idle: 5,
+            starting: 6,
+            held: 7,
+            retiring: 8,
+            hint_milli: 1_500,
+            limit: 9,
+            processing_ns,
+            rate_milli,
+            silent_at: Nanos(1_001),
+            counters,
+        }
+    }
+
+    #[test]
+    fn what_the_shards_publish_is_summed() {
+        let stats = Stats::new(2, 2);
+        stats.publish(0, FUNCTION, &snapshot(1_000, 20_000));
+        stats.publish(1, FUNCTION, &snapshot(1_000, 40_000));
+        let sum = stats.totals(FUNCTION, NOW);
+        let states = [sum.queued, sum.running, sum.waiting, sum.idle, sum.starting, sum.ending];
+        assert_eq!(states, [6, 6, 8, 10, 12, 30]);
+        assert_eq!((sum.hint_milli, sum.limit, sum.rate_milli), (3_000, 18, 2_000));
+        assert_eq!((sum.arrivals, sum.completed, sum.abandoned), (10, 8, 2));
+        assert_eq!((sum.queue_delay.counts[0], sum.queue_delay.sum_ns), (2, 2_000));
+        assert_eq!((sum.processing.counts[1], sum.processing.counts[2]), (1, 1));
+        assert_eq!(sum.processing.sum_ns, 60_000);
+        assert_eq!(stats.totals(FunctionId(0), NOW), Totals::default());
+    }
+
+    #[test]
+    fn what_is_published_replaces_what_was() {
+        let stats = Stats::new(2, 1);
+        for _ in 0..2 {
+            stats.publish(0, FUNCTION, &snapshot(1_000, 20_000));
+        }
+        assert_eq!(stats.totals(FUNCTION, NOW).processing.sum_ns, 20_000);
+        assert_eq!(stats.totals(FUNCTION, NOW).arrivals, 5);
+    }
+
+    #[test]
+    fn a_load_that_is_over_is_not_reported_though_nobody_publishes() {
+        let stats = Stats::new(2, 1);
+        stats.publish(0, FUNCTION, &snapshot(1_000, 20_000));
+        assert_eq!(stats.totals(FUNCTION, Nanos(1_000)).hint_milli, 1_500);
+        let after = stats.totals(FUNCTION, Nanos(1_001));
+        assert_eq!((after.hint_milli, after.rate_milli), (0, 0));
+        assert_eq!((after.processing_ns, after.limit, after.arrivals), (20_000, 9, 5));
+    }
+
+    #[test]
+    fn the_busier_shard_counts_for_more_in_the_mean() {
+        let stats = Stats::new(2, 3);
+        stats.publish(0, FUNCTION, &snapshot(3_000, 10_000));
+        stats.publish(1, FUNCTION, &snapshot(1_000, 50_000));
+        assert_eq!(stats.totals(FUNCTION, NOW).processing_ns, 20_000);
+        // It was called long ago, and has the only measurement.
+        let seldom = Stats::new(2, 2);
+        seldom.publish(0, FUNCTION, &snapshot(0, 7_000));
+        seldom.publish(1, FUNCTION, &snapshot(9_000, 0));
+        assert_eq!(seldom.totals(FUNCTION, NOW).processing_ns, 7_000);
     }
 }

@@ -86,7 +86,7 @@ impl ErrorKind {
 }
 
 /// The failure of a function. Any error type converts into one with `?`: a [`CallError`] keeps
-/// what concerns the whole chain of calls (deadline, depth, overload), everything else counts as
+/// what concerns the whole chain of calls (deadline, depth, overload, deadlock), everything else counts as
 /// a failure of the function.
 ///
 /// It is no `std::error::Error` itself, or that conversion could not exist.
@@ -170,6 +170,8 @@ impl CallError {
             | ErrorKind::Unavailable
             | ErrorKind::DeadlineExceeded
             | ErrorKind::TooDeep
+            | ErrorKind::LimitReached
+            | ErrorKind::Deadlock
             | ErrorKind::Cancelled => Error::new(self.kind, self.message.clone()),
             _ => Error::failed(self.to_string()),
         }

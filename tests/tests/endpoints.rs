@@ -1,6 +1,6 @@
 //! The documents of the gateway: health, readiness, metrics, the list of functions.
 
-use nightcore_tests::{Stack, functions, get};
+use nightcore_tests::{Stack, functions, get, post};
 
 #[test]
 fn health_and_readiness_answer_200() {
@@ -59,6 +59,58 @@ fn metrics_are_prometheus_text_and_count_calls() {
     let failed = "nightcore_function_calls_total{function=\"fail\",outcome=\"function_error\"}";
     assert_eq!(value(failed), 3.0);
     assert_eq!(value("nightcore_container_up{function=\"nop\"}"), 1.0);
+}
+
+#[test]
+fn durations_are_histograms_of_every_call_that_ran() {
+    let stack = Stack::start(&functions(&["chain", "echo"]));
+    for _ in 0..4 {
+        stack.call("chain", b"{\"n\": 2}").ok();
+    }
+    let answer = stack.get("/metrics");
+    let samples = parse_prometheus(answer.text());
+    for (function, calls) in [("chain", 4.0), ("echo", 8.0)] {
+        for metric in ["queue_delay", "processing"] {
+            let name = |end| format!("nightcore_function_{metric}_seconds_{end}");
+            let of = |end| {
+                let series = format!("{}{{function=\"{function}\"", name(end));
+                let found = samples.iter().filter(move |(found, _)| found.starts_with(&series));
+                found.map(|(series, value)| (series.as_str(), *value)).collect::<Vec<_>>()
+            };
+            let buckets = of("bucket");
+            assert!(buckets.is_sorted_by_key(|(_, value)| *value), "{buckets:?}");
+            let (series, last) = buckets.last().expect("a bucket");
+            assert!(series.contains("le=\"+Inf\""), "{series}");
+            assert_eq!((*last, of("count")[0].1), (calls, calls), "{function}: {metric}");
+            let sum = of("sum")[0].1;
+            assert!(sum >= 0.0, "{sum}");
+            assert!(metric == "queue_delay" || sum > 0.0, "{function} ran for no time");
+        }
+    }
+    let list = stack.get("/v1/functions").json();
+    let echo = &list["functions"][1];
+    assert_eq!(echo["outcomes"]["ok"], 8);
+    assert_eq!(echo["processing"]["count"], 8);
+    let quantile = |key: &str| echo["processing"][key].as_u64().expect("calls were measured");
+    assert!(0 < quantile("p50_ns") && quantile("p50_ns") <= quantile("p99_ns"), "{echo}");
+    let buckets = echo["processing"]["buckets"].as_array().expect("a list").len();
+    assert_eq!(buckets, list["bounds_ns"].as_array().expect("a list").len() + 1);
+}
+
+#[test]
+fn calls_that_waited_in_vain_are_counted_though_nothing_else_happens() {
+    let config = functions(&["sleep"]) + "max_workers = 1\ntimeout = \"300ms\"\n";
+    let stack = Stack::start(&config);
+    let mut connections = [stack.connect(), stack.connect()];
+    for connection in &mut connections {
+        connection.send(&post("/function/sleep", b"{\"ms\": 600}"));
+    }
+    for connection in &mut connections {
+        connection.read().failure(504, "deadline_exceeded");
+    }
+    let outcomes = &stack.get("/v1/functions").json()["functions"][0]["outcomes"];
+    assert_eq!(outcomes["deadline_exceeded"], 2, "{outcomes}");
+    assert_eq!(stack.count("sleep", "queued"), 0);
 }
 
 #[test]

@@ -39,25 +39,28 @@ pub fn bench(criterion: &mut Criterion) {
     });
 }
 
+/// A function with one worker.
+pub fn spec() -> FunctionSpec {
+    FunctionSpec {
+        min_workers: 1,
+        max_workers: 1,
+        timeout: Duration::from_secs(3600),
+        queue_max: 1024,
+        pipeline_max: 0,
+        policy: Policy::Fixed,
+        cores: 1,
+        queue_wait_max: None,
+        grace: Duration::from_secs(1),
+    }
+}
+
 impl Stage {
     fn new() -> Stage {
         let mut core = Core::new(Limits::default());
         let mut effects = Effects::new();
         let now = Nanos(0);
         let mut deploy = || {
-            let timeout = Duration::from_secs(3600);
-            let spec = FunctionSpec {
-                min_workers: 1,
-                max_workers: 1,
-                timeout,
-                queue_max: 1024,
-                pipeline_max: 0,
-                policy: Policy::Fixed,
-                cores: 1,
-                queue_wait_max: None,
-                grace: Duration::from_secs(1),
-            };
-            let function = core.add_function(spec);
+            let function = core.add_function(spec());
             effects.clear();
             core.on_event(now, Event::ContainerUp { function }, &mut effects).expect("it was down");
             let [Effect::SpawnWorker { worker }] = effects[..] else {

@@ -9,8 +9,9 @@
 mod channel;
 mod core;
 mod envelope;
+mod stats;
 
 use criterion::{criterion_group, criterion_main};
 
-criterion_group!(micro, channel::bench, core::bench, envelope::bench);
+criterion_group!(micro, channel::bench, core::bench, envelope::bench, stats::bench);
 criterion_main!(micro);

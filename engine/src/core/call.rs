@@ -25,6 +25,8 @@ pub struct Call {
     pub deadline: Nanos,
     /// How many calls are above this one.
     pub depth: u16,
+    /// How many calls of the same function are above this one.
+    pub(super) nest: u16,
     pub(super) state: CallState,
     /// Fires at `deadline`; cancelled once the answer is not owed any more.
     pub(super) timer: Timer,
@@ -110,6 +112,7 @@ impl Call {
             function,
             deadline,
             depth,
+            nest: 0,
             state: CallState::Queued,
             timer,
             since: now,
@@ -221,12 +224,6 @@ impl Calls {
         }
         list.head = Some(slot);
         list.size += 1;
-    }
-
-    pub(super) fn pop_front(&mut self, list: &mut List, chain: Chain) -> Option<CallId> {
-        let id = self.front(list)?;
-        self.unlink(list, chain, id);
-        Some(id)
     }
 
     /// The first call of a list.

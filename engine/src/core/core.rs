@@ -93,13 +93,13 @@ impl Core {
         self.function(function).arrived(now);
         let refusal = match self.admission {
             Admission::Draining => Some(Refusal::DRAINING),
-            Admission::Open => self.refusal(now, function, deadline),
+            Admission::Open => self.refusal(now, function, deadline, 0),
         };
         if let Some(refusal) = refusal {
             self.function(function).counters.count(refusal.outcome);
             return Err(refusal);
         }
-        let id = self.admit(Origin::External(caller), function, deadline, 0);
+        let id = self.admit(Origin::External(caller), function, deadline, 0, 0);
         self.advance(function, effects);
         Ok(id)
     }
@@ -128,17 +128,18 @@ impl Core {
         self.function(function).arrived(now);
         // First, since no call goes into the lane of a worker that waits, and be it for this one.
         self.function(worker.function).apply(worker.lane, WorkerEvent::CallOut);
+        let nest = self.nest(origin, function);
         let refusal = if depth > self.limits.depth_max {
             Some(Refusal::TOO_DEEP)
         } else {
-            self.refusal(now, function, deadline)
+            self.refusal(now, function, deadline, nest)
         };
         if let Some(refusal) = refusal {
             self.function(worker.function).apply(worker.lane, WorkerEvent::Answered);
             self.function(function).counters.count(refusal.outcome);
             return Ok(self.refuse(origin, refusal, effects));
         }
-        let id = self.admit(origin, function, deadline, depth);
+        let id = self.admit(origin, function, deadline, depth, nest);
         let service_ns = self.function(function).load.processing_ns().unwrap_or(u64::MAX);
         let parent = &mut self.calls[parent];
         parent.service_ns = parent.service_ns.saturating_add(service_ns);
@@ -239,17 +240,23 @@ impl Core {
         asked.min(now + self.function(function).spec.timeout)
     }
 
-    fn refusal(&mut self, now: Nanos, function: FunctionId, deadline: Nanos) -> Option<Refusal> {
+    fn refusal(
+        &mut self,
+        now: Nanos,
+        function: FunctionId,
+        deadline: Nanos,
+        nest: u16,
+    ) -> Option<Refusal> {
         if deadline <= now {
             Some(Refusal::DEADLINE_PASSED)
         } else if self.calls.is_full() {
             Some(Refusal::CALLS_FULL)
-        } else if self.function(function).is_full() {
+        } else if self.function(function).is_full(nest) {
             Some(Refusal::QUEUE_FULL)
         } else {
             let f = self.function(function);
             let enter = || f.quota.as_ref().and_then(|quota| quota.enter(now).err());
-            f.too_slow(now, deadline).or_else(enter)
+            f.too_slow(now, deadline, nest).or_else(enter)
         }
     }
 
@@ -287,32 +294,34 @@ impl Core {
         function: FunctionId,
         deadline: Nanos,
         depth: u16,
+        nest: u16,
     ) -> CallId {
         let id = self.calls.next_id();
         let timer = self.timers.insert(deadline, Alarm::Deadline(id));
-        self.calls.insert(Call::new(origin, function, deadline, depth, timer, self.now));
+        let mut call = Call::new(origin, function, deadline, depth, timer, self.now);
+        call.nest = nest;
+        self.calls.insert(call);
+        let f = &mut self.functions[function.0 as usize];
+        f.nesting.record(self.now, nest);
         // What a worker of the function waits for itself, directly or not, goes first: behind calls
         // that would take the workers it needs it could wait for ever.
-        let is_recursive = self.is_below(origin, function);
-        let queue = &mut self.functions[function.0 as usize].queue;
-        if is_recursive {
-            self.calls.push_front(queue, Chain::Queue, id);
+        if nest > 0 {
+            self.calls.push_front(&mut f.queue, Chain::Queue, id);
         } else {
-            self.calls.push_back(queue, Chain::Queue, id);
+            self.calls.push_back(&mut f.queue, Chain::Queue, id);
         }
         id
     }
 
-    /// Is there a call of `function` above? Calls whose parent has ended are the top of their tree.
-    fn is_below(&self, mut origin: Origin, function: FunctionId) -> bool {
+    /// How many calls of `function` are above. A call whose parent has ended is the top of its tree.
+    fn nest(&self, mut origin: Origin, function: FunctionId) -> u16 {
+        let mut nest = 0;
         while let Origin::Internal { parent, .. } = origin {
-            let Some(parent) = self.calls.get(parent) else { return false };
-            if parent.function == function {
-                return true;
-            }
+            let Some(parent) = self.calls.get(parent) else { break };
+            nest += u16::from(parent.function == function);
             origin = parent.origin;
         }
-        false
+        nest
     }
 
     /// Puts an internal call among its parent's unanswered ones.
@@ -329,7 +338,12 @@ impl Core {
     pub(super) fn dispatch(&mut self, function: FunctionId, effects: &mut Effects) {
         let f = &mut self.functions[function.0 as usize];
         while let Some(place) = f.place() {
-            let Some(call) = self.calls.pop_front(&mut f.queue, Chain::Queue) else { break };
+            let Some(call) = self.calls.front(&f.queue) else { break };
+            if !f.may_begin(self.calls[call].nest) {
+                break;
+            }
+            self.calls.unlink(&mut f.queue, Chain::Queue, call);
+            f.nesting.trees += u16::from(self.calls[call].nest == 0);
             self.calls[call].state = f.dispatch(place, call);
             if let Place::Idle(_) = place {
                 begin(&mut self.calls[call], f, self.now);
@@ -355,6 +369,7 @@ impl Core {
             self.end(id);
             return;
         }
+        self.functions[function.0 as usize].nesting.trees -= u16::from(self.calls[id].nest == 0);
         self.calls[id].state = CallState::Queued;
         let queue = &mut self.functions[function.0 as usize].queue;
         self.calls.push_front(queue, Chain::Queue, id);

@@ -165,6 +165,11 @@ impl Load {
         self.rate.a_second(now, self.bin()).0
     }
 
+    /// When the rate, and the hint with it, will be 0 if no call comes.
+    pub fn silent_at(&self) -> Nanos {
+        self.rate.since + 2 * self.bin()
+    }
+
     /// How long a call runs from its beginning to its end as things are, in ns.
     pub fn ran_ns(&self) -> Option<u64> {
         self.calls.get().map(|[ran, ..]| ran)
@@ -251,6 +256,9 @@ mod tests {
         }
         assert!(load.hint(at(1_280)).unwrap() > 64.0);
         assert!(load.hint(at(250_000)).unwrap() == 0.0);
+        let silent_at = load.silent_at();
+        assert!(load.rate(Nanos(silent_at.0 - 1_000)) > 0.0);
+        assert!(load.rate(silent_at) == 0.0);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::call::{CallState, List};
 use super::estimate::{Load, Sample};
 use super::event::{FunctionId, FunctionSpec, Violation, WorkerId};
 use super::limit::{Limit, Pool};
+use super::nesting::Nesting;
 use super::pipeline::{Pace, Pipelines};
 use super::quota::Quota;
 use super::snapshot::{Counters, Snapshot};
@@ -89,6 +90,8 @@ pub(super) struct Function {
     pub pace: Pace,
     /// Calls that wait behind others in its lanes.
     pub pipelines: Pipelines,
+    /// How its calls lie below each other.
+    pub nesting: Nesting,
     lanes: Vec<WorkerState>,
     idle: Vec<LaneIndex>,
     absent: Vec<LaneIndex>,
@@ -114,6 +117,7 @@ impl Function {
             yield_owed: false,
             pace: Pace::default(),
             pipelines: Pipelines::new(lanes, spec.pipeline_max),
+            nesting: Nesting::new(),
             lanes: vec![WorkerState::Absent; lanes.into()],
             idle: Vec::with_capacity(lanes.into()),
             // Low lanes come first: they share pages of the channel with other low lanes.
@@ -202,10 +206,14 @@ impl Function {
         self.absent.last().copied()
     }
 
+    /// Would a new call start at once?
+    pub fn starts(&self, nest: u16) -> bool {
+        self.queue.is_empty() && self.place().is_some() && self.may_begin(nest)
+    }
+
     /// Would a new call neither start at once nor find room in the queue?
-    pub fn is_full(&self) -> bool {
-        let starts = self.queue.is_empty() && self.place().is_some();
-        !starts && self.queue.size() >= self.spec.queue_max
+    pub fn is_full(&self, nest: u16) -> bool {
+        !self.starts(nest) && self.queue.size() >= self.spec.queue_max
     }
 
     /// All lanes, to walk them.
@@ -280,6 +288,7 @@ impl Function {
             limit: self.limit.calls(),
             processing_ns: self.load.processing_ns().unwrap_or(0),
             rate_milli: milli(self.load.rate(now)),
+            silent_at: self.load.silent_at(),
             counters: self.counters,
         }
     }

@@ -176,6 +176,11 @@ impl Limit {
         self.boost = self.boost.saturating_mul(2).max(1).min(self.max);
     }
 
+    /// Whether that was done and calls have not gone on since.
+    pub fn is_relaxed(&self) -> bool {
+        self.boost > 0
+    }
+
     /// Calls go on again.
     pub fn tighten(&mut self) {
         self.boost = 0;

@@ -16,6 +16,7 @@
 //! | `limit.rs`    | concurrency control: what bounds calls, what sizes the pool     |
 //! | `estimate.rs` | a function's load of late: rate, processing time, tau            |
 //! | `overload.rs` | calls that are not taken, and work that goes on for nobody      |
+//! | `nesting.rs`  | calls below calls of the same function: workers kept for them   |
 //! | `stall.rs`    | calls that wait for each other: room for them, deadlocks        |
 //! | `quota.rs`    | limits that the owner of a function sets, over all shards       |
 //! | `paper.rs`    | the paper's rule, to be compared with                           |
@@ -74,6 +75,7 @@ mod event;
 mod function;
 mod histogram;
 mod limit;
+mod nesting;
 mod overload;
 mod paper;
 mod pipeline;

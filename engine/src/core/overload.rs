@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipc::CallId;
 use reactor::clock::Nanos;
 
-use super::call::CallState;
+use super::call::{Call, CallState};
 use super::core::{Alarm, Core, Effects};
 use super::event::{Effect, FunctionId, Refusal, WorkerId};
 use super::function::Function;
@@ -16,8 +16,8 @@ const DOUBT: u64 = 4;
 
 impl Function {
     /// How long a call that came now would wait for a worker, as far as can be told; 0 if it would not.
-    pub(super) fn expected_wait(&self) -> Duration {
-        if self.queue.is_empty() && self.place().is_some() {
+    pub(super) fn expected_wait(&self, nest: u16) -> Duration {
+        if self.starts(nest) {
             return Duration::ZERO;
         }
         let ahead = u64::from(self.queue.size()) + u64::from(self.pipelines.calls());
@@ -33,8 +33,8 @@ impl Function {
     }
 
     /// Why a call with this deadline is not worth waiting, if it is not.
-    pub(super) fn too_slow(&self, now: Nanos, deadline: Nanos) -> Option<Refusal> {
-        let wait = self.expected_wait();
+    pub(super) fn too_slow(&self, now: Nanos, deadline: Nanos, nest: u16) -> Option<Refusal> {
+        let wait = self.expected_wait(nest);
         if wait.is_zero() {
             return None;
         }
@@ -68,9 +68,13 @@ impl Core {
 
     /// Takes a call off the books.
     pub(super) fn end(&mut self, id: CallId) {
-        let function = self.calls[id].function;
-        if let Some(quota) = &self.functions[function.index()].quota {
+        let Call { function, state, nest, .. } = self.calls[id];
+        let f = &mut self.functions[function.index()];
+        if let Some(quota) = &f.quota {
             quota.leave();
+        }
+        if nest == 0 && state != CallState::Queued {
+            f.nesting.trees -= 1;
         }
         self.calls.remove(id);
     }

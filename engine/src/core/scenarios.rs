@@ -1,5 +1,6 @@
 //! The promises of the core one at a time, each told as a short story.
 
+mod managed;
 mod pipelines;
 
 use std::time::Duration;
@@ -29,20 +30,13 @@ impl Stage {
 
     /// A function with its container up and `workers` idle workers in lanes 0 and up.
     fn deploy(&mut self, workers: u16, max_workers: u16, queue_max: u32) -> FunctionId {
-        let spec = FunctionSpec {
-            min_workers: workers,
-            max_workers,
-            timeout: TIMEOUT,
-            queue_max,
-            pipeline_max: 2,
-            policy: Policy::Fixed,
-            cores: 1,
-            queue_wait_max: None,
-            grace: Duration::from_secs(1),
-        };
+        self.deploy_spec(spec(workers, max_workers, queue_max))
+    }
+
+    fn deploy_spec(&mut self, spec: FunctionSpec) -> FunctionId {
         let function = self.core.add_function(spec);
         self.tell(Event::ContainerUp { function });
-        for lane in 0..workers {
+        for lane in 0..spec.min_workers {
             self.tell(Event::WorkerStarted { worker: worker(function, lane) });
         }
         function
@@ -109,6 +103,20 @@ impl Stage {
     }
 }
 
+fn spec(workers: u16, max_workers: u16, queue_max: u32) -> FunctionSpec {
+    FunctionSpec {
+        min_workers: workers,
+        max_workers,
+        timeout: TIMEOUT,
+        queue_max,
+        pipeline_max: 2,
+        policy: Policy::Fixed,
+        cores: 1,
+        queue_wait_max: None,
+        grace: Duration::from_secs(1),
+    }
+}
+
 fn worker(function: FunctionId, lane: u16) -> WorkerId {
     WorkerId { function, lane: LaneIndex(lane) }
 }
@@ -158,18 +166,7 @@ fn the_most_recently_idle_worker_comes_first() {
 #[test]
 fn calls_for_a_container_that_is_down_wait_for_it() {
     let mut stage = Stage::new(Limits::default());
-    let spec = FunctionSpec {
-        min_workers: 0,
-        max_workers: 2,
-        timeout: TIMEOUT,
-        queue_max: 8,
-        pipeline_max: 0,
-        policy: Policy::Fixed,
-        cores: 1,
-        queue_wait_max: None,
-        grace: Duration::from_secs(1),
-    };
-    let f = stage.core.add_function(spec);
+    let f = stage.core.add_function(spec(0, 2, 8));
     let (call, effects) = stage.call(f);
     assert_eq!(effects, []);
     let effects = stage.tell(Event::ContainerUp { function: f });

@@ -89,6 +89,8 @@ struct World {
     counts: Vec<[u64; 3]>,
     /// Per function: until when a failed spawn or a worker given up may keep it from growing.
     paused: Vec<Option<Nanos>>,
+    /// Functions whose calls have come back to them: workers are kept for such calls.
+    nested: BTreeSet<FunctionId>,
     /// All effects, in order.
     trace: Vec<Effect>,
 }
@@ -136,6 +138,7 @@ impl World {
             threads: BTreeMap::new(),
             behind: BTreeMap::new(),
             releases: Vec::new(),
+            nested: BTreeSet::new(),
             trace: Vec::new(),
         }
     }

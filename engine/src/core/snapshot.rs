@@ -1,6 +1,7 @@
 //! What a function is doing and has done, for metrics and for whoever waits for quiet.
 
 use ipc::Outcome;
+use reactor::clock::Nanos;
 
 use super::histogram::Histogram;
 
@@ -29,10 +30,12 @@ pub struct Snapshot {
     pub hint_milli: u64,
     /// Calls that may be on workers at once.
     pub limit: u16,
-    /// Moving average of the processing time, in ns.
+    /// What the hint takes for the processing time of a call, in ns; 0 before the first one ended.
     pub processing_ns: u64,
-    /// Moving average of the arrivals, in thousandths a second.
+    /// Calls that came of late, in thousandths a second.
     pub rate_milli: u64,
+    /// When rate and hint will be 0 if no call comes.
+    pub silent_at: Nanos,
     /// Totals since start.
     pub counters: Counters,
 }

@@ -156,7 +156,8 @@ impl Engine {
             names.insert(function.name.clone().into_bytes().into_boxed_slice(), id);
             FunctionState { function, link: None, links_made: 0, changed: false }
         });
-        let functions = functions.collect();
+        let functions: Vec<_> = functions.collect();
+        let changed = Vec::with_capacity(functions.len());
         reactor.poll(parts.mailbox.bell(), Subject::Mailbox.token());
         Self {
             shard: parts.shard,
@@ -177,7 +178,7 @@ impl Engine {
             siblings: parts.siblings,
             mailbox: parts.mailbox,
             stats: parts.stats,
-            changed: Vec::new(),
+            changed,
             orders: VecDeque::new(),
         }
     }
@@ -290,6 +291,10 @@ impl Engine {
     /// Lets deadlines pass.
     pub fn tick(&mut self, reactor: &mut Reactor, now: Nanos) {
         if self.core.next_timer().is_some_and(|at| at <= now) {
+            // Whose call it was that waited too long, only the core knows.
+            for index in 0..self.functions.len() {
+                self.touch(FunctionId::from_index(index));
+            }
             let outcome = self.core.on_event(now, Event::Tick, &mut self.effects);
             debug_assert!(outcome.is_ok(), "time breaks no protocol");
             self.perform(reactor, now);

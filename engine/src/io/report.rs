@@ -1,10 +1,27 @@
 //! What the engine tells of its functions: Prometheus text and JSON.
 
-use std::fmt::Write;
+mod json;
+mod prometheus;
+
+use std::fmt;
+
+use reactor::clock;
 
 use super::engine::Engine;
 use crate::core::FunctionId;
 use crate::stats::{FAILURES, Totals};
+
+/// A function as it is reported.
+struct Entry<'a> {
+    /// Letters, digits and "_.-": there is nothing to escape.
+    name: &'a str,
+    /// Whether its container runs.
+    is_up: bool,
+    totals: Totals,
+}
+
+/// Thousandths, as a decimal number.
+struct Milli(u64);
 
 impl Engine {
     /// Whether every function's container is up.
@@ -15,93 +32,79 @@ impl Engine {
 
     /// Appends the functions' metrics in Prometheus text format, summed over all shards.
     pub fn write_metrics(&self, out: &mut String) {
-        let totals: Vec<(&str, bool, Totals)> = self.totals().collect();
-        counter(out, "nightcore_function_arrivals_total", "Calls that named the function.");
-        for (name, _, total) in &totals {
-            sample(out, "nightcore_function_arrivals_total", name, None, total.arrivals);
-        }
-        counter(out, "nightcore_function_calls_total", "Calls that ended, by outcome.");
-        for (name, _, total) in &totals {
-            let metric = "nightcore_function_calls_total";
-            sample(out, metric, name, Some(("outcome", "ok")), total.completed);
-            sample(out, metric, name, Some(("outcome", "abandoned")), total.abandoned);
-            for (outcome, count) in FAILURES.iter().zip(total.failed) {
-                sample(out, metric, name, Some(("outcome", outcome.as_str())), count);
-            }
-        }
-        gauge(out, "nightcore_function_queued", "Calls that wait for a worker.");
-        for (name, _, total) in &totals {
-            sample(out, "nightcore_function_queued", name, None, total.queued);
-        }
-        gauge(out, "nightcore_function_workers", "Workers, by what they do.");
-        for (name, _, total) in &totals {
-            for (state, count) in states(total) {
-                sample(out, "nightcore_function_workers", name, Some(("state", state)), count);
-            }
-        }
-        gauge(out, "nightcore_container_up", "Whether the function's container runs.");
-        for (name, up, _) in &totals {
-            sample(out, "nightcore_container_up", name, None, u64::from(*up));
-        }
+        prometheus::write(out, &self.entries());
     }
 
-    /// Appends the functions as a JSON document.
+    /// Appends the functions as a JSON document, summed over all shards.
     pub fn write_functions_json(&self, out: &mut String) {
-        out.push_str("{\"functions\":[");
-        for (index, (name, up, total)) in self.totals().enumerate() {
-            let comma = if index == 0 { "" } else { "," };
-            let state = if up { "up" } else { "starting" };
-            let failed: u64 = total.failed.iter().sum();
-            // Names are letters, digits and "_.-": nothing to escape. A String takes every write.
-            let _ = write!(
-                out,
-                "{comma}{{\"name\":\"{name}\",\"state\":\"{state}\",\"workers\":{},\"idle\":{},\
-                 \"running\":{},\"waiting\":{},\"queued\":{},\"arrivals\":{},\"completed\":{},\
-                 \"failed\":{failed},\"abandoned\":{}}}",
-                total.workers(),
-                total.idle,
-                total.running,
-                total.waiting,
-                total.queued,
-                total.arrivals,
-                total.completed,
-                total.abandoned,
-            );
-        }
-        out.push_str("]}\n");
+        json::write(out, &self.entries());
     }
 
-    fn totals(&self) -> impl Iterator<Item = (&str, bool, Totals)> {
-        self.functions.iter().enumerate().map(|(index, state)| {
-            let totals = self.stats.totals(FunctionId::from_index(index));
-            (state.function.name.as_str(), state.link.is_some(), totals)
-        })
+    fn entries(&self) -> Vec<Entry<'_>> {
+        let now = clock::now();
+        let states = self.functions.iter().enumerate();
+        states
+            .map(|(index, state)| {
+                let mut totals = self.stats.totals(FunctionId::from_index(index), now);
+                // The shards share these workers.
+                totals.limit = totals.limit.min(state.function.spec.max_workers.into());
+                let name = &state.function.name;
+                Entry { name, is_up: state.link.is_some(), totals }
+            })
+            .collect()
     }
 }
 
-fn states(total: &Totals) -> [(&'static str, u64); 5] {
-    [
-        ("idle", total.idle),
-        ("running", total.running),
-        ("waiting", total.waiting),
-        ("starting", total.starting),
-        ("ending", total.ending),
-    ]
+impl fmt::Display for Milli {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}", self.0 / 1_000, self.0 % 1_000)
+    }
 }
 
-fn counter(out: &mut String, metric: &str, help: &str) {
-    let _ = writeln!(out, "# HELP {metric} {help}\n# TYPE {metric} counter");
+/// Calls that ended, by how they did. `arrivals` is their sum and those that are still owed an answer.
+fn outcomes(totals: &Totals) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+    let failures = FAILURES.iter().map(|outcome| outcome.as_str()).zip(totals.failed);
+    [("ok", totals.completed), ("abandoned", totals.abandoned)].into_iter().chain(failures)
 }
 
-fn gauge(out: &mut String, metric: &str, help: &str) {
-    let _ = writeln!(out, "# HELP {metric} {help}\n# TYPE {metric} gauge");
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Histogram;
 
-fn sample(out: &mut String, metric: &str, function: &str, label: Option<(&str, &str)>, value: u64) {
-    let _ = match label {
-        Some((key, text)) => {
-            writeln!(out, "{metric}{{function=\"{function}\",{key}=\"{text}\"}} {value}")
+    /// Three calls of 20 us and one of 20 s; all waited for 1 us.
+    pub(super) fn entry(name: &str) -> Entry<'_> {
+        let mut totals = Totals {
+            queued: 2,
+            running: 3,
+            waiting: 4,
+            idle: 5,
+            starting: 6,
+            ending: 7,
+            hint_milli: 1_250,
+            limit: 9,
+            rate_milli: 62_500,
+            processing_ns: 20_000,
+            arrivals: 7,
+            completed: 3,
+            abandoned: 1,
+            queue_delay: Histogram::default(),
+            ..Totals::default()
+        };
+        totals.failed[0] = 1;
+        for ns in [20_000, 20_000, 20_000, 20_000_000_000] {
+            totals.processing.record(ns);
+            totals.queue_delay.record(1_000);
         }
-        None => writeln!(out, "{metric}{{function=\"{function}\"}} {value}"),
-    };
+        Entry { name, is_up: true, totals }
+    }
+
+    #[test]
+    fn outcomes_have_names_and_each_is_told_once() {
+        let entry = entry("nop");
+        let outcomes: Vec<_> = outcomes(&entry.totals).collect();
+        assert_eq!(outcomes[..3], [("ok", 3), ("abandoned", 1), ("function_error", 1)]);
+        assert_eq!(outcomes.len(), FAILURES.len() + 2);
+        assert_eq!(outcomes.iter().map(|(_, count)| count).sum::<u64>(), 5);
+    }
 }

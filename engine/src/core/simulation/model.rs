@@ -26,6 +26,9 @@ impl World {
         let deadline = self.core.call(call).unwrap().deadline;
         let order = self.ids.len();
         let out_of_order = self.is_below(origin, function);
+        if out_of_order {
+            self.nested.insert(function);
+        }
         let (worker, owed, begun) = (None, true, self.now);
         let known = Known { origin, function, deadline, worker, owed, order, out_of_order, begun };
         self.calls.insert(call.0, known);
@@ -214,7 +217,7 @@ impl World {
         assert!(seen.queued as usize <= spec.queue_max as usize + back);
         let limits = matches!(spec.policy, Policy::Managed | Policy::Paper);
         let busy = seen.running + seen.waiting;
-        let held_back = limits && busy > 0;
+        let held_back = busy > 0 && (limits || self.nested.contains(&function));
         assert!(
             seen.queued == 0 || seen.idle == 0 || held_back,
             "a call waits beside an idle worker"

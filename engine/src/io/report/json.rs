@@ -1,0 +1,114 @@
+//! The JSON of `/v1/functions`. A field that is there stays, and keeps its meaning; new ones come behind.
+//!
+//! Counts are since the start, times in ns. `buckets` counts durations by the upper bounds of
+//! `bounds_ns`, each bucket for itself, and has one more, for those above all bounds.
+
+use std::fmt::Write;
+
+use super::{Entry, Milli, outcomes};
+use crate::core::{BOUNDS_NS, Histogram};
+use crate::quantile;
+
+/// Appends the document.
+pub(super) fn write(out: &mut String, entries: &[Entry<'_>]) {
+    out.push_str("{\"functions\":[");
+    separated(out, entries, write_entry);
+    out.push_str("],\"bounds_ns\":[");
+    separated(out, &BOUNDS_NS, write_number);
+    out.push_str("]}\n");
+}
+
+// A String takes every write.
+
+fn write_entry(out: &mut String, entry: &Entry<'_>) {
+    let Entry { name, is_up, totals } = entry;
+    let state = if *is_up { "up" } else { "starting" };
+    let failed: u64 = totals.failed.iter().sum();
+    let _ = write!(
+        out,
+        "{{\"name\":\"{name}\",\"state\":\"{state}\",\"workers\":{},\"idle\":{},\"running\":{},\
+         \"waiting\":{},\"queued\":{},\"arrivals\":{},\"completed\":{},\"failed\":{failed},\
+         \"abandoned\":{},\"starting\":{},\"ending\":{},\"limit\":{},\"hint\":{},\
+         \"arrivals_per_second\":{},\"outcomes\":{{",
+        totals.workers(),
+        totals.idle,
+        totals.running,
+        totals.waiting,
+        totals.queued,
+        totals.arrivals,
+        totals.completed,
+        totals.abandoned,
+        totals.starting,
+        totals.ending,
+        totals.limit,
+        Milli(totals.hint_milli),
+        Milli(totals.rate_milli),
+    );
+    let outcomes: Vec<_> = outcomes(totals).collect();
+    separated(out, &outcomes, |out, (outcome, count)| {
+        let _ = write!(out, "\"{outcome}\":{count}");
+    });
+    out.push_str("},\"queue_delay\":");
+    write_histogram(out, &totals.queue_delay);
+    let _ = write!(out, ",\"processing_estimate_ns\":{},\"processing\":", totals.processing_ns);
+    write_histogram(out, &totals.processing);
+    out.push('}');
+}
+
+fn write_histogram(out: &mut String, histogram: &Histogram) {
+    let count: u64 = histogram.counts.iter().sum();
+    let _ = write!(out, "{{\"count\":{count},\"sum_ns\":{}", histogram.sum_ns);
+    for (key, part) in [("p50_ns", 0.5), ("p99_ns", 0.99)] {
+        let _ = match quantile::estimate_ns(&histogram.counts, &BOUNDS_NS, part) {
+            Some(ns) => write!(out, ",\"{key}\":{ns}"),
+            None => write!(out, ",\"{key}\":null"),
+        };
+    }
+    out.push_str(",\"buckets\":[");
+    separated(out, &histogram.counts, write_number);
+    out.push_str("]}");
+}
+
+fn write_number(out: &mut String, number: &u64) {
+    let _ = write!(out, "{number}");
+}
+
+fn separated<T>(out: &mut String, items: &[T], write_one: impl Fn(&mut String, &T)) {
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        write_one(out, item);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::entry;
+    use super::*;
+
+    #[test]
+    fn the_document_is_what_it_was_with_new_fields_behind() {
+        let mut out = String::new();
+        let idle = Entry { is_up: false, totals: Default::default(), ..entry("idle") };
+        write(&mut out, &[entry("nop"), idle]);
+        let expected = [
+            r#"{"functions":[{"name":"nop","state":"up","workers":19,"idle":5,"running":3,"#,
+            r#""waiting":4,"queued":2,"arrivals":7,"completed":3,"failed":1,"abandoned":1,"#,
+            r#""starting":6,"ending":7,"limit":9,"hint":1.250,"arrivals_per_second":62.500,"#,
+            r#""outcomes":{"ok":3,"abandoned":1,"function_error":1,"function_panic":0,"#,
+        ];
+        assert!(out.starts_with(&expected.concat()), "{out}");
+        let expected = [
+            r#""queue_delay":{"count":4,"sum_ns":4000,"p50_ns":5000,"p99_ns":9900,"#,
+            r#""buckets":[4,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]},"#,
+            r#""processing_estimate_ns":20000,"#,
+            r#""processing":{"count":4,"sum_ns":20000060000,"p50_ns":20000,"p99_ns":10000000000,"#,
+            r#""buckets":[0,3,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,1]}},{"name":"idle","#,
+        ];
+        assert!(out.contains(&expected.concat()), "{out}");
+        let nothing = r#"{"count":0,"sum_ns":0,"p50_ns":null,"p99_ns":null,"buckets":[0,"#;
+        assert_eq!(out.matches(nothing).count(), 2, "{out}");
+        assert!(out.ends_with("5000000000,10000000000]}\n"), "{out}");
+    }
+}
