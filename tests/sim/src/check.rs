@@ -86,7 +86,10 @@ impl World {
         }
         let spec = &self.plan.functions[function.index()].spec;
         let on_workers = seen.running + seen.waiting + seen.held;
-        if matches!(spec.policy, Policy::Fixed | Policy::Unlimited) {
+        let is_bounded = matches!(spec.policy, Policy::Managed | Policy::Paper);
+        // Workers are kept for calls that lie below others of the same function.
+        let is_kept = self.counts[function.index()].is_nested;
+        if !is_bounded && !is_kept {
             assert_eq!(seen.idle, 0, "{function:?}: a call waits beside an idle worker");
         }
         assert!(
@@ -117,7 +120,7 @@ impl World {
         let is_stalled = seen.queued > 0
             && seen.waiting > 0
             && seen.running + seen.starting + seen.held + seen.retiring == 0;
-        if !is_stalled || !has_room || is_pausing || spec.policy != Policy::Managed {
+        if !is_stalled || !has_room || is_pausing || spec.policy == Policy::Paper {
             pool.stalled_since = None;
             return;
         }

@@ -60,6 +60,8 @@ pub(crate) struct Counts {
     pub abandoned: u64,
     /// In the queue for the second time, now.
     pub back: u32,
+    /// Whether one was ever made within another one of the same function.
+    pub is_nested: bool,
 }
 
 /// Whether calls still come from outside.
@@ -307,9 +309,17 @@ impl World {
         let (worker, is_back) = (None, false);
         let known =
             Known { origin, function, deadline, depth, worker, owed, is_back, came, begun, source };
+        self.counts[function.index()].is_nested |= self.is_below(origin, function);
         assert!(self.calls.insert(call.0, known).is_none(), "an id came twice");
         self.owed.insert((deadline, call.0));
         self.pools[function.index()].queue(1);
+    }
+
+    /// Whether the work for `origin` is, directly or not, for a call of `function`.
+    fn is_below(&self, origin: Origin, function: FunctionId) -> bool {
+        let Origin::Internal { parent, .. } = origin else { return false };
+        let Some(parent) = self.calls.get(&parent.0) else { return false };
+        parent.function == function || self.is_below(parent.origin, function)
     }
 
     /// A call from outside is answered.
