@@ -26,13 +26,14 @@ pub struct Switching {
     /// What the change costs.
     pub cost: Duration,
     /// How much slower everything is for each thread beside the first on a core, because they share
-    /// its caches: 0.02 for 2%. With it a hundred threads take three times as long as one after the
-    /// other.
+    /// its caches: 0.02 for 2%, and then a hundred threads take three times as long together as one
+    /// after the other.
     pub penalty: f64,
 }
 
 impl Switching {
-    /// As on a good day: 2 us a turn of 1 ms, and 2% for each further thread.
+    /// 2 us a turn of 1 ms, and 2% for each further thread. The latter is a guess, for threads with some
+    /// data of their own each; it decides how much a pool without bounds loses.
     pub const USUAL: Switching = Switching {
         slice: Duration::from_millis(1),
         cost: Duration::from_micros(2),
