@@ -25,6 +25,8 @@ pub enum Due {
     Crash(FunctionId),
     /// A container that did not do what it must is ended.
     Replace(FunctionId, Epoch),
+    /// Another shard wants a worker of a function, or has given one up.
+    Share(FunctionId),
     /// A container is up.
     Up(FunctionId, Epoch),
     /// The machine stands still for so long.

@@ -136,8 +136,17 @@ fn faults(random: &mut Random) -> Faults {
         let mean = random.between(Duration::from_millis(100), Duration::from_secs(10));
         random.happens(0.3).then_some(mean)
     };
-    let (crash_every, stall_every) = (every(), every());
-    Faults { spawn_fails, spawn_slow, crash_every, stall_every, leave, slow_reader, panic }
+    let (crash_every, stall_every, share_every) = (every(), every(), every());
+    Faults {
+        spawn_fails,
+        spawn_slow,
+        crash_every,
+        stall_every,
+        share_every,
+        leave,
+        slow_reader,
+        panic,
+    }
 }
 
 /// Mean CPU time of a call and of all that it calls, as a program at this depth does.

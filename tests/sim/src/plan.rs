@@ -84,6 +84,8 @@ pub struct Faults {
     pub crash_every: Option<Duration>,
     /// The machine stands still for 50 to 500 ms.
     pub stall_every: Option<Duration>,
+    /// Another shard wants a worker of the same container, or has given one up.
+    pub share_every: Option<Duration>,
     /// Callers that leave, after 1 to 100 ms.
     pub leave: f64,
     /// Clients that read slowly: the worker's memory is in use for 1 to 20 ms more.

@@ -131,6 +131,7 @@ impl World {
             let function = FunctionId::from_index(index);
             self.agenda.push(self.now, Due::Up(function, Epoch::default()));
             self.expect_crash(function);
+            self.expect_share(function);
         }
         self.expect_stall();
         for source in 0..self.sources.len() {
@@ -254,7 +255,8 @@ impl World {
                 }
                 self.expect_stall();
             }
-            Due::Crash(_) | Due::Replace(..) | Due::Up(..) | Due::Stall(_) => {}
+            Due::Share(function) if self.phase == Phase::Open => self.share(function),
+            Due::Share(_) | Due::Crash(_) | Due::Replace(..) | Due::Up(..) | Due::Stall(_) => {}
             Due::Gauge => self.read_gauges(),
         }
     }
@@ -352,6 +354,23 @@ impl World {
             let gap = self.random.exponential(mean);
             self.agenda.push(self.now + gap, Due::Crash(function));
         }
+    }
+
+    fn expect_share(&mut self, function: FunctionId) {
+        if let Some(mean) = self.plan.faults.share_every {
+            let gap = self.random.exponential(mean);
+            self.agenda.push(self.now + gap, Due::Share(function));
+        }
+    }
+
+    fn share(&mut self, function: FunctionId) {
+        if self.random.happens(0.5) {
+            self.tell(Event::YieldWorker { function });
+        } else {
+            self.pools[function.index()].paused_until = Nanos(0);
+            self.tell(Event::WorkerFreed { function });
+        }
+        self.expect_share(function);
     }
 
     fn expect_stall(&mut self) {
