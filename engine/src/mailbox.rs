@@ -45,6 +45,8 @@ pub enum ToShard {
     YieldWorker {
         /// The function.
         function: FunctionId,
+        /// Workers that the other shard has.
+        has: u16,
     },
     /// A worker of this function went away somewhere: there is room for one again.
     WorkerFreed {

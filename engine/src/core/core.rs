@@ -15,7 +15,7 @@ use super::event::{
     Caller, Effect, Event, FunctionId, FunctionSpec, Limits, Origin, Refusal, Reply, Violation,
     WorkerId,
 };
-use super::function::{Function, Place, SPAWN_PAUSE};
+use super::function::{Function, Place, ROOM_PAUSE, SPAWN_PAUSE};
 use super::snapshot::Snapshot;
 use super::worker::{WorkerEvent, WorkerState};
 
@@ -172,6 +172,10 @@ impl Core {
                 self.function(function).report(lane, WorkerEvent::Failed)?;
                 self.pause_spawning(now, function, SPAWN_PAUSE);
             }
+            Event::NoRoom { worker: WorkerId { function, lane } } => {
+                self.function(function).report(lane, WorkerEvent::Failed)?;
+                self.pause_spawning(now, function, ROOM_PAUSE);
+            }
             Event::Completed { worker, call, outcome, ran_ns, usage } => {
                 let function = self.function(worker.function);
                 function.report(worker.lane, WorkerEvent::Complete(call))?;
@@ -194,7 +198,7 @@ impl Core {
             Event::ContainerDown { function } => self.container_down(function, effects),
             Event::Released { worker, call } => self.release(now, worker, call, effects),
             Event::CallerGone { call } => self.caller_gone(call, effects),
-            Event::YieldWorker { function } => self.yield_worker(now, function, effects),
+            Event::YieldWorker { function, has } => self.yield_worker(now, function, has, effects),
             Event::WorkerFreed { function } => self.worker_freed(function, effects),
             Event::Tick => self.tick(now, effects),
             Event::Drain => self.admission = Admission::Draining,
@@ -220,6 +224,11 @@ impl Core {
     /// Calls of a function that wait in lanes behind others.
     pub fn pipelined(&self, function: FunctionId) -> u32 {
         self.functions[function.0 as usize].pipelines.calls()
+    }
+
+    /// Workers of a function that start, work or wait for calls.
+    pub fn workers(&self, function: FunctionId) -> u16 {
+        self.functions[function.index()].staying()
     }
 
     /// What the worker in a lane is doing; `Absent` for a lane that does not exist.

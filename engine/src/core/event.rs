@@ -113,6 +113,12 @@ pub enum Event {
         /// Which.
         worker: WorkerId,
     },
+    /// A worker could not be spawned, for the container has as many as it may have, on all shards;
+    /// its lane is free again. The other shards have been told.
+    NoRoom {
+        /// Which.
+        worker: WorkerId,
+    },
     /// A worker finished its call.
     Completed {
         /// Which worker.
@@ -163,10 +169,12 @@ pub enum Event {
         call: CallId,
     },
     /// Another shard wants a worker of this function, and the container has as many as it may have:
-    /// the next one that is idle here leaves.
+    /// the next one that is idle here leaves, if this shard has more than its share or no use for it.
     YieldWorker {
         /// Whose worker.
         function: FunctionId,
+        /// Workers that the other shard has.
+        has: u16,
     },
     /// A worker of this function left on another shard: the container has room for one more.
     WorkerFreed {

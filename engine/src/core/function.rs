@@ -27,6 +27,8 @@ pub(super) const TRIM_WINDOW: Duration = Duration::from_secs(10);
 /// After a failed spawn: the launcher is out of threads or memory, and asking again at once would
 /// not help it.
 pub(super) const SPAWN_PAUSE: Duration = Duration::from_secs(1);
+/// After the container had no room for a worker: the other shards are asked again for one then.
+pub(super) const ROOM_PAUSE: Duration = Duration::from_millis(50);
 /// After a worker was given up to another shard: time for that shard to take the place, so that two
 /// shards that share one worker take turns of this length.
 pub(super) const YIELD_PAUSE: Duration = Duration::from_millis(10);

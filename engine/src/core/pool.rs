@@ -51,10 +51,20 @@ impl Core {
         f.yield_owed = false;
     }
 
-    pub(super) fn yield_worker(&mut self, now: Nanos, function: FunctionId, effects: &mut Effects) {
-        // Every shard is asked. One without workers owes none, not even of those it gets later.
+    /// Another shard, which has that many workers, wants one more. Every shard is asked. One without
+    /// workers owes none, not even of those it gets later; one that needs what it has gives until both
+    /// have the same, and its last one to a shard that has none.
+    pub(super) fn yield_worker(
+        &mut self,
+        now: Nanos,
+        function: FunctionId,
+        has: u16,
+        effects: &mut Effects,
+    ) {
         let f = self.function(function);
-        f.yield_owed = f.staying() > 0;
+        let is_unneeded = f.queue.is_empty() && f.idle() > 0;
+        let is_fair = f.staying() > has.saturating_add(1) || has == 0;
+        f.yield_owed |= f.staying() > 0 && (is_unneeded || is_fair);
         self.settle_yield(now, function, effects);
     }
 
@@ -65,6 +75,7 @@ impl Core {
             return;
         }
         let Some(lane) = f.coldest() else { return };
+        f.yield_owed = false;
         f.apply(lane, WorkerEvent::Retire);
         effects.push(Effect::RetireWorker { worker: f.worker_id(lane) });
         self.pause_spawning(now, function, YIELD_PAUSE);
@@ -78,11 +89,9 @@ impl Core {
         }
     }
 
-    /// A worker was given up, or could not be had: either way another shard has room for it, and
-    /// nothing is owed any more.
+    /// A worker was given up, or could not be had: no other is asked for during the pause.
     pub(super) fn pause_spawning(&mut self, now: Nanos, function: FunctionId, pause: Duration) {
         let f = &mut self.functions[function.0 as usize];
-        f.yield_owed = false;
         if f.container == Container::Up {
             let timer = self.timers.insert(now + pause, Alarm::SpawnPauseEnds(function));
             f.container = Container::UpPaused(timer);

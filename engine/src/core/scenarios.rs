@@ -481,7 +481,7 @@ fn a_worker_that_another_shard_wants_leaves_before_it_gets_the_next_call() {
     let lane = worker(f, 0);
     let (call, _) = stage.call(f);
     stage.call(f);
-    assert_eq!(stage.tell(Event::YieldWorker { function: f }), []);
+    assert_eq!(stage.tell(Event::YieldWorker { function: f, has: 0 }), []);
     stage.complete(lane, call);
     let effects = stage.tell(Event::Released { worker: lane, call });
     assert_eq!(effects, [Effect::RetireWorker { worker: lane }]);
@@ -494,8 +494,27 @@ fn a_worker_that_another_shard_wants_leaves_before_it_gets_the_next_call() {
 fn a_shard_without_workers_owes_none() {
     let mut stage = Stage::new(Limits::default());
     let f = stage.deploy(0, 1, 8);
-    assert_eq!(stage.tell(Event::YieldWorker { function: f }), []);
+    assert_eq!(stage.tell(Event::YieldWorker { function: f, has: 0 }), []);
     let (call, _) = stage.call(f);
     let effects = stage.tell(Event::WorkerStarted { worker: worker(f, 0) });
     assert_eq!(effects, [Effect::Dispatch { worker: worker(f, 0), call }]);
+}
+
+#[test]
+fn a_shard_gives_workers_until_both_have_the_same_and_beyond_that_those_it_does_not_need() {
+    let mut stage = Stage::new(Limits::default());
+    let f = stage.deploy(3, 3, 8);
+    let calls = [(); 4].map(|()| stage.call(f).0);
+    let ask = |stage: &mut Stage, has| stage.tell(Event::YieldWorker { function: f, has });
+    assert_eq!(ask(&mut stage, 2), []);
+    stage.complete(worker(f, 2), calls[0]);
+    let effects = stage.tell(Event::Released { worker: worker(f, 2), call: calls[0] });
+    assert_eq!(effects, [Effect::Dispatch { worker: worker(f, 2), call: calls[3] }]);
+    assert_eq!(ask(&mut stage, 1), []);
+    stage.complete(worker(f, 1), calls[1]);
+    let effects = stage.tell(Event::Released { worker: worker(f, 1), call: calls[1] });
+    assert_eq!(effects, [Effect::RetireWorker { worker: worker(f, 1) }]);
+    stage.complete(worker(f, 0), calls[2]);
+    stage.tell(Event::Released { worker: worker(f, 0), call: calls[2] });
+    assert_eq!(ask(&mut stage, 7), [Effect::RetireWorker { worker: worker(f, 0) }]);
 }

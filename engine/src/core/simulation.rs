@@ -310,6 +310,7 @@ impl World {
         let fails = self.random.below(6) == 0;
         let event = match self.threads[&key(worker)] {
             Thread::Retiring => Event::WorkerRetired { worker },
+            _ if fails && self.random.below(2) == 0 => Event::NoRoom { worker },
             _ if fails => Event::WorkerFailed { worker },
             _ => Event::WorkerStarted { worker },
         };
@@ -317,7 +318,7 @@ impl World {
             Event::WorkerStarted { .. } => self.threads.insert(key(worker), Thread::Idle),
             _ => self.threads.remove(&key(worker)),
         };
-        if matches!(event, Event::WorkerFailed { .. }) {
+        if matches!(event, Event::WorkerFailed { .. } | Event::NoRoom { .. }) {
             self.pause(worker.function, Duration::from_secs(1));
         }
         self.tell(event);
@@ -367,7 +368,8 @@ impl World {
     fn share_workers(&mut self) {
         let function = self.any_function();
         if self.random.below(2) == 0 {
-            self.tell(Event::YieldWorker { function });
+            let has = u16::try_from(self.random.below(4)).unwrap();
+            self.tell(Event::YieldWorker { function, has });
         } else {
             self.paused[function.0 as usize] = None;
             self.tell(Event::WorkerFreed { function });

@@ -306,8 +306,10 @@ impl Engine {
         let placement = self.placement(worker.function);
         let Some(link) = self.link(worker.function) else { return };
         if !link.container.reserve_worker() {
-            self.tell_siblings(|| ToShard::YieldWorker { function: worker.function });
-            self.tell_core(reactor, now, worker.function, Event::WorkerFailed { worker });
+            let function = worker.function;
+            self.tell_core(reactor, now, function, Event::NoRoom { worker });
+            let has = self.core.workers(function);
+            self.tell_siblings(|| ToShard::YieldWorker { function, has });
             return;
         }
         if let Err(error) = link.spawn(reactor, worker.function, worker.lane, placement) {

@@ -437,8 +437,8 @@ impl Engine {
                         self.worker_failed(reactor, now, WorkerId { function, lane });
                     }
                 }
-                ToShard::YieldWorker { function } => {
-                    self.tell_core(reactor, now, function, Event::YieldWorker { function });
+                ToShard::YieldWorker { function, has } => {
+                    self.tell_core(reactor, now, function, Event::YieldWorker { function, has });
                 }
                 ToShard::WorkerFreed { function } => {
                     self.tell_core(reactor, now, function, Event::WorkerFreed { function });

@@ -46,6 +46,8 @@ pub enum Report {
     Started,
     /// A worker could not be started.
     Failed,
+    /// The other shards have all the workers that the container may have.
+    NoRoom,
     /// A worker has left.
     Retired,
 }

@@ -12,6 +12,8 @@ use crate::world::World;
 const TICK: Duration = Duration::from_millis(1);
 /// How long the core asks for no worker after one could not be started.
 pub(crate) const SPAWN_PAUSE: Duration = Duration::from_secs(1);
+/// How long it asks for none after the container had no room for one.
+pub(crate) const ROOM_PAUSE: Duration = Duration::from_millis(50);
 /// How long it asks for none after it has given one up.
 pub(crate) const YIELD_PAUSE: Duration = Duration::from_millis(10);
 /// How long no call of a function may end while all wait for others, until more are begun: the core

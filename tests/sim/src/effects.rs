@@ -157,7 +157,7 @@ impl World {
         let is_slow = self.random.happens(faults.spawn_slow);
         let time = self.plan.costs.spawn * if is_slow { SLOW } else { 1 };
         let report = match self.random.happens(faults.spawn_fails) {
-            true => Report::Failed,
+            true => self.random.pick(&[Report::Failed, Report::NoRoom]),
             false => Report::Started,
         };
         let at = self.launched(worker.function, time);

@@ -10,7 +10,7 @@ use crate::program::{Change, Failure, Phase, Program, Spread};
 use crate::random::Random;
 
 /// Calls from outside in a world of the tests, about.
-pub const CALLS: u32 = 4_000;
+pub const CALLS: u32 = 3_000;
 /// Not a stream that a world uses.
 const STREAM: u64 = u64::MAX;
 

@@ -76,7 +76,7 @@ impl Default for Costs {
 /// What goes wrong, as shares from 0 to 1 of all cases or as a mean time between two.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Faults {
-    /// Workers that cannot be started.
+    /// Workers that cannot be started, or for which the container has no room.
     pub spawn_fails: f64,
     /// Workers that take a hundred times as long to start.
     pub spawn_slow: f64,

@@ -365,7 +365,8 @@ impl World {
 
     fn share(&mut self, function: FunctionId) {
         if self.random.happens(0.5) {
-            self.tell(Event::YieldWorker { function });
+            let has = self.random.below(8);
+            self.tell(Event::YieldWorker { function, has });
         } else {
             self.pools[function.index()].paused_until = Nanos(0);
             self.tell(Event::WorkerFreed { function });
@@ -425,6 +426,11 @@ impl World {
                 assert_eq!(pool.set(worker, None), Some(Thread::Starting));
                 self.pause(worker.function, crate::check::SPAWN_PAUSE);
                 self.tell(Event::WorkerFailed { worker });
+            }
+            Report::NoRoom => {
+                assert_eq!(pool.set(worker, None), Some(Thread::Starting));
+                self.pause(worker.function, crate::check::ROOM_PAUSE);
+                self.tell(Event::NoRoom { worker });
             }
             Report::Retired => {
                 assert_eq!(pool.set(worker, None), Some(Thread::Retiring));
