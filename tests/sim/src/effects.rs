@@ -38,6 +38,9 @@ impl World {
                     assert!(!self.calls[&call.0].owed, "{call:?} is cancelled and still owed");
                 }
                 Effect::ReplaceContainer { worker } => self.replace(worker),
+                Effect::Move { .. } | Effect::Recall { .. } | Effect::Bounce { .. } => {
+                    panic!("no core here knows of another shard to send calls to")
+                }
             }
         }
         self.restore(effects);
@@ -106,6 +109,7 @@ impl World {
             Origin::Internal { parent, worker, .. } => {
                 self.answer_worker(worker, parent, call, reply.outcome());
             }
+            Origin::Shard { .. } => panic!("no call here comes from another shard"),
             Origin::External(_) => {
                 let source = known.source.expect("from outside");
                 self.sample(source, known.came, reply.outcome());
@@ -124,6 +128,7 @@ impl World {
                 };
                 self.agenda.push(self.now + time, Due::Released(worker, call));
             }
+            (Reply::Returned { .. }, _) => panic!("no call here was on another shard"),
             (Reply::Failed { .. }, None) => _ = self.calls.remove(&call.0),
             // Its worker goes on.
             (Reply::Failed { .. }, Some(_)) => {}
