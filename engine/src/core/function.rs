@@ -81,6 +81,8 @@ pub(super) struct Function {
     pub quota: Option<Arc<Quota>>,
     /// Calls that ended on a worker.
     pub ended: u64,
+    /// Moving average of the calls on workers while others wait.
+    pub busy: Option<f64>,
     /// Looks whether its calls have stalled, and `ended` when that was set.
     pub stall: Option<(Timer, u64)>,
     pub queue: List,
@@ -119,6 +121,7 @@ impl Function {
             load: Load::new(),
             quota: None,
             ended: 0,
+            busy: None,
             stall: None,
             queue: List::default(),
             counters: Counters::default(),
@@ -266,6 +269,7 @@ impl Function {
     /// A call ended on a worker.
     pub fn completed(&mut self, now: Nanos, sample: Sample, usage: Option<Usage>) {
         self.ended += 1;
+        self.record_busy();
         self.load.completed(now, sample, usage);
         self.weigh(usage);
         let processing = sample.processing_ns();

@@ -92,7 +92,6 @@ fn so_it_does_of_calls_that_sleep() {
 }
 
 #[test]
-#[ignore = "89% at the worst: the wait is estimated by the workers that are busy at that moment"]
 fn so_it_does_of_a_chain() {
     let next = |next| function([compute(us(200)), Phase::call(next)]);
     check_overload(&[next(B), next(C), function([compute(us(200))])]);
