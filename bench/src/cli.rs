@@ -1,9 +1,10 @@
-//! Arguments of `nightcore-bench suite` and `nightcore-bench report`.
+//! Arguments of `nightcore-bench suite`, `concurrency` and `report`.
 
 use std::error::Error;
 use std::path::PathBuf;
 
 use clap::Args;
+use nightcore_bench::concurrency;
 use nightcore_bench::report;
 use nightcore_bench::suite::{self, Depth, Options, Selection};
 
@@ -30,6 +31,23 @@ pub struct Suite {
     out: Option<PathBuf>,
 }
 
+/// `concurrency`.
+#[derive(Args)]
+pub struct Concurrency {
+    /// One round of short loads with fewer pools and loads: at most four minutes
+    #[arg(long)]
+    quick: bool,
+    /// Rounds, instead of three or one
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: Option<u32>,
+    /// Where the results go [default: bench/results/<date>-<host>/concurrency]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Measures nothing: table and plots of an earlier run again
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["quick", "rounds", "out"])]
+    report: Option<PathBuf>,
+}
+
 /// `report`.
 #[derive(Args)]
 pub struct Report {
@@ -49,6 +67,20 @@ impl Suite {
         let options = Options { depth, rounds: self.rounds, selection, out: self.out };
         let directory = suite::run(&options)?;
         println!("{}", report::run(&directory)?);
+        eprintln!("written to {}", directory.display());
+        Ok(())
+    }
+}
+
+impl Concurrency {
+    /// Measures, reports, prints the table.
+    pub fn run(self) -> Result<(), Box<dyn Error>> {
+        let Concurrency { quick, rounds, out, report } = self;
+        let directory = match report {
+            Some(directory) => directory,
+            None => concurrency::run(&concurrency::Options { quick, rounds, out })?,
+        };
+        println!("{}", concurrency::page::write(&directory)?);
         eprintln!("written to {}", directory.display());
         Ok(())
     }

@@ -28,6 +28,8 @@ enum Command {
     HandoffWorker(handoff::WorkerArguments),
     /// Measures everything in interleaved rounds, then reports
     Suite(cli::Suite),
+    /// Measures managed concurrency beside fixed pools and none at all
+    Concurrency(cli::Concurrency),
     /// Sums the raw samples of a run up again
     Report(cli::Report),
 }
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Command::Handoff(arguments) => handoff::run(&arguments).map_err(Into::into),
         Command::HandoffWorker(arguments) => handoff::run_worker(&arguments).map_err(Into::into),
         Command::Suite(suite) => suite.run(),
+        Command::Concurrency(concurrency) => concurrency.run(),
         Command::Report(report) => report.run(),
     };
     match done {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use nightcore_bench::load::{Error, Errors, Pace, Plan, Report, run, run_until};
+use nightcore_bench::load::{Also, Error, Errors, Keep, Pace, Plan, Report, run, run_until};
 
 const MS: Duration = Duration::from_millis(1);
 const STALL: Duration = Duration::from_millis(300);
@@ -70,12 +70,14 @@ fn plan(address: SocketAddr, pace: Pace) -> Plan {
         method: "GET".to_owned(),
         headers: Vec::new(),
         body: Vec::new(),
+        also: Vec::new(),
         connections: 4,
         pace,
         duration: 500 * MS,
         warm_up: Duration::ZERO,
         timeout: Duration::from_secs(20),
         threads: 1,
+        keep: Keep::Sums,
     }
 }
 
@@ -116,6 +118,52 @@ fn a_stall_shows_in_the_p99_at_a_constant_rate_and_not_in_a_closed_loop() {
     }
     assert!(closed.times.value_at_quantile(0.99) < half_stall, "{closed}");
     assert!(open.times.value_at_quantile(0.99) >= half_stall, "{open}");
+}
+
+#[test]
+fn a_step_sends_at_one_rate_and_then_at_the_other_and_the_log_has_every_request() {
+    let address = serve(|_| Reply::Send(OK));
+    let pace = Pace::Step { before: 200.0, at: 250 * MS, after: 1000.0 };
+    let mut plan = plan(address, pace);
+    (plan.warm_up, plan.keep) = (100 * MS, Keep::EveryRequest);
+    let report = report(&plan);
+    assert_eq!(report.errors, Errors::default());
+    assert_eq!(report.log.len() as u64, report.requests);
+    let before = report.log.iter().filter(|entry| entry.due < 250 * MS).count();
+    let after = report.log.len() - before;
+    assert_eq!(before, 50);
+    assert_eq!(after as u64 + report.unsent, 250, "{report}");
+    assert!(report.log.iter().all(|entry| entry.status == Some(200) && entry.request == 0));
+}
+
+#[test]
+fn requests_of_a_mix_take_turns_on_every_connection() {
+    let address = serve(|_| Reply::Send(OK));
+    for pace in [Pace::Closed, Pace::Constant { per_second: 1000.0 }] {
+        let mut plan = plan(address, pace);
+        plan.also = vec![Also { path: "/other".to_owned(), body: b"x".to_vec() }];
+        (plan.method, plan.keep) = ("POST".to_owned(), Keep::EveryRequest);
+        plan.body = b"y".to_vec();
+        let report = report(&plan);
+        let other = report.log.iter().filter(|entry| entry.request == 1).count();
+        // Each of the four connections may have begun or ended with either.
+        let own = report.log.len() - other;
+        assert!(own > 100 && own.abs_diff(other) <= 4, "{own} and {other}: {report}");
+    }
+}
+
+#[test]
+fn answers_that_are_no_success_are_counted_by_status() {
+    let address = serve(|request| {
+        Reply::Send(match request % 2 {
+            0 => "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+            _ => "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n",
+        })
+    });
+    let report = report(&plan(address, Pace::Constant { per_second: 1000.0 }));
+    assert!(only(&report.errors, "status"), "{report}");
+    assert_eq!(report.statuses.keys().copied().collect::<Vec<_>>(), [429, 503]);
+    assert_eq!(report.statuses.values().sum::<u64>(), report.errors.status);
 }
 
 #[test]

@@ -352,7 +352,7 @@ fn read_function<'a>(
         name: read_name(&name)?,
         library: search.find(&library)?,
         min_workers: 1,
-        max_workers: 32,
+        max_workers: 128,
         timeout: Duration::from_secs(30),
         memory: None,
         placement: Placement::Core,

@@ -21,9 +21,9 @@ impl Body {
     }
 }
 
-// SAFETY: `payload` names a range that `ipc` checked against the mapping, and holds a count of
-// that mapping; so the range stays mapped and readable while `self` lives, wherever it is moved.
-// The function may change the bytes meanwhile, which the trait allows.
+// SAFETY: `payload` names a range that `ipc` checked against the mapping or the heap bytes that it
+// lies in, and holds a count of those; so the range stays readable while `self` lives, wherever it is
+// moved. The function may change the bytes of a mapping meanwhile, which the trait allows.
 unsafe impl StableBuffer for Body {
     fn bytes(&self) -> (*const u8, usize) {
         (self.payload.as_ptr(), self.payload.len())

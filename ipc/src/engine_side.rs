@@ -327,12 +327,12 @@ impl BlockWriter<'_> {
         unsafe { copy(bytes.as_ptr(), place.as_ptr(), bytes.len()) };
     }
 
-    /// Appends a worker's bytes, from memory to memory. Panics as `write` does.
+    /// Appends a worker's bytes, or copied ones, from memory to memory. Panics as `write` does.
     #[inline]
     pub fn write_shared(&mut self, bytes: &SharedSlice) {
         let place = self.claim(bytes.len());
-        // SAFETY: `bytes` is mapped while it lives and `claim` checked the room. One lies in an
-        // outbound region and the other in an inbound one, which never overlap. A container that
+        // SAFETY: `bytes` is there while it lives and `claim` checked the room. One lies in an
+        // outbound region or on the heap and the other in an inbound one, which never overlap. A container that
         // writes meanwhile makes the bytes arbitrary, which they are anyway.
         unsafe { copy(bytes.as_ptr(), place.as_ptr(), bytes.len()) };
     }

@@ -1,5 +1,6 @@
 //! A worker's bytes as the engine sees them: never a Rust reference, always a copy or a pointer for
-//! a system call, since the container may change them at any time.
+//! a system call, since the container may change them at any time. Bytes that were copied out of a
+//! worker's memory before go the same way.
 
 use core::cell::RefCell;
 use core::ops::Range;
@@ -10,7 +11,7 @@ use crate::descriptor::Block;
 use crate::memory::Mapping;
 
 /// A worker's block as the engine sees it: memory that stays mapped while this lives, and that the
-/// container may change at any time.
+/// container may change at any time. Or a copy of one.
 #[derive(Debug)]
 pub struct SharedBlock {
     bytes: SharedSlice,
@@ -35,15 +36,40 @@ struct DropReport {
 pub struct SharedSlice {
     start: NonNull<u8>,
     size: usize,
-    _keeper: Rc<Mapping>,
+    keeper: Keeper,
+}
+
+/// What the bytes of a slice lie in.
+#[derive(Clone, Debug)]
+enum Keeper {
+    Mapping {
+        _mapping: Rc<Mapping>,
+    },
+    /// Not written to any more.
+    Heap {
+        _bytes: Rc<Vec<u8>>,
+    },
 }
 
 impl SharedBlock {
     /// A block that was located at `offset` of B. Panics if it is not within the mapping.
     pub(crate) fn new(b: &Rc<Mapping>, offset: usize, block: &Block) -> SharedBlock {
         let start = b.bytes(offset, block.size());
-        let bytes = SharedSlice { start, size: block.size(), _keeper: Rc::clone(b) };
+        let keeper = Keeper::Mapping { _mapping: Rc::clone(b) };
+        let bytes = SharedSlice { start, size: block.size(), keeper };
         SharedBlock { bytes, envelope_size: block.envelope_size as usize, report: None }
+    }
+
+    /// A copy of a block, of which the first `envelope_size` bytes are the envelope. Panics if there
+    /// are fewer.
+    #[must_use]
+    pub fn from_bytes(bytes: Vec<u8>, envelope_size: usize) -> SharedBlock {
+        let size = bytes.len();
+        assert!(envelope_size <= size, "an envelope of {envelope_size} of {size} bytes");
+        let bytes = Rc::new(bytes);
+        let start = NonNull::from(bytes.as_slice()).cast();
+        let bytes = SharedSlice { start, size, keeper: Keeper::Heap { _bytes: bytes } };
+        SharedBlock { bytes, envelope_size, report: None }
     }
 
     /// Bytes of the envelope.
@@ -109,7 +135,7 @@ impl SharedSlice {
             // SAFETY: range.start <= size, so the result is within the slice or at its end.
             start: unsafe { self.start.add(range.start) },
             size: range.end - range.start,
-            _keeper: Rc::clone(&self._keeper),
+            keeper: self.keeper.clone(),
         }
     }
 
@@ -117,8 +143,8 @@ impl SharedSlice {
     pub fn append_to(&self, out: &mut Vec<u8>) {
         out.reserve(self.size);
         let spare = out.spare_capacity_mut().as_mut_ptr().cast::<u8>();
-        // SAFETY: the source is mapped while `self` lives, the destination has `size` bytes spare
-        // since the reserve, and a Vec's memory is not part of the mapping. A container that
+        // SAFETY: the source is there while `self` lives, the destination has `size` bytes spare
+        // since the reserve, and a Vec's memory is not part of a mapping or of another Vec's. A container that
         // writes meanwhile makes the bytes arbitrary, which they are anyway.
         unsafe { crate::copy::copy(self.start.as_ptr(), spare, self.size) };
         let size = out.len() + self.size;

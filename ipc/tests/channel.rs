@@ -302,6 +302,26 @@ fn a_block_stays_readable_when_its_lane_and_channel_are_gone() {
 }
 
 #[test]
+fn copied_bytes_go_into_a_lane_like_a_workers_and_stay_while_a_part_is_held() {
+    let copy = SharedBlock::from_bytes(b"REPLYanswer".to_vec(), 5);
+    assert_eq!((copy.envelope_size(), copy.payload_size()), (5, 6));
+    assert_eq!(payload_of(&copy), b"answer");
+    let mut pair = pair(1 << 20);
+    let lane = pair.engine.lane(LANE).unwrap();
+    let mut writer = lane.reserve(copy.envelope_size(), copy.payload_size()).unwrap();
+    writer.write_shared(&copy.whole());
+    let block = writer.finish();
+    assert_eq!(pair.worker.inbound(&block).unwrap(), (&b"REPLY"[..], &b"answer"[..]));
+    let part = copy.payload().slice(2..6);
+    drop(copy);
+    let mut bytes = Vec::new();
+    part.append_to(&mut bytes);
+    assert_eq!(bytes, b"swer");
+    let none = SharedBlock::from_bytes(Vec::new(), 0);
+    assert!(none.whole().is_empty());
+}
+
+#[test]
 fn a_lane_is_opened_again_after_it_retired() {
     let mut pair = pair(4096);
     for _ in 0..100 {

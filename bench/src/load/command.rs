@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 
+use super::log::write_csv;
 use super::report::write_hgrm;
 use super::target::Target;
-use super::{Pace, Plan, Progress, Report, run_until};
+use super::{Keep, Pace, Plan, Progress, Report, run_until};
 
 /// The exit code when a request failed or none could be sent.
 const FAILED: u8 = 1;
@@ -36,6 +37,9 @@ pub struct Arguments {
     /// Requests a second over all connections; a closed loop without
     #[arg(long, value_name = "R", value_parser = positive)]
     rate: Option<f64>,
+    /// Another rate from a moment of the recorded time on, as in 2s:900
+    #[arg(long, value_name = "TIME:R", requires = "rate", value_parser = step)]
+    step: Option<(Duration, f64)>,
     /// Kept connections
     #[arg(long, short = 'c', value_name = "N", default_value_t = 1, value_parser = at_least_one())]
     connections: u32,
@@ -72,6 +76,9 @@ pub struct Arguments {
     /// Writes the distribution in microseconds for HdrHistogram's plotters
     #[arg(long, value_name = "FILE")]
     hgrm: Option<PathBuf>,
+    /// Writes each request as CSV: when it was due, its latency, its status
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
     /// No progress and no table
     #[arg(long, short = 'q')]
     quiet: bool,
@@ -117,18 +124,25 @@ fn plan(arguments: &Arguments) -> Result<Plan, String> {
         }
         (None, None) => Vec::new(),
     };
+    let pace = match (arguments.rate, arguments.step) {
+        (None, _) => Pace::Closed,
+        (Some(per_second), None) => Pace::Constant { per_second },
+        (Some(before), Some((at, after))) => Pace::Step { before, at, after },
+    };
     let default_method = if body.is_empty() { "GET" } else { "POST" };
     Ok(Plan {
         target: arguments.url.clone(),
         method: arguments.method.clone().unwrap_or_else(|| default_method.to_owned()),
         headers: arguments.header.clone(),
         body,
+        also: Vec::new(),
         connections: arguments.connections,
-        pace: arguments.rate.map_or(Pace::Closed, |per_second| Pace::Constant { per_second }),
+        pace,
         duration: arguments.duration,
         warm_up: arguments.warm_up,
         timeout: arguments.timeout,
         threads: arguments.threads,
+        keep: if arguments.log.is_some() { Keep::EveryRequest } else { Keep::Sums },
     })
 }
 
@@ -183,6 +197,10 @@ fn write(arguments: &Arguments, report: &Report) -> Result<(), String> {
         let written = File::create(path).and_then(|file| write_hgrm(&report.times, file));
         written.map_err(|error| format!("{}: {error}", path.display()))?;
     }
+    if let Some(path) = &arguments.log {
+        let written = File::create(path).and_then(|file| write_csv(&report.log, file));
+        written.map_err(|error| format!("{}: {error}", path.display()))?;
+    }
     Ok(())
 }
 
@@ -193,6 +211,12 @@ fn at_least_one() -> clap::builder::RangedI64ValueParser<u32> {
 fn positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if number > 0.0 && number.is_finite() { Ok(number) } else { Err("not above 0".to_owned()) }
+}
+
+/// A time and a rate.
+fn step(text: &str) -> Result<(Duration, f64), String> {
+    let (at, rate) = text.split_once(':').ok_or("no colon between time and rate")?;
+    Ok((duration(at)?, positive(rate)?))
 }
 
 /// Seconds, or what `ms`, `s` or `m` behind the number says.
@@ -254,12 +278,22 @@ mod tests {
     }
 
     #[test]
+    fn a_step_is_a_second_rate_and_a_log_keeps_every_request() {
+        let plan = parse("--rate 10 --step 500ms:90 --log x http://127.0.0.1:1").unwrap();
+        let at = Duration::from_millis(500);
+        assert_eq!(plan.pace, Pace::Step { before: 10.0, at, after: 90.0 });
+        assert_eq!(plan.keep, Keep::EveryRequest);
+        assert!(parse("--step 1s:90 http://127.0.0.1:1").is_err());
+    }
+
+    #[test]
     fn wrong_arguments_are_refused() {
         for line in [
             "",
             "ftp://127.0.0.1",
             "--rate 0 http://127.0.0.1:1",
             "--rate nan http://127.0.0.1:1",
+            "--rate 1 --step 1s http://127.0.0.1:1",
             "--duration soon http://127.0.0.1:1",
             "--duration -1s http://127.0.0.1:1",
             "--connections 0 http://127.0.0.1:1",

@@ -138,6 +138,7 @@ pub(super) async fn carry(shard: Rc<Shard>, lane: usize, mut link: Option<Link>)
     let mut free_at = shard.start;
     let mut turn = 0;
     while let Some(due) = shard.next_due(lane, turn).await {
+        let request = shard.request(lane, turn);
         turn += 1;
         free_at = match connected(&shard, lane, link).await {
             Ok(mut open) => {
@@ -145,19 +146,20 @@ pub(super) async fn carry(shard: Rc<Shard>, lane: usize, mut link: Option<Link>)
                 let due = due.unwrap_or(sent);
                 let waiting_since = &shard.lanes[lane].waiting_since;
                 waiting_since.set(Some(sent));
-                let outcome = open.exchange(&shard.job.request).await;
+                let outcome = open.exchange(&shard.job.requests[request]).await;
                 let outcome = match waiting_since.take() {
                     Some(_) => outcome,
                     None => Err(Failure::Timeout), // the watch has taken it
                 };
                 let keep = outcome.as_ref().is_ok_and(|received| received.answer.keep_alive);
                 link = keep.then_some(open);
-                shard.settle((due, free_at, sent), &outcome)
+                shard.settle(request, (due, free_at, sent), &outcome)
             }
             Err(_) => {
                 link = None;
                 let now = Instant::now();
-                shard.settle((due.unwrap_or(now), now, now), &Err(Failure::Connect));
+                let moments = (due.unwrap_or(now), now, now);
+                shard.settle(request, moments, &Err(Failure::Connect));
                 tokio::time::sleep(CONNECT_PAUSE).await;
                 Instant::now()
             }

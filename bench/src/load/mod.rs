@@ -6,7 +6,8 @@
 //! - `thread`: one runtime of tokio-uring, with a task for each of its connections, one pacer that
 //!   wakes them when a request is due, and one watch for timeouts and the second's report.
 //! - `connection`: a request out, a response in. [`response`]: where a response ends.
-//! - `timer`: precise waiting. `tally`: what happened, summed up. [`report`]: tables and files.
+//! - `timer`: precise waiting. `tally`: what happened, summed up. [`log`]: each request of it.
+//! - [`report`]: tables and files.
 //! - [`command`]: `nightcore-bench load`.
 //!
 //! **Latency** at a constant rate counts from the moment a request was due, not from the moment it
@@ -16,6 +17,7 @@
 
 pub mod command;
 mod connection;
+pub mod log;
 pub mod report;
 pub mod response;
 pub mod schedule;
@@ -56,6 +58,33 @@ pub enum Pace {
         /// Requests a second.
         per_second: f64,
     },
+    /// At one constant rate, and from a moment on at another.
+    Step {
+        /// Requests a second before, warm-up included; above zero.
+        before: f64,
+        /// When it changes, from the beginning of the recorded time.
+        at: Duration,
+        /// Requests a second from then on; above zero.
+        after: f64,
+    },
+}
+
+/// Another request of a load, with the method and headers of the first.
+#[derive(Clone, Debug)]
+pub struct Also {
+    /// Path and query, starting with `/`.
+    pub path: String,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+/// What is kept of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Distributions and counts.
+    Sums,
+    /// Those, and one [`log::Entry`] a request.
+    EveryRequest,
 }
 
 /// What a run does.
@@ -67,8 +96,10 @@ pub struct Plan {
     pub method: String,
     /// Sent with every request, beside `Host` and `Content-Length`.
     pub headers: Vec<(String, String)>,
-    /// Sent with every request.
+    /// Sent with every request to the target.
     pub body: Vec<u8>,
+    /// Sent in turns with that one, on every connection; mostly none.
+    pub also: Vec<Also>,
     /// Kept connections, at least one a thread.
     pub connections: u32,
     /// How requests follow each other.
@@ -82,6 +113,8 @@ pub struct Plan {
     pub timeout: Duration,
     /// Threads, each with its own ring and its share of the connections.
     pub threads: u32,
+    /// What is kept of it.
+    pub keep: Keep,
 }
 
 /// Why a run did not take place.
@@ -134,13 +167,15 @@ pub struct Progress {
 struct Job {
     address: SocketAddr,
     method: String,
-    request: Bytes,
+    /// The target's own, then the others; never empty.
+    requests: Vec<Bytes>,
     schedule: Option<Schedule>,
     connections: u32,
     threads: u32,
     timeout: Duration,
     warm_up: Duration,
     duration: Duration,
+    keep: Keep,
     /// Set by whoever wants the run to end early.
     stop: Arc<AtomicBool>,
     /// Passed by all threads when each has its connections.
@@ -194,23 +229,37 @@ impl Job {
         if plan.threads == 0 || plan.connections < plan.threads {
             return Err(Error::Plan("a load needs a thread, and every thread a connection"));
         }
+        let is_rate = |rate: f64| rate > 0.0 && rate.is_finite();
         let schedule = match plan.pace {
             Pace::Closed => None,
-            Pace::Constant { per_second } if per_second > 0.0 && per_second.is_finite() => {
+            Pace::Constant { per_second } if is_rate(per_second) => {
                 Some(Schedule::new(per_second, plan.connections))
             }
-            Pace::Constant { .. } => return Err(Error::Plan("a rate is a number above 0")),
+            Pace::Step { before, at, after } if is_rate(before) && is_rate(after) => {
+                let schedule = Schedule::new(before, plan.connections);
+                Some(schedule.with_step(plan.warm_up + at, after))
+            }
+            Pace::Constant { .. } | Pace::Step { .. } => {
+                return Err(Error::Plan("a rate is a number above 0"));
+            }
         };
+        let request =
+            |target: &Target, body: &[u8]| target.request(&plan.method, &plan.headers, body);
+        let also = plan.also.iter().map(|also| {
+            request(&Target { path: also.path.clone(), ..plan.target.clone() }, &also.body)
+        });
+        let requests = std::iter::once(request(&plan.target, &plan.body)).chain(also).collect();
         Ok(Job {
             address: plan.target.address,
             method: plan.method.clone(),
-            request: plan.target.request(&plan.method, &plan.headers, &plan.body),
+            requests,
             schedule,
             connections: plan.connections,
             threads: plan.threads,
             timeout: plan.timeout,
             warm_up: plan.warm_up,
             duration: plan.duration,
+            keep: plan.keep,
             stop: Arc::clone(stop),
             connected: Barrier::new(plan.threads as usize),
             start: OnceLock::new(),

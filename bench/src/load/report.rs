@@ -1,11 +1,13 @@
 //! What a run has seen, and the forms it is written in: a [`Sample`], a table, a `.hgrm` file.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};
 use std::io;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use super::log::Entry;
 use super::tally::Tally;
 use super::{Errors, Pace, Plan};
 use crate::sample::Sample;
@@ -32,6 +34,10 @@ pub struct Report {
     pub requests: u64,
     /// Those of them that were not served.
     pub errors: Errors,
+    /// Answers of another status than 2xx, by status.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Each request by the moment it was due; empty unless the plan keeps them.
+    pub log: Vec<Entry>,
     /// Requests due but never sent, since their connections waited for answers until the end. More
     /// than a few of these, and the target does not sustain the rate.
     pub unsent: u64,
@@ -52,13 +58,16 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(plan: &Plan, total: Tally, elapsed: Duration) -> Report {
+    pub(super) fn new(plan: &Plan, mut total: Tally, elapsed: Duration) -> Report {
+        total.log.sort_by_key(|entry| entry.due);
         Report {
             requests: total.times.len() + total.errors.total(),
             times: total.times,
             from_sent: total.from_sent,
             late: total.late,
             errors: total.errors,
+            statuses: total.statuses,
+            log: total.log,
             unsent: total.unsent,
             reconnects: total.reconnects,
             bytes: total.bytes,
@@ -76,6 +85,16 @@ impl Report {
         per(self.times.len() as f64, self.elapsed.as_secs_f64())
     }
 
+    /// Requests a second that were due, at the end; none in a closed loop.
+    #[must_use]
+    pub fn rate(&self) -> Option<f64> {
+        match self.pace {
+            Pace::Closed => None,
+            Pace::Constant { per_second } => Some(per_second),
+            Pace::Step { after, .. } => Some(after),
+        }
+    }
+
     /// CPU time of the generator for each request, in microseconds.
     #[must_use]
     pub fn cpu_us_per_request(&self) -> f64 {
@@ -83,9 +102,10 @@ impl Report {
     }
 
     /// The run as a sample. `extra` holds `requests`, `errors`, each kind of them as `errors_KIND`,
-    /// `unsent`, `reconnects`, `bytes_per_second`, `connections`, `threads`, `cpu_us_client` (the
-    /// generator's for each request) and, at a constant rate, `rate`, `late_us_p50`, `late_us_p99`,
-    /// `sent_us_p50` and `sent_us_p99` (latency from the moment of sending).
+    /// statuses other than 2xx as `status_NUMBER`, `unsent`, `reconnects`, `bytes_per_second`,
+    /// `connections`, `threads`, `cpu_us_client` (the generator's for each request) and, at a rate,
+    /// `rate` (the last one), `late_us_p50`, `late_us_p99`, `sent_us_p50` and `sent_us_p99` (latency
+    /// from the moment of sending).
     #[must_use]
     pub fn sample(&self, case: &str) -> Sample {
         let mut sample = Sample::new(case, &self.times);
@@ -96,14 +116,17 @@ impl Report {
         for (kind, count) in self.errors.named() {
             put(&format!("errors_{kind}"), count as f64);
         }
+        for (status, &count) in &self.statuses {
+            put(&format!("status_{status}"), count as f64);
+        }
         put("unsent", self.unsent as f64);
         put("reconnects", self.reconnects as f64);
         put("bytes_per_second", per(self.bytes as f64, self.elapsed.as_secs_f64()));
         put("connections", self.connections.into());
         put("threads", self.threads.into());
         put("cpu_us_client", self.cpu_us_per_request());
-        if let Pace::Constant { per_second } = self.pace {
-            put("rate", per_second);
+        if let Some(rate) = self.rate() {
+            put("rate", rate);
             for (name, times) in [("late", &self.late), ("sent", &self.from_sent)] {
                 put(&format!("{name}_us_p50"), times.value_at_quantile(0.5) as f64 / 1e3);
                 put(&format!("{name}_us_p99"), times.value_at_quantile(0.99) as f64 / 1e3);
@@ -123,6 +146,9 @@ impl Display for Report {
         let pace = match self.pace {
             Pace::Closed => "closed loop".to_owned(),
             Pace::Constant { per_second } => format!("{per_second} requests/s"),
+            Pace::Step { before, at, after } => {
+                format!("{before} requests/s, after {} s {after}", at.as_secs_f64())
+            }
         };
         let (connections, threads) = (self.connections, self.threads);
         let seconds = self.elapsed.as_secs_f64();
@@ -138,6 +164,9 @@ impl Display for Report {
         for (kind, count) in self.errors.named().into_iter().filter(|&(_, count)| count > 0) {
             writeln!(out, "  {kind:<10}{count:>12}")?;
         }
+        for (status, count) in &self.statuses {
+            writeln!(out, "    {status:<8}{count:>12}")?;
+        }
         if self.unsent > 0 {
             let reason = "due, but their connections waited for answers until the end";
             writeln!(out, "never sent  {:>12} {reason}", self.unsent)?;
@@ -150,7 +179,7 @@ impl Display for Report {
             let us = self.times.value_at_percentile(percentile) as f64 / 1e3;
             writeln!(out, "{name:<12}{us:>12.1} us")?;
         }
-        if let Pace::Constant { .. } = self.pace {
+        if self.rate().is_some() {
             for (name, times) in [("from sent", &self.from_sent), ("sent late", &self.late)] {
                 let us = |quantile| times.value_at_quantile(quantile) as f64 / 1e3;
                 writeln!(out, "{name:<12}{:>12.1} us p50, {:.1} us p99", us(0.5), us(0.99))?;
@@ -196,6 +225,7 @@ fn hgrm(times: &Histogram<u64>, out: &mut String) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::Keep;
     use crate::load::tally::record;
 
     fn plan(pace: Pace) -> Plan {
@@ -204,12 +234,14 @@ mod tests {
             method: "GET".to_owned(),
             headers: Vec::new(),
             body: Vec::new(),
+            also: Vec::new(),
             connections: 3,
             pace,
             duration: Duration::from_secs(2),
             warm_up: Duration::ZERO,
             timeout: Duration::from_secs(1),
             threads: 1,
+            keep: Keep::Sums,
         }
     }
 
@@ -219,7 +251,9 @@ mod tests {
             record(&mut total.times, Duration::from_micros(us));
             record(&mut total.late, Duration::from_micros(10));
         }
-        total.errors.timeout = 24;
+        total.errors.timeout = 20;
+        total.errors.status = 4;
+        total.statuses.insert(503, 4);
         total.cpu = Duration::from_micros(2048);
         Report::new(&plan(pace), total, Duration::from_secs(2))
     }
@@ -231,8 +265,9 @@ mod tests {
         let figures = [
             ("requests", 1024.0),
             ("errors", 24.0),
-            ("errors_timeout", 24.0),
-            ("errors_status", 0.0),
+            ("errors_timeout", 20.0),
+            ("errors_status", 4.0),
+            ("status_503", 4.0),
             ("connections", 3.0),
             ("cpu_us_client", 2.0),
             ("rate", 512.0),
@@ -247,9 +282,12 @@ mod tests {
     #[test]
     fn a_table_shows_the_percentiles_and_the_errors_there_were() {
         let table = report(Pace::Closed).to_string();
-        for line in
-            ["p50                500.", "max               1000.", "  timeout             24"]
-        {
+        for line in [
+            "p50                500.",
+            "max               1000.",
+            "  timeout             20",
+            "    503                4",
+        ] {
             assert!(table.contains(line), "{line:?} in\n{table}");
         }
         assert!(!table.contains("short"), "{table}");

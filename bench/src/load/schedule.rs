@@ -10,13 +10,30 @@ use std::time::Duration;
 pub struct Schedule {
     per_second: f64,
     connections: u32,
+    step: Option<Step>,
+}
+
+/// Another rate from a moment on.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    at: Duration,
+    per_second: f64,
+    /// The first request of the new rate, due at that moment; a whole number.
+    request: f64,
 }
 
 impl Schedule {
     /// `per_second` requests in total, above zero, over `connections`, above zero.
     #[must_use]
     pub fn new(per_second: f64, connections: u32) -> Schedule {
-        Schedule { per_second, connections }
+        Schedule { per_second, connections, step: None }
+    }
+
+    /// The same until `at`, then `per_second` requests, above zero.
+    #[must_use]
+    pub fn with_step(self, at: Duration, per_second: f64) -> Schedule {
+        let request = (at.as_secs_f64() * self.per_second).ceil();
+        Schedule { step: Some(Step { at, per_second, request }), ..self }
     }
 
     /// The time from the start of the schedule to the `turn`th request (from 0) of `connection`.
@@ -25,20 +42,33 @@ impl Schedule {
         let request = turn as f64 * f64::from(self.connections) + f64::from(connection);
         // Exact to the nanosecond for 100 days: an f64 holds integers up to 2^53. A request beyond
         // the range of a Duration is never sent.
-        Duration::try_from_secs_f64(request / self.per_second).unwrap_or(Duration::MAX)
+        let since = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        match self.step {
+            Some(step) if request >= step.request => {
+                step.at.saturating_add(since((request - step.request) / step.per_second))
+            }
+            _ => since(request / self.per_second),
+        }
     }
 
-    /// The time from one request to the next, on whichever connections.
+    /// The time from one request to the next, on whichever connections, where they come fastest.
     #[must_use]
     pub fn interval(&self) -> Duration {
-        Duration::try_from_secs_f64(1.0 / self.per_second).unwrap_or(Duration::MAX)
+        let after = self.step.map_or(0.0, |step| step.per_second);
+        Duration::try_from_secs_f64(1.0 / self.per_second.max(after)).unwrap_or(Duration::MAX)
     }
 
     /// How many turns of `connection` are due before `until`.
     #[must_use]
     pub fn turns_before(&self, connection: u32, until: Duration) -> u64 {
-        let requests = until.as_secs_f64() * self.per_second - f64::from(connection);
-        let estimate = (requests / f64::from(self.connections)).ceil().max(0.0);
+        let requests = match self.step {
+            Some(step) if until > step.at => {
+                step.request + (until - step.at).as_secs_f64() * step.per_second
+            }
+            _ => until.as_secs_f64() * self.per_second,
+        };
+        let estimate =
+            ((requests - f64::from(connection)) / f64::from(self.connections)).ceil().max(0.0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative")]
         let mut turns = estimate as u64;
         // Rounding in the two directions may disagree by one: the moments decide.
@@ -79,16 +109,26 @@ mod tests {
     #[test]
     fn as_many_turns_are_due_as_moments_have_passed() {
         for per_second in [0.1, 1.0, 3.0, 999.7, 30_000.0] {
-            let schedule = Schedule::new(per_second, 7);
-            for connection in 0..7 {
-                for until in [Duration::ZERO, MS, 250 * MS, 2 * MS * 1000] {
-                    let turns = schedule.turns_before(connection, until);
-                    let counted =
-                        (0..).take_while(|&turn| schedule.due(connection, turn) < until).count();
-                    assert_eq!(turns, counted as u64, "{per_second}/s, {connection}, {until:?}");
+            let constant = Schedule::new(per_second, 7);
+            for schedule in [constant, constant.with_step(300 * MS, 1234.5)] {
+                for connection in 0..7 {
+                    for until in [Duration::ZERO, MS, 250 * MS, 300 * MS, 2 * MS * 1000] {
+                        let turns = schedule.turns_before(connection, until);
+                        let is_due = |turn: &u64| schedule.due(connection, *turn) < until;
+                        let counted = (0..).take_while(is_due).count();
+                        assert_eq!(turns, counted as u64, "{schedule:?}, {connection}, {until:?}");
+                    }
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_step_changes_the_distance_of_requests_at_its_moment() {
+        let schedule = Schedule::new(100.0, 1).with_step(25 * MS, 1000.0);
+        let due: Vec<Duration> = (0..6).map(|turn| schedule.due(0, turn)).collect();
+        assert_eq!(due, [0, 10, 20, 25, 26, 27].map(|ms| ms * MS));
+        assert_eq!(schedule.interval(), MS);
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! What one thread has seen since it last reported; sums of these are what a run has seen.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+
+use super::log::Entry;
 
 /// Significant decimal digits of a recorded time.
 const DIGITS: u8 = 3;
@@ -70,6 +73,10 @@ pub(super) struct Tally {
     /// How late requests were sent through nobody's fault but ours, ns; constant rate only.
     pub late: Histogram<u64>,
     pub errors: Errors,
+    /// Answers of another status than 2xx, by status.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Each request, where the plan keeps them.
+    pub log: Vec<Entry>,
     /// Requests that were due before the end but never sent: their connections were still busy.
     pub unsent: u64,
     /// Connections made anew after the first ones.
@@ -89,6 +96,8 @@ impl Tally {
             from_sent: histogram(),
             late: histogram(),
             errors: Errors::default(),
+            statuses: BTreeMap::new(),
+            log: Vec::new(),
             unsent: 0,
             reconnects: 0,
             bytes: 0,
@@ -101,6 +110,10 @@ impl Tally {
         self.from_sent.add(&other.from_sent).expect("the same bounds");
         self.late.add(&other.late).expect("the same bounds");
         self.errors.add(&other.errors);
+        for (&status, count) in &other.statuses {
+            *self.statuses.entry(status).or_default() += count;
+        }
+        self.log.extend_from_slice(&other.log);
         self.unsent += other.unsent;
         self.reconnects += other.reconnects;
         self.bytes += other.bytes;
@@ -125,12 +138,13 @@ mod tests {
             for tally in [part, &mut all] {
                 record(&mut tally.times, Duration::from_micros(us));
                 tally.errors.short += 1;
+                *tally.statuses.entry(503).or_default() += 1;
                 tally.bytes += us;
             }
         }
         odd.add(&even);
         assert_eq!(odd.times, all.times);
-        assert_eq!(odd.errors, all.errors);
+        assert_eq!((odd.errors, &odd.statuses), (all.errors, &all.statuses));
         assert_eq!((odd.errors.total(), odd.bytes), (10_000, all.bytes));
     }
 

@@ -14,11 +14,12 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_uring::net::TcpStream;
 
-use super::Job;
 use super::connection::{Failure, Link, Received, carry};
+use super::log::Entry;
 use super::schedule::Schedule;
 use super::tally::{Tally, record};
 use super::timer::Timer;
+use super::{Job, Keep};
 
 /// Connections being made at a time; below any listener's backlog.
 const CONNECTING_MAX: usize = 32;
@@ -177,6 +178,13 @@ impl Shard {
         self.index + lane * self.job.threads
     }
 
+    /// Which of the job's requests a connection sends in a turn: each in its turn, and neighbours
+    /// different ones, so that they alternate over all connections, too.
+    pub(super) fn request(&self, lane: usize, turn: u64) -> usize {
+        let turn = turn.wrapping_add(self.connection(lane).into());
+        usize::try_from(turn % self.job.requests.len() as u64).expect("less than a length")
+    }
+
     /// Waits until the connection has another request to send: `Some(Some(due))` at a constant
     /// rate, `Some(None)` in a closed loop, `None` when the run is over.
     pub(super) async fn next_due(&self, lane: usize, turn: u64) -> Option<Option<Instant>> {
@@ -200,6 +208,7 @@ impl Shard {
     /// sent at `sent`; returns the time now.
     pub(super) fn settle(
         &self,
+        request: usize,
         (due, free, sent): (Instant, Instant, Instant),
         outcome: &Result<Received, Failure>,
     ) -> Instant {
@@ -208,6 +217,14 @@ impl Shard {
             return now;
         }
         let tally = &mut *self.tally.borrow_mut();
+        if self.job.keep == Keep::EveryRequest {
+            tally.log.push(Entry {
+                due: due.saturating_duration_since(self.record_from),
+                latency: now.saturating_duration_since(due),
+                status: outcome.as_ref().ok().map(|received| received.answer.status),
+                request,
+            });
+        }
         let errors = &mut tally.errors;
         if self.job.schedule.is_some() {
             record(&mut tally.late, sent.saturating_duration_since(due.max(free)));
@@ -222,6 +239,7 @@ impl Shard {
                     record(&mut tally.times, now.saturating_duration_since(due));
                 } else {
                     errors.status += 1;
+                    *tally.statuses.entry(received.answer.status).or_default() += 1;
                 }
             }
             Err(Failure::Connect) => errors.connect += 1,

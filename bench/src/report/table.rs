@@ -10,7 +10,7 @@ use super::summary::{Case, Summary};
 
 /// Tells how a column's cells are set.
 #[derive(Clone, Copy, PartialEq)]
-enum Align {
+pub(crate) enum Align {
     Left,
     Right,
 }
@@ -121,7 +121,7 @@ fn skipped(env: &Json) -> String {
 }
 
 /// As many decimals as a figure of this size deserves.
-fn figure(value: f64) -> String {
+pub(crate) fn figure(value: f64) -> String {
     let decimals = match value.abs() {
         size if size >= 1000.0 || size == 0.0 => 0,
         size if size >= 100.0 => 1,
@@ -131,7 +131,7 @@ fn figure(value: f64) -> String {
 }
 
 /// A Markdown table whose columns line up.
-fn table(header: &[&str], align: &[Align], rows: Vec<Vec<String>>) -> String {
+pub(crate) fn table(header: &[&str], align: &[Align], rows: Vec<Vec<String>>) -> String {
     let header: Vec<String> = header.iter().map(|&cell| cell.to_owned()).collect();
     let width = |column: usize| {
         let cells = rows.iter().chain([&header]).map(|row| row[column].chars().count());

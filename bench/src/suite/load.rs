@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Error;
 use crate::load::target::Target;
-use crate::load::{self, Pace, Plan};
+use crate::load::{self, Keep, Pace, Plan};
 use crate::sample::Sample;
 
 /// Longer than any answer should take, so that whoever waits so long has failed.
@@ -45,12 +45,14 @@ pub fn run(
         method: "POST".to_owned(),
         headers: Vec::new(),
         body: requests.body.as_bytes().to_vec(),
+        also: Vec::new(),
         connections: requests.connections,
         pace: requests.rate.map_or(Pace::Closed, |per_second| Pace::Constant { per_second }),
         duration,
         warm_up,
         timeout: TIMEOUT,
         threads: 1,
+        keep: Keep::Sums,
     };
     let report = load::run(&plan, &mut |_| ()).map_err(|error| failed(error.to_string()))?;
     if report.errors.total() > 0 {

@@ -30,6 +30,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Map, Value};
+use tempfile::TempDir;
 use thiserror::Error;
 
 use crate::report::bars::RATIOS;
@@ -173,16 +174,7 @@ impl Depth {
 
 /// Makes a run; gives the directory of its results.
 pub fn run(options: &Options) -> Result<PathBuf, Error> {
-    let scratch = tempfile::Builder::new()
-        .prefix("nightcore-bench-")
-        .tempdir()
-        .map_err(|source| Error::Write { path: std::env::temp_dir(), source })?;
-    process::stop_at_signals(scratch.path())?;
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)
-        .map_err(|errno| Error::System { what: "getrlimit", errno })?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-        .map_err(|errno| Error::System { what: "setrlimit", errno })?;
-
+    let scratch = scratch()?;
     let programs = Programs::find();
     let mut skipped = Map::new();
     let groups = wanted(options, &programs, &mut skipped);
@@ -215,6 +207,21 @@ pub fn run(options: &Options) -> Result<PathBuf, Error> {
         write(&path, &(lines.join("\n") + "\n"))?;
     }
     Ok(out)
+}
+
+/// A directory for files of the run, which signals remove too; and as many open files as this
+/// process and those that it starts may have. To be called before any other thread exists.
+pub(crate) fn scratch() -> Result<TempDir, Error> {
+    let scratch = tempfile::Builder::new()
+        .prefix("nightcore-bench-")
+        .tempdir()
+        .map_err(|source| Error::Write { path: std::env::temp_dir(), source })?;
+    process::stop_at_signals(scratch.path())?;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)
+        .map_err(|errno| Error::System { what: "getrlimit", errno })?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+        .map_err(|errno| Error::System { what: "setrlimit", errno })?;
+    Ok(scratch)
 }
 
 /// Every group once, and what the hypervisor took meanwhile.
@@ -330,7 +337,7 @@ fn brief(sample: &Sample) -> String {
 }
 
 /// A directory named by day and host that does not exist yet.
-fn fresh_directory(results: &Path) -> PathBuf {
+pub(crate) fn fresh_directory(results: &Path) -> PathBuf {
     let host = environment::host().to_lowercase();
     let host: String =
         host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
@@ -340,7 +347,7 @@ fn fresh_directory(results: &Path) -> PathBuf {
     candidates.find(|path| !path.exists()).unwrap_or_else(|| results.join(name))
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Error> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), Error> {
     fs::write(path, text).map_err(|source| Error::Write { path: path.to_owned(), source })
 }
 

@@ -204,14 +204,19 @@ pub fn nth_core(nth: usize) -> Result<usize, Error> {
     cores.get(nth % cores.len().max(1)).copied().ok_or(affinity(Errno::EINVAL))
 }
 
+/// Keeps this thread, and those that it starts from now on, on `core`.
+pub fn stay_on(core: usize) -> Result<(), Error> {
+    let mut wanted = CpuSet::new();
+    wanted.set(core).map_err(affinity)?;
+    sched_setaffinity(Pid::from_raw(0), &wanted).map_err(affinity)
+}
+
 /// Runs `start` with this thread on `core`, which a child inherits.
 fn on_core<T>(core: Option<usize>, start: impl FnOnce() -> T) -> Result<T, Error> {
     let Some(core) = core else { return Ok(start()) };
     let this = Pid::from_raw(0);
     let before = sched_getaffinity(this).map_err(affinity)?;
-    let mut wanted = CpuSet::new();
-    wanted.set(core).map_err(affinity)?;
-    sched_setaffinity(this, &wanted).map_err(affinity)?;
+    stay_on(core)?;
     let started = start();
     sched_setaffinity(this, &before).map_err(affinity)?;
     Ok(started)

@@ -86,12 +86,22 @@ impl<'a> Starter<'a> {
     }
 
     fn nightcore(&mut self, functions: Functions) -> Result<Instance, Error> {
+        self.nightcore_with(&configuration(functions), None)
+    }
+
+    /// Starts `nightcore up` with a configuration, on a core or wherever it likes, and waits until
+    /// it serves.
+    pub fn nightcore_with(
+        &mut self,
+        configuration: &str,
+        core: Option<usize>,
+    ) -> Result<Instance, Error> {
         let config = self.file("toml");
-        write(&config, &configuration(functions))?;
+        write(&config, configuration)?;
         let address = self.address()?;
         let mut command = Command::new(program("nightcore", self.programs.nightcore.as_deref())?);
         command.args(["up", "-c"]).arg(&config).args(["--listen", &address.to_string()]);
-        let mut server = self.server("nightcore", command, None)?;
+        let mut server = self.server("nightcore", command, core)?;
         let ready = format!("http://{address}/readyz");
         server.wait_until(READY_MAX, |_| ureq::get(&ready).call().is_ok())?;
         let process = Process { server, name: "nightcore", children: "worker" };

@@ -63,7 +63,7 @@ fn a_function_of_two_lines_gets_the_other_values_by_default() {
         name: "f".into(),
         library: fixture.directory.path().join("lib.so"),
         min_workers: 1,
-        max_workers: 32,
+        max_workers: 128,
         timeout: Duration::from_secs(30),
         memory: None,
         placement: Placement::Core,
@@ -299,9 +299,9 @@ fn more_workers_required_than_allowed_are_refused_where_they_are_required() {
          expected at most max_workers, which is 2, got 3"
     );
     assert_eq!(
-        refused_function("min_workers = 33"),
+        refused_function("min_workers = 129"),
         "nightcore.toml:4: function.min_workers: \
-         expected at most max_workers, which is 32, got 33"
+         expected at most max_workers, which is 128, got 129"
     );
 }
 

@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 
 use engine::container::{ContainerSpec, SocketDirectory, StartError, Stopped, Supervisor};
 use engine::core::{FunctionSpec, Policy, Quota};
-use engine::io::Function;
+use engine::io::{Function, exchanges};
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor, mailbox};
 use engine::stats::Stats;
 use ipc::{Geometry, PIPELINE_MAX};
@@ -206,7 +206,8 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
     let quotas: Vec<Option<Arc<Quota>>> = config.functions.iter().map(quota).collect();
     let (ready, readiness) = mpsc::channel();
     let mut threads = Vec::new();
-    for (index, mailbox) in (0..count).zip(mailboxes) {
+    let (exchanges, rings) = exchanges(count);
+    for ((index, mailbox), exchange) in (0..count).zip(mailboxes).zip(exchanges) {
         let others = posts.iter().enumerate().filter(|(other, _)| *other != usize::from(index));
         let blueprint = Blueprint {
             index,
@@ -216,6 +217,7 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
             siblings: others.map(|(_, post)| post.clone()).collect(),
             supervisor: to_supervisor.clone(),
             mailbox,
+            exchange,
             balance: Arc::clone(&balance),
             stats: Arc::clone(&stats),
             hook,
@@ -237,6 +239,7 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
     }
     let peers: Vec<Address> = peers.into_iter().flatten().collect();
     balance.passage.open(&peers);
+    rings.open(&peers);
     Ok(Shards { posts, threads, mailbox: mail, stats, raised })
 }
 

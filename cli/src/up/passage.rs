@@ -18,7 +18,7 @@ use reactor::{Address, Reactor};
 /// │   2    │ to (16 bits) │         count          │
 /// └────────┴──────────────┴────────────────────────┘
 /// ```
-/// A connection is its descriptor's number: the process is the same.
+/// The engine's own messages have a tag that is none of these. A connection is its descriptor's number: the process is the same.
 #[derive(Debug)]
 pub(super) enum Message {
     /// A connection that was accepted just now.

@@ -11,7 +11,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use engine::core::Limits;
-use engine::io::{Engine, Function, Order};
+use engine::io::{Engine, Exchange, Function, Order};
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use engine::stats::Stats;
 use gateway::{Answer, Departed, Departure, Gateway};
@@ -45,6 +45,7 @@ pub(super) struct Blueprint {
     pub(super) siblings: Vec<Post<ToShard>>,
     pub(super) supervisor: Post<ToSupervisor>,
     pub(super) mailbox: Mailbox<ToShard>,
+    pub(super) exchange: Exchange,
     pub(super) balance: Arc<Balance>,
     pub(super) stats: Arc<Stats>,
     pub(super) hook: ThreadHook,
@@ -165,7 +166,16 @@ impl Shard {
         priority: Priority,
     ) -> Self {
         let Blueprint {
-            index, core, functions, siblings, supervisor, mailbox, balance, stats, ..
+            index,
+            core,
+            functions,
+            siblings,
+            supervisor,
+            mailbox,
+            exchange,
+            balance,
+            stats,
+            ..
         } = blueprint;
         let parts = engine::io::Parts {
             shard: index,
@@ -175,6 +185,7 @@ impl Shard {
             supervisor,
             siblings,
             mailbox,
+            exchange,
             stats,
         };
         let engine = Engine::new(parts, &mut reactor);
@@ -236,6 +247,11 @@ impl Shard {
         match event {
             Event::Accepted { socket, .. } => self.place(now, socket),
             Event::AcceptEnded { error, .. } => self.accept_ended(now, &error),
+            event @ (Event::Message { value } | Event::MessageFailed { value, .. })
+                if engine::io::owns(Token(value)) =>
+            {
+                self.engine.on_event(&mut self.reactor, now, event);
+            }
             Event::Message { value } => self.receive(now, Message::decode(value)),
             Event::MessageFailed { value, error } => {
                 tracing::warn!("shard {} could not reach another one: {error}", self.index);
@@ -376,6 +392,7 @@ impl Shard {
         }
         self.phase = Phase::Draining;
         self.balance.passage.close();
+        self.engine.close();
         let Parts { gateway, reactor, mut upstream } = self.parts();
         gateway.drain(reactor, now, &mut upstream);
         match std::mem::replace(&mut self.acceptor, Acceptor::Closed) {
@@ -406,6 +423,7 @@ impl Shard {
     fn is_done(&self) -> bool {
         matches!(self.acceptor, Acceptor::Closed)
             && self.gateway.is_empty()
+            && self.engine.is_alone()
             && self.balance.passage.is_empty()
     }
 }

@@ -25,6 +25,8 @@ pub struct Call {
     pub deadline: Nanos,
     /// How many calls are above this one.
     pub depth: u16,
+    /// What it is expected to cost on this core, in ns; 0 while it is away.
+    pub cost_ns: u64,
     /// How many calls of the same function are above this one.
     pub(super) nest: u16,
     pub(super) state: CallState,
@@ -40,6 +42,8 @@ pub struct Call {
     pub(super) service_ns: u64,
     /// Internal calls made for this one whose answers are owed.
     pub(super) children: List,
+    /// It came from another shard, or went to one and came back: it does not move again.
+    pub(super) stays: bool,
     links: [Links; 2],
 }
 
@@ -54,6 +58,8 @@ pub(super) enum CallState {
     Running(LaneIndex),
     /// On a worker or behind another call in a lane, but nobody waits for its answer any more.
     Orphaned(LaneIndex),
+    /// On another shard; its answer is owed.
+    Away(u16),
 }
 
 /// The lists that a call may be in, and the index of its links.
@@ -96,6 +102,8 @@ pub(super) struct Calls {
     free: Option<u32>,
     live: u32,
     max: u32,
+    /// The sum of all costs, in ns.
+    work_ns: u64,
 }
 
 impl Call {
@@ -104,6 +112,7 @@ impl Call {
         function: FunctionId,
         deadline: Nanos,
         depth: u16,
+        cost_ns: u64,
         timer: Timer,
         now: Nanos,
     ) -> Call {
@@ -112,6 +121,7 @@ impl Call {
             function,
             deadline,
             depth,
+            cost_ns,
             nest: 0,
             state: CallState::Queued,
             timer,
@@ -120,6 +130,7 @@ impl Call {
             waited_ns: 0,
             service_ns: 0,
             children: List::default(),
+            stays: false,
             links: [Links::default(); 2],
         }
     }
@@ -139,7 +150,8 @@ impl Calls {
     /// A table of `max` calls. Its address space is reserved here, its memory taken as it is used.
     pub(super) fn new(max: u32) -> Calls {
         // One slot more than calls, so that a refused call can have an id of its own at any time.
-        Calls { slots: Vec::with_capacity(max as usize + 1), free: None, live: 0, max }
+        let slots = Vec::with_capacity(max as usize + 1);
+        Calls { slots, free: None, live: 0, max, work_ns: 0 }
     }
 
     pub(super) fn live(&self) -> u32 {
@@ -177,6 +189,7 @@ impl Calls {
         let id = self.next_id();
         let slot = &mut self.slots[id.slot() as usize];
         let Content::Free { next } = slot.content else { unreachable!("the free list holds it") };
+        self.work_ns += call.cost_ns;
         slot.content = Content::Live(call);
         self.free = next;
         self.live += 1;
@@ -186,12 +199,24 @@ impl Calls {
     /// Ends a call that is in no list and has no children.
     pub(super) fn remove(&mut self, id: CallId) {
         debug_assert!(self[id].children.is_empty());
+        self.set_cost(id, 0);
         let free = self.free;
         let slot = &mut self.slots[id.slot() as usize];
         slot.content = Content::Free { next: free };
         slot.generation = slot.generation.wrapping_add(1);
         self.free = Some(id.slot());
         self.live -= 1;
+    }
+
+    /// What all calls are expected to cost, in ns.
+    pub(super) fn work_ns(&self) -> u64 {
+        self.work_ns
+    }
+
+    /// Replaces what a call is expected to cost, in ns.
+    pub(super) fn set_cost(&mut self, id: CallId, cost_ns: u64) {
+        let before = std::mem::replace(&mut self[id].cost_ns, cost_ns);
+        self.work_ns = self.work_ns - before + cost_ns;
     }
 
     /// The call, unless it has ended.
@@ -229,6 +254,11 @@ impl Calls {
     /// The first call of a list.
     pub(super) fn front(&self, list: &List) -> Option<CallId> {
         list.head.map(|slot| self.id_at(slot))
+    }
+
+    /// The last call of a list.
+    pub(super) fn back(&self, list: &List) -> Option<CallId> {
+        list.tail.map(|slot| self.id_at(slot))
     }
 
     /// Takes a call out of a list that it is in.

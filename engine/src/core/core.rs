@@ -3,6 +3,7 @@
 //! Every public method is one step: it leaves all invariants whole, and the effects that it appends
 //! are complete and in the order in which they are to be performed.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use ipc::{CALLS_OUTSTANDING_MAX, CallId, Outcome};
@@ -12,10 +13,11 @@ use reactor::wheel::Wheel;
 use super::call::{Call, CallState, Calls, Chain};
 use super::estimate::Sample;
 use super::event::{
-    Caller, Effect, Event, FunctionId, FunctionSpec, Limits, Origin, Refusal, Reply, Violation,
-    WorkerId,
+    Caller, Effect, Event, FunctionId, FunctionSpec, Leaver, Limits, Origin, Refusal, Reply,
+    Violation, WorkerId,
 };
 use super::function::{Function, Place, ROOM_PAUSE, SPAWN_PAUSE};
+use super::relief::{Foreign, Relief};
 use super::snapshot::Snapshot;
 use super::worker::{WorkerEvent, WorkerState};
 
@@ -32,6 +34,8 @@ pub(super) enum Alarm {
     Deadline(CallId),
     TrimWindowEnds(FunctionId),
     SpawnPauseEnds(FunctionId),
+    /// Look whether another shard has less to do by now.
+    LookAround(FunctionId),
     /// Look whether a function's calls wait for each other.
     Stalled(FunctionId),
     /// A call that nobody waits for has had its time.
@@ -53,6 +57,12 @@ pub struct Core {
     pub(super) functions: Vec<Function>,
     pub(super) calls: Calls,
     pub(super) timers: Wheel<Alarm>,
+    /// Where calls could go instead.
+    pub(super) relief: Option<Relief>,
+    /// Calls from other shards whose answers are owed, by their shards and ids there.
+    pub(super) foreign: HashMap<(u16, CallId), Foreign>,
+    /// Calls that are on other shards.
+    pub(super) away: u32,
     /// Scratch of `tick`; empty between steps, its capacity is kept.
     expired: Vec<Alarm>,
 }
@@ -67,6 +77,9 @@ impl Core {
             functions: Vec::new(),
             calls: Calls::new(limits.calls_max),
             timers: Wheel::new(TIMER_TICK),
+            relief: None,
+            foreign: HashMap::new(),
+            away: 0,
             expired: Vec::new(),
         }
     }
@@ -171,10 +184,12 @@ impl Core {
             Event::WorkerFailed { worker: WorkerId { function, lane } } => {
                 self.function(function).report(lane, WorkerEvent::Failed)?;
                 self.pause_spawning(now, function, SPAWN_PAUSE);
+                self.bounce_stranded(function, effects);
             }
             Event::NoRoom { worker: WorkerId { function, lane } } => {
                 self.function(function).report(lane, WorkerEvent::Failed)?;
                 self.pause_spawning(now, function, ROOM_PAUSE);
+                self.bounce_stranded(function, effects);
             }
             Event::Completed { worker, call, outcome, ran_ns, usage } => {
                 let function = self.function(worker.function);
@@ -200,6 +215,9 @@ impl Core {
             Event::CallerGone { call } => self.caller_gone(call, effects),
             Event::YieldWorker { function, has } => self.yield_worker(now, function, has, effects),
             Event::WorkerFreed { function } => self.worker_freed(function, effects),
+            Event::Returned { call, reply } => self.returned(call, reply, effects),
+            Event::Bounced { call } => self.bounced(call, effects),
+            Event::Recalled { shard, call, leaver } => self.recalled(shard, call, leaver, effects),
             Event::Tick => self.tick(now, effects),
             Event::Drain => self.admission = Admission::Draining,
         }
@@ -211,12 +229,12 @@ impl Core {
         self.timers.next()
     }
 
-    /// A call that is queued or on a worker.
+    /// A call that is queued, on a worker or away.
     pub fn call(&self, call: CallId) -> Option<&Call> {
         self.calls.get(call)
     }
 
-    /// Calls that are queued or on a worker, those included whose caller waits no more.
+    /// Calls that are queued, on a worker or away, those included whose caller waits no more.
     pub fn calls_live(&self) -> u32 {
         self.calls.live()
     }
@@ -247,6 +265,10 @@ impl Core {
     /// The function's timeout from now, or what was asked for if that is sooner.
     fn deadline(&mut self, now: Nanos, function: FunctionId, asked: Nanos) -> Nanos {
         asked.min(now + self.function(function).spec.timeout)
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.admission == Admission::Draining
     }
 
     fn refusal(
@@ -297,7 +319,7 @@ impl Core {
     }
 
     /// Takes a call on and puts it at the end of its function's queue.
-    fn admit(
+    pub(super) fn admit(
         &mut self,
         origin: Origin,
         function: FunctionId,
@@ -307,7 +329,8 @@ impl Core {
     ) -> CallId {
         let id = self.calls.next_id();
         let timer = self.timers.insert(deadline, Alarm::Deadline(id));
-        let mut call = Call::new(origin, function, deadline, depth, timer, self.now);
+        let cost_ns = self.function(function).work_ns;
+        let mut call = Call::new(origin, function, deadline, depth, cost_ns, timer, self.now);
         call.nest = nest;
         self.calls.insert(call);
         let f = &mut self.functions[function.0 as usize];
@@ -322,17 +345,6 @@ impl Core {
         id
     }
 
-    /// How many calls of `function` are above. A call whose parent has ended is the top of its tree.
-    fn nest(&self, mut origin: Origin, function: FunctionId) -> u16 {
-        let mut nest = 0;
-        while let Origin::Internal { parent, .. } = origin {
-            let Some(parent) = self.calls.get(parent) else { break };
-            nest += u16::from(parent.function == function);
-            origin = parent.origin;
-        }
-        nest
-    }
-
     /// Puts an internal call among its parent's unanswered ones.
     fn adopt(&mut self, id: CallId) {
         let Origin::Internal { parent, .. } = self.calls[id].origin else { return };
@@ -343,8 +355,9 @@ impl Core {
 
     // Dispatch, completion, release.
 
-    /// Gives queued calls to workers that are idle, or will be at once.
+    /// Gives queued calls to workers that are idle, or will be at once, or to another shard.
     pub(super) fn dispatch(&mut self, function: FunctionId, effects: &mut Effects) {
+        self.relieve(function, effects);
         let f = &mut self.functions[function.0 as usize];
         while let Some(place) = f.place() {
             let Some(call) = self.calls.front(&f.queue) else { break };
@@ -361,6 +374,7 @@ impl Core {
             effects.push(Effect::Dispatch { worker: f.worker_id(lane), call });
         }
         self.watch_stall(function);
+        self.watch_relief(function);
     }
 
     /// Has a function's queue go on: by the workers it has and by more.
@@ -398,7 +412,9 @@ impl Core {
         let is_owed = match self.calls[id].state {
             CallState::Running(_) => true,
             CallState::Orphaned(_) => false,
-            CallState::Queued | CallState::Pipelined(_) => unreachable!("it runs on no worker"),
+            CallState::Queued | CallState::Pipelined(_) | CallState::Away(_) => {
+                unreachable!("it runs on no worker")
+            }
         };
         if is_owed {
             self.answer(id, Reply::Completed { worker, outcome }, effects);
@@ -447,7 +463,9 @@ impl Core {
     /// Gives the answer that is owed for `id`.
     pub(super) fn answer(&mut self, id: CallId, reply: Reply, effects: &mut Effects) {
         let Call { origin, function, .. } = self.calls[id];
-        self.function(function).counters.count(reply.outcome());
+        if !matches!(origin, Origin::Shard { .. }) {
+            self.function(function).counters.count(reply.outcome());
+        }
         self.settle(id);
         if let Origin::Internal { worker, .. } = origin {
             self.function(worker.function).apply(worker.lane, WorkerEvent::Answered);
@@ -456,18 +474,22 @@ impl Core {
     }
 
     /// Notes that nobody waits for `id` any more, by an answer or by leaving.
-    fn settle(&mut self, id: CallId) {
+    pub(super) fn settle(&mut self, id: CallId) {
         let Call { origin, timer, state, .. } = self.calls[id];
         self.timers.cancel(timer);
-        if let Origin::Internal { parent, .. } = origin {
-            let mut siblings = self.calls[parent].children;
-            self.calls.unlink(&mut siblings, Chain::Siblings, id);
-            let parent = &mut self.calls[parent];
-            parent.children = siblings;
-            if siblings.is_empty() {
-                let waited = self.now.saturating_since(parent.waits_since);
-                parent.waited_ns += u64::try_from(waited.as_nanos()).unwrap_or(0);
+        match origin {
+            Origin::External(_) => {}
+            Origin::Internal { parent, .. } => {
+                let mut siblings = self.calls[parent].children;
+                self.calls.unlink(&mut siblings, Chain::Siblings, id);
+                let parent = &mut self.calls[parent];
+                parent.children = siblings;
+                if siblings.is_empty() {
+                    let waited = self.now.saturating_since(parent.waits_since);
+                    parent.waited_ns += u64::try_from(waited.as_nanos()).unwrap_or(0);
+                }
             }
+            Origin::Shard { shard, call } => _ = self.foreign.remove(&(shard, call)),
         }
         if let CallState::Running(lane) | CallState::Pipelined(lane) = state {
             self.calls[id].state = CallState::Orphaned(lane);
@@ -490,26 +512,43 @@ impl Core {
     }
 
     /// Whoever asked for `id` is gone.
-    fn abandon(&mut self, id: CallId, effects: &mut Effects) {
-        let Call { function, state, .. } = self.calls[id];
-        self.function(function).counters.abandoned += 1;
-        self.settle(id);
-        if let CallState::Running(_) = state {
-            self.watch_overrun(id);
+    pub(super) fn abandon(&mut self, id: CallId, effects: &mut Effects) {
+        let Call { origin, function, state, .. } = self.calls[id];
+        let leaver = match origin {
+            Origin::Internal { .. } => Leaver::Parent,
+            Origin::External(_) | Origin::Shard { .. } => Leaver::Caller,
+        };
+        if !matches!(origin, Origin::Shard { .. }) {
+            self.function(function).counters.abandoned += 1;
         }
-        if state == CallState::Queued {
-            self.unqueue(id, effects);
-            self.end(id);
+        self.settle(id);
+        match state {
+            CallState::Queued => {
+                self.unqueue(id, effects);
+                self.end(id);
+            }
+            CallState::Running(_) => self.watch_overrun(id),
+            CallState::Away(shard) => {
+                effects.push(Effect::Recall { call: id, shard, leaver });
+                self.forget_away(id);
+            }
+            CallState::Pipelined(_) | CallState::Orphaned(_) => {}
         }
     }
 
     fn caller_gone(&mut self, id: CallId, effects: &mut Effects) {
-        let Some(&Call { origin: Origin::External(_), function, state, .. }) = self.calls.get(id)
-        else {
-            return;
-        };
+        if let Some(&Call { origin: Origin::External(_), .. }) = self.calls.get(id) {
+            self.leave(id, effects);
+        }
+    }
+
+    /// Nobody waits for `id` any more, and whoever runs it is told.
+    pub(super) fn leave(&mut self, id: CallId, effects: &mut Effects) {
+        let Call { function, state, .. } = self.calls[id];
         match state {
-            CallState::Queued | CallState::Pipelined(_) => self.abandon(id, effects),
+            CallState::Queued | CallState::Pipelined(_) | CallState::Away(_) => {
+                self.abandon(id, effects);
+            }
             CallState::Running(lane) => {
                 self.abandon(id, effects);
                 // With calls behind it, it is a short one; and a ring has room for one cancellation
@@ -534,6 +573,7 @@ impl Core {
                 Alarm::Deadline(id) => self.deadline_passed(id, effects),
                 Alarm::TrimWindowEnds(function) => self.trim(now, function, effects),
                 Alarm::SpawnPauseEnds(function) => self.end_spawn_pause(function, effects),
+                Alarm::LookAround(function) => self.look_around(function, effects),
                 Alarm::Stalled(function) => self.stalled(function, effects),
                 Alarm::Overrun(id) => self.overrun(id, effects),
             }
@@ -545,16 +585,16 @@ impl Core {
     fn deadline_passed(&mut self, id: CallId, effects: &mut Effects) {
         // Another alarm of this tick may have ended it.
         let Some(&Call { state, .. }) = self.calls.get(id) else { return };
-        let queued = state == CallState::Queued;
-        if queued {
+        if state == CallState::Queued {
             self.unqueue(id, effects);
         }
         self.answer(id, Refusal::DEADLINE_PASSED.into(), effects);
-        if let CallState::Running(_) = state {
-            self.watch_overrun(id);
-        }
-        if queued {
-            self.end(id);
+        match state {
+            CallState::Queued => self.end(id),
+            CallState::Running(_) => self.watch_overrun(id),
+            // There it meets the same deadline.
+            CallState::Away(_) => self.forget_away(id),
+            CallState::Pipelined(_) | CallState::Orphaned(_) => {}
         }
     }
 

@@ -57,6 +57,22 @@ pub enum Origin {
         /// The worker's own name for this call; unique among its unanswered ones.
         token: u32,
     },
+    /// Another shard, where the call lives on.
+    Shard {
+        /// Which.
+        shard: u16,
+        /// Its id there.
+        call: CallId,
+    },
+}
+
+/// Who does not wait any more for a call that is on another shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leaver {
+    /// The front end: a worker on the call is told.
+    Caller,
+    /// A function that has ended: a worker on the call goes on.
+    Parent,
 }
 
 /// What is deployed: the limits of one function on this shard.
@@ -181,6 +197,28 @@ pub enum Event {
         /// Whose worker.
         function: FunctionId,
     },
+    /// Another shard answers a call that moved there. Harmless when nobody waits for it any more.
+    Returned {
+        /// Which call.
+        call: CallId,
+        /// With what; [`Reply::Returned`] if it was completed.
+        reply: Reply,
+    },
+    /// Another shard does not take a call that moved there; its payload is at hand again. Harmless when
+    /// nobody waits for it any more.
+    Bounced {
+        /// Which call.
+        call: CallId,
+    },
+    /// Nobody waits for a foreign call any more. Harmless when it crosses the answer.
+    Recalled {
+        /// The shard that it came from.
+        shard: u16,
+        /// Its id there.
+        call: CallId,
+        /// Who has left.
+        leaver: Leaver,
+    },
     /// Time has passed; owed no later than `next_timer`.
     Tick,
     /// Stop admitting external calls. What was admitted, and its internal calls, go on.
@@ -228,9 +266,34 @@ pub enum Effect {
         /// Which worker.
         worker: WorkerId,
     },
+    /// Send the call to another shard, payload included.
+    Move {
+        /// Which call.
+        call: CallId,
+        /// Where to.
+        shard: u16,
+        /// What it is expected to cost there, in ns.
+        cost_ns: u64,
+    },
+    /// Tell another shard that nobody waits any more for a call that moved there.
+    Recall {
+        /// Which call.
+        call: CallId,
+        /// Where it is.
+        shard: u16,
+        /// Who has left.
+        leaver: Leaver,
+    },
+    /// Send a foreign call back to where it came from, payload included.
+    Bounce {
+        /// Which call.
+        call: CallId,
+        /// Always a shard.
+        origin: Origin,
+    },
     /// The payload of a call that will not be dispatched (again) is not needed any more. Every call
-    /// with an id ends in exactly one of this and a `Dispatch` that is not declined; it precedes the
-    /// call's `Answer`.
+    /// with an id ends in exactly one of this, a `Dispatch` that is not declined, a `Move` that is not
+    /// bounced and a `Bounce`; it precedes the call's `Answer`.
     DropPayload {
         /// Which call.
         call: CallId,
@@ -244,6 +307,11 @@ pub enum Reply {
     Completed {
         /// Which worker.
         worker: WorkerId,
+        /// How it went, as the worker says.
+        outcome: Outcome,
+    },
+    /// Another shard's worker completed the call; the result came along with the event.
+    Returned {
         /// How it went, as the worker says.
         outcome: Outcome,
     },
@@ -269,7 +337,9 @@ impl Reply {
     /// The kind of success or failure.
     pub fn outcome(self) -> Outcome {
         match self {
-            Reply::Completed { outcome, .. } | Reply::Failed { outcome, .. } => outcome,
+            Reply::Completed { outcome, .. }
+            | Reply::Returned { outcome }
+            | Reply::Failed { outcome, .. } => outcome,
         }
     }
 }

@@ -17,6 +17,7 @@ use super::limit::{Limit, Pool};
 use super::nesting::Nesting;
 use super::pipeline::{Pace, Pipelines};
 use super::quota::Quota;
+use super::relief::can_move;
 use super::snapshot::{Counters, Snapshot};
 use super::worker::{Mismatch, WorkerEvent, WorkerState};
 
@@ -83,6 +84,8 @@ pub(super) struct Function {
     pub quota: Option<Arc<Quota>>,
     /// Calls that ended on a worker.
     pub ended: u64,
+    /// Moving average of the calls on workers while others wait.
+    pub busy: Option<f64>,
     /// Looks whether its calls have stalled, and `ended` when that was set.
     pub stall: Option<(Timer, u64)>,
     pub queue: List,
@@ -97,6 +100,13 @@ pub(super) struct Function {
     pub pipelines: Pipelines,
     /// How its calls lie below each other.
     pub nesting: Nesting,
+    /// Whether calls may run on another shard, and how many stay although they would be better off there.
+    pub can_move: bool,
+    pub stays_owed: u16,
+    /// Whether a look at the other shards is due.
+    pub looks: bool,
+    /// What a call takes of this core, in ns.
+    pub work_ns: u64,
     lanes: Vec<WorkerState>,
     idle: Vec<LaneIndex>,
     absent: Vec<LaneIndex>,
@@ -114,6 +124,7 @@ impl Function {
             load: Load::new(),
             quota: None,
             ended: 0,
+            busy: None,
             stall: None,
             queue: List::default(),
             counters: Counters::default(),
@@ -123,6 +134,10 @@ impl Function {
             pace: Pace::default(),
             pipelines: Pipelines::new(lanes, spec.pipeline_max),
             nesting: Nesting::new(),
+            can_move: can_move(&spec),
+            stays_owed: 0,
+            looks: false,
+            work_ns: 0,
             lanes: vec![WorkerState::Absent; lanes.into()],
             idle: Vec::with_capacity(lanes.into()),
             // Low lanes come first: they share pages of the channel with other low lanes.
@@ -252,7 +267,6 @@ impl Function {
     }
 
     /// CPU time that a call takes, in ns; 0 if nothing is known.
-    #[expect(dead_code, reason = "moves between shards need it")]
     pub fn cost_ns(&self) -> u64 {
         self.load.cpu_ns().unwrap_or(0)
     }
@@ -267,7 +281,9 @@ impl Function {
     /// A call ended on a worker.
     pub fn completed(&mut self, now: Nanos, sample: Sample, usage: Option<Usage>) {
         self.ended += 1;
+        self.record_busy();
         self.load.completed(now, sample, usage);
+        self.weigh(usage);
         let processing = sample.processing_ns();
         self.limit.completed(now, &self.load, processing);
         self.counters.processing.record(processing);

@@ -170,10 +170,11 @@ impl Limit {
         self.hint
     }
 
-    /// All calls on workers wait for others, and calls wait for workers: more may be begun, twice as
-    /// many each time.
-    pub fn relax(&mut self) {
-        self.boost = self.boost.saturating_mul(2).max(1).min(self.max);
+    /// All calls on workers, `waiting` of them, wait for others, and calls wait for workers: more may be
+    /// begun, twice as many each time.
+    pub fn relax(&mut self, waiting: u16) {
+        let first = waiting.saturating_sub(self.calls).saturating_add(1);
+        self.boost = self.boost.saturating_mul(2).max(first).min(self.max);
     }
 
     /// Whether that was done and calls have not gone on since.
@@ -337,7 +338,7 @@ mod tests {
     fn what_waits_for_others_gets_room_step_by_step() {
         let mut limit = Limit::new(Policy::Managed, 0, 20, 1);
         let steps: Vec<u16> = std::iter::repeat_with(|| {
-            limit.relax();
+            limit.relax(8);
             limit.calls()
         })
         .take(6)

@@ -13,6 +13,7 @@
 //! | `worker.rs`   | the states of a worker, every transition                        |
 //! | `function.rs` | one function: queue, lanes, idle stack                          |
 //! | `pipeline.rs` | calls that wait in a lane behind another                        |
+//! | `relief.rs`   | calls that move to another shard, and those that come from one  |
 //! | `limit.rs`    | concurrency control: what bounds calls, what sizes the pool     |
 //! | `estimate.rs` | a function's load of late: rate, processing time, tau            |
 //! | `overload.rs` | calls that are not taken, and work that goes on for nobody      |
@@ -40,6 +41,10 @@
 //!   ended                         +----------+  Completed, ContainerDown: swallowed
 //!                                 | Orphaned |------------------------------> ended
 //!                                 +----------+
+//!
+//!  +--------+  another shard has less work   +------+  Returned, deadline: answered
+//!  | Queued |------------- Move ------------>| Away |------------------------------> ended
+//!  +--------+<------------ Bounced ----------+------+  caller or parent gone (Recall)
 //! ```
 //!
 //! A call is answered exactly once, unless whoever asked is gone. A parent is gone when its call is
@@ -81,6 +86,7 @@ mod paper;
 mod pipeline;
 mod pool;
 mod quota;
+mod relief;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
@@ -92,11 +98,12 @@ mod worker;
 pub use self::call::Call;
 pub use self::core::{Core, Effects};
 pub use self::event::{
-    Caller, Effect, Event, FunctionId, FunctionSpec, Limits, Origin, Refusal, Reply, Violation,
-    WorkerId,
+    Caller, Effect, Event, FunctionId, FunctionSpec, Leaver, Limits, Origin, Refusal, Reply,
+    Violation, WorkerId,
 };
 pub use self::histogram::{BOUNDS_NS, Histogram};
 pub use self::limit::Policy;
 pub use self::quota::Quota;
+pub use self::relief::{ForeignCall, Relief};
 pub use self::snapshot::{Counters, Snapshot};
 pub use self::worker::WorkerState;

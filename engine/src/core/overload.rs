@@ -7,12 +7,15 @@ use reactor::clock::Nanos;
 
 use super::call::{Call, CallState};
 use super::core::{Alarm, Core, Effects};
-use super::event::{Effect, FunctionId, Refusal, WorkerId};
+use super::event::{Effect, FunctionId, Origin, Refusal, WorkerId};
 use super::function::Function;
 
 /// Part of the expected wait that is added to it, as one in so many: a queue of a hundred calls of
 /// exponential length deviates by a tenth, and twice that is rare.
 const DOUBT: u64 = 4;
+
+/// The average of calls on workers moves by this part of each difference.
+const BUSY_WEIGHT: f64 = 0.02;
 
 impl Function {
     /// How long a call that came now would wait for a worker, as far as can be told; 0 if it would not.
@@ -24,12 +27,33 @@ impl Function {
         Duration::from_nanos(self.gap_ns().saturating_mul(ahead + 1))
     }
 
-    /// Mean time between two ends of calls while all workers that may be are busy, in ns; 0 if nothing
-    /// is known or nothing is on a worker.
+    /// Mean time between two ends of calls while calls wait, in ns; 0 if nothing is known or nothing is
+    /// on a worker.
     pub(super) fn gap_ns(&self) -> u64 {
+        let ran_ns = self.load.ran_ns().unwrap_or(0);
+        let busy = self.busy.unwrap_or(self.busy_now());
+        if self.busy_now() == 0.0 {
+            return 0;
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative")]
+        let gap_ns = (ran_ns as f64 / busy) as u64;
+        gap_ns
+    }
+
+    /// A call ended. How many are on workers while others wait changes from moment to moment, and calls
+    /// come most when it is high: what tells how long they wait is the average.
+    pub(super) fn record_busy(&mut self) {
+        if !self.queue.is_empty() {
+            // The one that ended counts.
+            let now = self.busy_now() + 1.0;
+            let mean = self.busy.get_or_insert(now);
+            *mean += (now - *mean) * BUSY_WEIGHT;
+        }
+    }
+
+    fn busy_now(&self) -> f64 {
         let pool = self.pool();
-        let busy = u64::from(pool.running) + u64::from(pool.waiting);
-        self.load.ran_ns().unwrap_or(0).checked_div(busy).unwrap_or(0)
+        (pool.running + pool.waiting).into()
     }
 
     /// Why a call with this deadline is not worth waiting, if it is not.
@@ -68,12 +92,15 @@ impl Core {
 
     /// Takes a call off the books.
     pub(super) fn end(&mut self, id: CallId) {
-        let Call { function, state, nest, .. } = self.calls[id];
+        let Call { origin, function, state, nest, .. } = self.calls[id];
         let f = &mut self.functions[function.index()];
-        if let Some(quota) = &f.quota {
+        // A call that came from another shard has its place there.
+        if let Some(quota) = &f.quota
+            && !matches!(origin, Origin::Shard { .. })
+        {
             quota.leave();
         }
-        if nest == 0 && state != CallState::Queued {
+        if nest == 0 && !matches!(state, CallState::Queued | CallState::Away(_)) {
             f.nesting.trees -= 1;
         }
         self.calls.remove(id);

@@ -1,6 +1,7 @@
 //! The promises of the core one at a time, each told as a short story.
 
 mod managed;
+mod moves;
 mod parting;
 mod pipelines;
 

@@ -1,16 +1,18 @@
 //! Seeded random lives of a core: containers that crash and lie, workers that come and go, callers
-//! that leave, recursion, deadlines under a virtual clock.
+//! that leave, recursion, other shards that take calls and send some, deadlines under a virtual clock.
 //!
 //! A model beside the core keeps what the world outside knows: which worker is on which call, who
 //! awaits what. Every effect is checked against it when it appears, every invariant after every
 //! event, and at the end everything must come to rest. `NIGHTCORE_SEED=n` replays one seed.
 
 mod model;
+mod shards;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use ipc::{CallId, LaneIndex, Outcome};
+use ipc::{CallId, LaneIndex, Outcome, Usage};
 use reactor::clock::Nanos;
 
 use super::*;
@@ -44,17 +46,21 @@ struct Known {
     origin: Origin,
     function: FunctionId,
     deadline: Nanos,
-    /// `None` while queued.
+    /// `None` while queued or away.
     worker: Option<WorkerId>,
     /// Is its answer still owed?
     owed: bool,
     /// How many calls were admitted before it.
     order: usize,
-    /// A call that a worker declined may be overtaken, and one below a call of its own function
-    /// overtakes.
+    /// A call that a worker declined or that came back may be overtaken, and one below a call of its
+    /// own function overtakes.
     out_of_order: bool,
     /// When it began to run.
     begun: Nanos,
+    /// The shard that it has moved to.
+    away: Option<u16>,
+    /// It came back once.
+    stays: bool,
 }
 
 /// What a worker thread is doing, seen from inside its container.
@@ -91,6 +97,10 @@ struct World {
     counts: Vec<[u64; 3]>,
     /// Per function: until when a failed spawn or a worker given up may keep it from growing.
     paused: Vec<Option<Nanos>>,
+    /// The functions above foreign calls.
+    above: BTreeMap<(u16, u64), Box<[FunctionId]>>,
+    /// Where the core may send calls.
+    relief: Option<Relief>,
     /// Functions whose calls have come back to them: workers are kept for such calls.
     nested: BTreeSet<FunctionId>,
     /// All effects, in order.
@@ -141,6 +151,8 @@ impl World {
             threads: BTreeMap::new(),
             behind: BTreeMap::new(),
             releases: Vec::new(),
+            above: BTreeMap::new(),
+            relief: None,
             nested: BTreeSet::new(),
             trace: Vec::new(),
         }
@@ -156,6 +168,10 @@ impl World {
     }
 
     fn step(&mut self) {
+        self.look_around();
+        if self.random.below(8) == 0 {
+            return self.hear_from_shards();
+        }
         match self.random.below(100) {
             0..25 => self.external_call(),
             25..45 => self.internal_call(),
@@ -278,9 +294,16 @@ impl World {
             self.calls.remove(&call.0);
         }
         let outcome = self.random.pick(&OUTCOMES).unwrap();
-        // Now and then one that takes long, so that functions come and go as short ones.
-        let ran_ns = if self.random.below(40) == 0 { 5_000_000 } else { 1_000 };
-        self.tell(Event::Completed { worker, call, outcome, ran_ns, usage: None });
+        // Now and then one that takes long, so that functions come and go as short ones; every other
+        // function never is.
+        let ran_ns = match worker.function.0 % 2 {
+            0 if self.random.below(40) > 0 => 1_000,
+            0 => 5_000_000,
+            _ => 1_000_000,
+        };
+        let measured = Usage { calls: NonZeroU32::MIN, cpu_ns: ran_ns, idle_ns: 0 };
+        let usage = (self.random.below(4) == 0).then_some(measured);
+        self.tell(Event::Completed { worker, call, outcome, ran_ns, usage });
         assert!(!self.calls.contains_key(&call.0), "no answer to a completed call");
     }
 
@@ -339,15 +362,14 @@ impl World {
         }
         let call = CallId(id);
         self.core.on_event(self.now, Event::CallerGone { call }, &mut self.effects).unwrap();
-        let is_alone = |worker| {
-            let behind = self.behind.get(&key(worker)).is_none_or(VecDeque::is_empty);
-            behind && self.threads[&key(worker)] == Thread::On(call)
-        };
-        let expected = match known.worker {
+        let expected = match (known.worker, known.away) {
             _ if !known.owed => vec![],
-            Some(worker) if !is_alone(worker) => vec![],
-            Some(worker) => vec![Effect::CancelWorker { worker, call }],
-            None => vec![Effect::DropPayload { call }],
+            (Some(worker), _) if !self.is_alone(worker, call) => vec![],
+            (Some(worker), _) => vec![Effect::CancelWorker { worker, call }],
+            (None, None) => vec![Effect::DropPayload { call }],
+            (None, Some(shard)) => {
+                vec![Effect::Recall { call, shard, leaver: Leaver::Caller }]
+            }
         };
         assert_eq!(self.take_effects(), expected);
         if known.worker.is_none() {
@@ -394,7 +416,7 @@ impl World {
     /// The container is to be stopped if nothing needs it.
     fn part(&mut self) {
         let function = self.any_function();
-        let here = |known: &Known| known.function == function;
+        let here = |known: &Known| known.function == function && known.away.is_none();
         let holds = self.threads.iter().any(|(&(owner, _), thread)| {
             owner == function.0 && matches!(thread, Thread::On(_) | Thread::Held(_))
         });
@@ -458,9 +480,11 @@ fn every_admitted_call_is_answered_exactly_once_whatever_happens() {
         World::new(seed.parse().unwrap()).run();
         return;
     }
-    for seed in 0..SEEDS {
-        World::new(seed).run();
-    }
+    let trace: Vec<Effect> = (0..SEEDS).flat_map(|seed| World::new(seed).run()).collect();
+    let count = |wanted: fn(&Effect) -> bool| trace.iter().filter(|&effect| wanted(effect)).count();
+    assert!(count(|effect| matches!(effect, Effect::Move { .. })) > 1_000);
+    assert!(count(|effect| matches!(effect, Effect::Recall { .. })) > 100);
+    assert!(count(|effect| matches!(effect, Effect::Bounce { .. })) > 10);
 }
 
 #[test]

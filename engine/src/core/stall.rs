@@ -36,7 +36,8 @@ impl Core {
         let f = self.function(function);
         let ended = f.stall.take().map(|(_, ended)| ended);
         if f.has_stalled() && ended == Some(f.ended) {
-            f.limit.relax();
+            let waiting = f.pool().waiting;
+            f.limit.relax(waiting);
             self.advance(function, effects);
             if self.function(function).has_stalled() {
                 self.break_deadlock(function, effects);

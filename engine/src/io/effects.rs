@@ -29,6 +29,7 @@ impl Engine {
             match self.next_released() {
                 Some((worker, call)) => {
                     self.touch(worker.function);
+                    self.look_around(worker.function);
                     let event = Event::Released { worker, call };
                     if let Err(violation) = self.core.on_event(now, event, &mut self.effects) {
                         self.condemn(reactor, now, worker.function, violation.to_string());
@@ -65,7 +66,9 @@ impl Engine {
     pub(super) fn perform_one(&mut self, reactor: &mut Reactor, now: Nanos, effect: Effect) {
         match effect {
             Effect::Dispatch { worker, call } => self.dispatch(reactor, now, worker, call),
-            Effect::Answer { origin, reply, .. } => self.answer(reactor, now, origin, reply),
+            Effect::Answer { call, origin, reply } => {
+                self.answer(reactor, now, call, origin, reply);
+            }
             Effect::SpawnWorker { worker } => self.spawn(reactor, now, worker),
             Effect::RetireWorker { worker } => {
                 self.publish(reactor, now, worker, &ToWorker::Retire)
@@ -73,6 +76,9 @@ impl Engine {
             Effect::CancelWorker { worker, call } => {
                 self.publish(reactor, now, worker, &ToWorker::Cancel { call });
             }
+            Effect::Move { call, shard, cost_ns } => self.send_away(call, shard, cost_ns),
+            Effect::Recall { call, shard, leaver } => self.recall(call, shard, leaver),
+            Effect::Bounce { call, origin } => self.bounce(call, origin),
             Effect::DropPayload { call } => self.drop_payload(call),
             Effect::ReplaceContainer { worker } => {
                 let reason = "a call ran on past its time and the function's grace".to_owned();
@@ -192,9 +198,21 @@ impl Engine {
         }
     }
 
-    fn answer(&mut self, reactor: &mut Reactor, now: Nanos, origin: Origin, reply: Reply) {
+    fn answer(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        call: CallId,
+        origin: Origin,
+        reply: Reply,
+    ) {
+        let result = match reply {
+            Reply::Completed { worker, .. } => self.take_result(worker),
+            Reply::Returned { .. } => self.take_returned(call),
+            Reply::Failed { .. } => None,
+        };
         let failure = match reply {
-            Reply::Completed { worker, outcome } => match self.take_result(worker) {
+            Reply::Completed { outcome, .. } | Reply::Returned { outcome } => match result {
                 Some(result) => return self.answer_with(reactor, now, origin, outcome, result),
                 // Its container was closed between its completion and now.
                 None => Refusal::CONTAINER_DIED,
@@ -212,6 +230,7 @@ impl Engine {
             Origin::Internal { worker, token, .. } => {
                 self.fail_internal(reactor, now, worker, token, outcome, message);
             }
+            Origin::Shard { shard, call } => self.fail_shard(shard, call, failure.into()),
         }
     }
 
@@ -232,6 +251,7 @@ impl Engine {
             Origin::Internal { worker, token, .. } => {
                 self.answer_internal(reactor, now, worker, token, outcome, &result);
             }
+            Origin::Shard { shard, call } => self.answer_shard(shard, call, outcome, &result),
         }
     }
 

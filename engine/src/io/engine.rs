@@ -12,6 +12,7 @@ use ipc::{CallId, Geometry, Outcome};
 use reactor::clock::Nanos;
 use reactor::{Event as ReactorEvent, Reactor};
 
+use super::exchange::Exchange;
 use super::link::{Link, Placement};
 use super::payload::{Payload, Payloads, RequestContext};
 use super::token::Subject;
@@ -65,8 +66,8 @@ pub struct Answer {
     pub message: &'static str,
     /// When to try again, in seconds.
     pub retry_after_s: Option<u32>,
-    /// Reply envelope and payload of a call that completed, straight from the function's memory. The
-    /// worker gets its next call once this is dropped.
+    /// Reply envelope and payload of a call that completed, straight from the function's memory unless
+    /// it ran on another shard. The worker gets its next call once this is dropped.
     pub block: Option<SharedBlock>,
 }
 
@@ -93,6 +94,7 @@ pub struct Engine {
     pub(super) supervisor: Post<ToSupervisor>,
     siblings: Vec<Post<ToShard>>,
     mailbox: Mailbox<ToShard>,
+    pub(super) exchange: Exchange,
     pub(super) stats: Arc<Stats>,
     /// Functions whose published counters lag behind.
     changed: Vec<FunctionId>,
@@ -140,6 +142,8 @@ pub struct Parts {
     pub siblings: Vec<Post<ToShard>>,
     /// This shard's mailbox.
     pub mailbox: Mailbox<ToShard>,
+    /// This shard's end of the way of calls to other shards and back.
+    pub exchange: Exchange,
     /// Where counters are published.
     pub stats: Arc<Stats>,
 }
@@ -179,6 +183,7 @@ impl Engine {
             supervisor: parts.supervisor,
             siblings: parts.siblings,
             mailbox: parts.mailbox,
+            exchange: parts.exchange,
             stats: parts.stats,
             changed,
             orders: VecDeque::new(),
@@ -207,6 +212,7 @@ impl Engine {
         let Ok(envelope_size) = call.request.encoded_size() else {
             return Err(Refusal::UNFIT_REQUEST);
         };
+        self.look_around(call.function);
         let deadline = call.timeout.map(|timeout| now + timeout);
         let mut effects = std::mem::take(&mut self.effects);
         let admitted =
@@ -236,7 +242,7 @@ impl Engine {
         admitted
     }
 
-    /// Calls of all functions that are queued or on a worker.
+    /// Calls of all functions that are queued, on a worker or on another shard.
     #[must_use]
     pub fn calls_live(&self) -> u32 {
         self.core.calls_live()
@@ -254,14 +260,16 @@ impl Engine {
         self.answers.pop_front()
     }
 
-    /// Handles an event whose token [`super::owns`].
+    /// Handles an event whose token, or a ring message whose value, [`super::owns`].
     pub fn on_event(&mut self, reactor: &mut Reactor, now: Nanos, event: ReactorEvent) {
         match event {
             ReactorEvent::Polled { token } => match Subject::of(token) {
                 Some(Subject::Mailbox) => self.read_mail(reactor, now),
                 Some(Subject::Bell { function, link }) => self.bell_rang(function, link),
-                Some(Subject::Doorbell { .. }) | None => {}
+                Some(Subject::Doorbell { .. } | Subject::Parcels { .. }) | None => {}
             },
+            ReactorEvent::Message { .. } => self.read_parcels(reactor, now),
+            ReactorEvent::MessageFailed { value, .. } => self.bell_failed(value),
             ReactorEvent::DoorbellFailed { token, error } => {
                 if let Some(Subject::Doorbell { function, link }) = Subject::of(token)
                     && self.is_current(function, link)
@@ -294,6 +302,7 @@ impl Engine {
     /// Lets deadlines pass.
     pub fn tick(&mut self, reactor: &mut Reactor, now: Nanos) {
         if self.core.next_timer().is_some_and(|at| at <= now) {
+            self.core.set_relief(self.exchange.relief());
             // Whose call it was that waited too long, only the core knows.
             for index in 0..self.functions.len() {
                 self.touch(FunctionId::from_index(index));
@@ -315,8 +324,10 @@ impl Engine {
         self.supervisor.send(ToSupervisor::Drained { shard: self.shard });
     }
 
-    /// Rings the doorbells of sleeping workers that were given something. Call it before each turn.
+    /// Rings the doorbells of sleeping workers that were given something, and the bells of shards that
+    /// were sent something. Call it before each turn.
     pub fn flush(&mut self, reactor: &mut Reactor) {
+        self.exchange.flush(reactor);
         while let Some(worker) = self.unrung.pop() {
             let Some(link) = self.link(worker.function) else { continue };
             let number = link.number;
@@ -332,6 +343,7 @@ impl Engine {
     /// poll again instead of sleeping.
     pub fn arm(&mut self, now: Nanos) -> bool {
         self.publish_stats(now);
+        self.exchange.publish(self.core.work_ns());
         let mut ready = false;
         for index in (0..self.watched.len()).rev() {
             let function = self.watched[index];
@@ -396,6 +408,7 @@ impl Engine {
         event: Event,
     ) {
         self.touch(function);
+        self.look_around(function);
         if let Err(violation) = self.core.on_event(now, event, &mut self.effects) {
             self.condemn(reactor, now, function, violation.to_string());
         }

@@ -125,6 +125,7 @@ impl Engine {
         };
         if let Some(callee) = callee {
             self.touch(callee);
+            self.look_around(callee);
         }
         self.touch(worker.function);
         match self.core.internal_call(now, worker, token, callee, deadline_ns, &mut self.effects) {

@@ -1,16 +1,21 @@
 //! What performs the effects of `core`: payloads into arenas, descriptors into lanes, doorbells.
 //!
 //! [`Engine`] is one shard's half of the engine. `link` is one container as this shard sees it,
-//! `payload` keeps what a queued call will need once it is dispatched.
+//! `payload` keeps what a queued call will need once it is dispatched. `moves` carries calls to other
+//! shards and back, by the parcels and the board of `exchange`.
 
+mod board;
 mod effects;
 mod engine;
+mod exchange;
 mod lanes;
 mod link;
+mod moves;
 mod parting;
 mod payload;
 mod report;
 mod token;
 
 pub use self::engine::{Answer, Engine, Function, NewCall, Order, Parts};
+pub use self::exchange::{Exchange, Rings, exchanges};
 pub use self::token::owns;

@@ -41,6 +41,13 @@ impl Engine {
         }
     }
 
+    /// The same where no call has come, but one may be waiting.
+    pub(super) fn want_if_queued(&mut self, function: FunctionId) {
+        if self.core.is_away(function) && self.core.snapshot(function).queued > 0 {
+            self.want(function);
+        }
+    }
+
     /// A container is up, or given back by the supervisor who had asked for it.
     pub(super) fn container_up(
         &mut self,
@@ -78,8 +85,6 @@ impl Engine {
         if let Some(link) = link {
             link.close(reactor);
         }
-        if self.core.snapshot(function).queued > 0 {
-            self.want(function);
-        }
+        self.want_if_queued(function);
     }
 }

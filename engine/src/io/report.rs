@@ -34,6 +34,7 @@ impl Engine {
     /// Appends the functions' metrics in Prometheus text format, summed over all shards.
     pub fn write_metrics(&self, out: &mut String) {
         prometheus::write(out, &self.entries());
+        prometheus::write_moves(out, self.exchange.moved());
     }
 
     /// Appends the functions as a JSON document, summed over all shards.

@@ -6,7 +6,8 @@ use reactor::Token;
 
 use crate::core::{FunctionId, WorkerId};
 
-/// Top byte of every token of the engine; the gateway uses another one.
+/// Top byte of every token of the engine and of every ring message for one; the gateway's tokens and
+/// other messages have others.
 const OWNER: u64 = 0x45;
 
 /// What an operation of the engine is about.
@@ -18,6 +19,8 @@ pub(super) enum Subject {
     Bell { function: FunctionId, link: u16 },
     /// A worker's doorbell could not be rung.
     Doorbell { function: FunctionId, link: u16 },
+    /// There are parcels for this shard; as the value of a ring message.
+    Parcels { shard: u16 },
 }
 
 /// Whether an event with this token is for [`super::Engine::on_event`].
@@ -32,6 +35,7 @@ impl Subject {
             Self::Mailbox => (1, 0, 0),
             Self::Bell { function, link } => (2, link, function.0),
             Self::Doorbell { function, link } => (3, link, function.0),
+            Self::Parcels { shard } => (4, shard, 0),
         };
         Token(OWNER << 56 | kind << 48 | u64::from(link) << 32 | u64::from(function))
     }
@@ -47,6 +51,7 @@ impl Subject {
             1 => Some(Self::Mailbox),
             2 => Some(Self::Bell { function, link }),
             3 => Some(Self::Doorbell { function, link }),
+            4 => Some(Self::Parcels { shard: link }),
             _ => None,
         }
     }
@@ -90,6 +95,7 @@ mod tests {
             Subject::Mailbox,
             Subject::Bell { function, link: u16::MAX },
             Subject::Doorbell { function: FunctionId(7), link: 0 },
+            Subject::Parcels { shard: u16::MAX },
         ] {
             assert!(owns(subject.token()));
             assert_eq!(Subject::of(subject.token()), Some(subject));

@@ -25,19 +25,41 @@ impl World {
         assert!(self.ids.insert(call.0), "an id came twice");
         let deadline = self.core.call(call).unwrap().deadline;
         let order = self.ids.len();
-        let out_of_order = self.is_below(origin, function);
+        let is_foreign = matches!(origin, Origin::Shard { .. });
+        let out_of_order = !is_foreign && self.is_below(origin, function);
         if out_of_order {
             self.nested.insert(function);
         }
-        let (worker, owed, begun) = (None, true, self.now);
-        let known = Known { origin, function, deadline, worker, owed, order, out_of_order, begun };
+        let known = Known {
+            origin,
+            function,
+            deadline,
+            worker: None,
+            owed: true,
+            order,
+            out_of_order,
+            begun: self.now,
+            away: None,
+            stays: false,
+        };
         self.calls.insert(call.0, known);
     }
 
     fn is_below(&self, origin: Origin, function: FunctionId) -> bool {
-        let Origin::Internal { parent, .. } = origin else { return false };
+        let parent = match origin {
+            Origin::External(_) => return false,
+            Origin::Internal { parent, .. } => parent,
+            Origin::Shard { shard, call } => {
+                return self.above[&(shard, call.0)].contains(&function);
+            }
+        };
         let Some(parent) = self.calls.get(&parent.0) else { return false };
-        parent.function == function || self.is_below(parent.origin, function)
+        let asks = match parent.origin {
+            // Whoever was above a foreign call is forgotten with its answer.
+            Origin::Shard { .. } if !parent.owed => false,
+            origin => self.is_below(origin, function),
+        };
+        parent.function == function || asks
     }
 
     /// The tokens under which the worker on `call` awaits answers.
@@ -60,7 +82,9 @@ impl World {
     pub(super) fn abandon(&mut self, id: u64) {
         let known = self.calls.get_mut(&id).unwrap();
         known.owed = false;
-        self.counts[known.function.0 as usize][2] += 1;
+        if !matches!(known.origin, Origin::Shard { .. }) {
+            self.counts[known.function.0 as usize][2] += 1;
+        }
     }
 
     /// Does what the core asks for, and checks that it may ask.
@@ -84,11 +108,12 @@ impl World {
                         other => panic!("dispatched to a worker that is {other:?}"),
                     }
                     let known = self.calls.get_mut(&call.0).unwrap();
-                    assert_eq!((known.worker, known.owed), (None, true));
+                    assert_eq!((known.worker, known.away, known.owed), (None, None, true));
                     assert_eq!(known.function, worker.function);
                     known.worker = Some(worker);
                     let (order, out_of_order) = (known.order, known.out_of_order);
-                    let mut queued = self.calls.values().filter(|other| other.worker.is_none());
+                    let is_queued = |other: &&Known| other.worker.is_none() && other.away.is_none();
+                    let mut queued = self.calls.values().filter(is_queued);
                     let overtaken = |other: &Known| {
                         other.function == worker.function
                             && other.order < order
@@ -99,7 +124,7 @@ impl World {
                 }
                 Effect::DropPayload { call } => {
                     let known = self.calls[&call.0];
-                    assert_eq!(known.worker, None, "dropped after dispatch");
+                    assert_eq!((known.worker, known.away), (None, None), "dropped after dispatch");
                     if known.owed {
                         let next = effects[index + 1];
                         assert!(matches!(next, Effect::Answer { call: c, .. } if c == call));
@@ -108,7 +133,8 @@ impl World {
                     }
                 }
                 Effect::Answer { call, origin, reply } => {
-                    if self.calls[&call.0].worker.is_none() {
+                    let known = &self.calls[&call.0];
+                    if known.worker.is_none() && known.away.is_none() {
                         assert_eq!(effects[index - 1], Effect::DropPayload { call });
                     }
                     self.answered(call, origin, reply);
@@ -122,6 +148,17 @@ impl World {
                     assert_eq!(before, Some(Thread::Idle));
                     // Trimmed or given up, and then the pool may not grow for a moment.
                     self.pause(worker.function, YIELD_PAUSE);
+                }
+                Effect::Move { call, shard, cost_ns } => self.moved(call, shard, cost_ns),
+                Effect::Recall { call, shard, leaver } => {
+                    let known = self.calls.remove(&call.0).unwrap();
+                    assert_eq!((known.away, known.owed), (Some(shard), false));
+                    assert_eq!(leaver, Leaver::Parent, "the caller did not leave");
+                }
+                Effect::Bounce { call, origin } => {
+                    let known = self.calls.remove(&call.0).unwrap();
+                    assert_eq!((known.origin, known.owed, known.worker), (origin, true, None));
+                    assert!(matches!(origin, Origin::Shard { .. }));
                 }
                 Effect::CancelWorker { .. } => panic!("nobody left"),
                 Effect::ReplaceContainer { worker } => {
@@ -153,13 +190,19 @@ impl World {
         assert!(known.owed, "answered twice, or after whoever asked was gone");
         assert_eq!(known.origin, origin);
         known.owed = false;
-        self.counts[known.function.0 as usize][1] += 1;
+        if !matches!(origin, Origin::Shard { .. }) {
+            self.counts[known.function.0 as usize][1] += 1;
+        }
         if let Origin::Internal { parent, worker, .. } = origin {
             assert_eq!(self.threads[&key(worker)], Thread::On(parent));
         }
         match (reply, known.worker) {
             (Reply::Completed { worker, .. }, at) => {
                 assert_eq!(at, Some(worker));
+                self.calls.remove(&call.0);
+            }
+            (Reply::Returned { .. }, at) => {
+                assert_eq!((at, known.away.is_some()), (None, true));
                 self.calls.remove(&call.0);
             }
             (Reply::Failed { .. }, None) => {
@@ -179,6 +222,7 @@ impl World {
         if let Some(first) = owed.map(|known| known.deadline).min() {
             assert!(self.core.next_timer().unwrap() <= first + TICK, "a deadline has no timer");
         }
+        self.check_shards();
         for (index, spec) in self.specs.iter().enumerate() {
             self.check_function(FunctionId(u32::try_from(index).unwrap()), spec);
         }
@@ -210,10 +254,11 @@ impl World {
         let mine = self.behind.iter().filter(|((owner, _), _)| *owner == function.0);
         assert_eq!(seen.pipelined as usize, mine.map(|(_, calls)| calls.len()).sum::<usize>());
         let here = || self.calls.values().filter(|known| known.function == function);
-        let queued = here().filter(|known| known.worker.is_none()).count();
+        let waits = |known: &&Known| known.worker.is_none() && known.away.is_none();
+        let queued = here().filter(waits).count();
         assert_eq!(seen.queued as usize, queued);
         // What was admitted and comes back is not refused.
-        let back = here().filter(|known| known.worker.is_none() && known.out_of_order).count();
+        let back = here().filter(waits).filter(|known| known.out_of_order).count();
         assert!(seen.queued as usize <= spec.queue_max as usize + back);
         let limits = matches!(spec.policy, Policy::Managed | Policy::Paper);
         let busy = seen.running + seen.waiting;
@@ -232,7 +277,8 @@ impl World {
             assert!(seen.queued == 0 || growing, "a call waits and no worker is asked for");
         }
         let [arrivals, answers, abandoned] = self.counts[function.0 as usize];
-        let owed = here().filter(|known| known.owed).count() as u64;
+        let is_foreign = |known: &Known| matches!(known.origin, Origin::Shard { .. });
+        let owed = here().filter(|known| known.owed && !is_foreign(known)).count() as u64;
         let counters = seen.counters;
         assert_eq!(counters.arrivals, arrivals);
         assert_eq!(counters.completed + counters.failed_total(), answers);
@@ -248,6 +294,7 @@ impl World {
         let mut rounds = 0;
         while !self.is_at_rest() {
             self.complete();
+            self.come_back();
             self.release();
             self.worker_reports();
             self.pass_time();

@@ -39,6 +39,16 @@ pub(super) fn write(out: &mut String, entries: &[Entry<'_>]) {
     );
 }
 
+/// Appends how many calls each shard sent away.
+pub(super) fn write_moves(out: &mut String, moved: impl Iterator<Item = u64>) {
+    let metric = "nightcore_shard_calls_moved_total";
+    let mut family = Family { out, entries: &[] };
+    family.head(metric, Kind::Counter, "Calls that the shard sent to another one.");
+    for (shard, moved) in moved.enumerate() {
+        let _ = writeln!(family.out, "{metric}{{shard=\"{shard}\"}} {moved}");
+    }
+}
+
 fn counters(family: &mut Family<'_>) {
     let metric = "nightcore_function_arrivals_total";
     family.single(metric, Kind::Counter, "Calls that named the function.", |entry| {
