@@ -12,8 +12,10 @@ use nix::time::{ClockId, clock_gettime};
 
 /// Short calls that are measured together.
 const CALLS_MAX: u32 = 32;
-/// What ran this long, alone or together, is measured at once: the look does not weigh against it.
-const RAN_MAX: u64 = 1_000_000;
+/// What ran this long, alone or together, is measured at once: the look does not weigh against it. In ns.
+const RAN_MAX: u64 = 10_000_000;
+/// The first calls are measured one by one: little is known of the function.
+const FIRST_CALLS: u32 = 8;
 
 /// The clocks of this thread, and what they said last.
 pub(super) struct Meter {
@@ -23,6 +25,8 @@ pub(super) struct Meter {
     last: Reading,
     calls: u32,
     ran_ns: u64,
+    /// Calls that are still measured one by one.
+    first: u32,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -35,7 +39,8 @@ impl Meter {
     /// To be made and used by the worker's thread.
     pub(super) fn new() -> Meter {
         let schedstat = File::open("/proc/thread-self/schedstat").ok();
-        let mut meter = Meter { schedstat, last: Reading::default(), calls: 0, ran_ns: 0 };
+        let last = Reading::default();
+        let mut meter = Meter { schedstat, last, calls: 0, ran_ns: 0, first: FIRST_CALLS };
         meter.last = meter.read();
         meter
     }
@@ -44,9 +49,10 @@ impl Meter {
     pub(super) fn on_call(&mut self, ran_ns: u64) -> Option<Usage> {
         self.calls += 1;
         self.ran_ns += ran_ns;
-        if self.calls < CALLS_MAX && self.ran_ns < RAN_MAX {
+        if self.calls < CALLS_MAX && self.ran_ns < RAN_MAX && self.first == 0 {
             return None;
         }
+        self.first = self.first.saturating_sub(1);
         let reading = self.read();
         let cpu_ns = reading.cpu_ns.saturating_sub(self.last.cpu_ns);
         let delay_ns = reading.delay_ns.saturating_sub(self.last.delay_ns);
@@ -89,6 +95,9 @@ mod tests {
     #[test]
     fn short_calls_are_measured_together_and_a_long_one_alone() {
         let mut meter = Meter::new();
+        for _ in 0..FIRST_CALLS {
+            assert_eq!(meter.on_call(1).map(|usage| usage.calls.get()), Some(1));
+        }
         for _ in 1..CALLS_MAX {
             assert_eq!(meter.on_call(1), None);
         }
