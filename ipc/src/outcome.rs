@@ -61,6 +61,22 @@ impl Outcome {
         Outcome::Deadlock,
     ];
 
+    /// Whether a function that gives up because a call of its own ended like this ends like it too: what
+    /// concerns the whole chain of calls, not the callee alone.
+    #[must_use]
+    pub const fn is_passed_on(self) -> bool {
+        matches!(
+            self,
+            Outcome::Overloaded
+                | Outcome::Unavailable
+                | Outcome::DeadlineExceeded
+                | Outcome::TooDeep
+                | Outcome::LimitReached
+                | Outcome::Deadlock
+                | Outcome::Cancelled
+        )
+    }
+
     /// The `error` of the JSON answer, and the label in metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

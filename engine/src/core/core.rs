@@ -195,7 +195,8 @@ impl Core {
                 let function = self.function(worker.function);
                 function.report(worker.lane, WorkerEvent::Complete(call))?;
                 function.pace.record(ran_ns);
-                let sample = self.sample(call, ran_ns);
+                // One that gave up half-way says nothing of how long calls run.
+                let sample = (!outcome.is_passed_on()).then(|| self.sample(call, ran_ns));
                 self.function(worker.function).completed(now, sample, usage);
                 self.complete(now, worker, call, outcome, effects);
             }

@@ -153,8 +153,10 @@ impl Load {
     }
 
     /// A call ended, and perhaps its worker says what its calls cost.
-    pub fn completed(&mut self, now: Nanos, sample: Sample, usage: Option<Usage>) {
-        self.calls.record(now, [sample.ran, sample.waited, sample.service], 1);
+    pub fn completed(&mut self, now: Nanos, sample: Option<Sample>, usage: Option<Usage>) {
+        if let Some(Sample { ran, waited, service }) = sample {
+            self.calls.record(now, [ran, waited, service], 1);
+        }
         if let Some(Usage { calls, cpu_ns, idle_ns }) = usage {
             self.usage.record(now, [cpu_ns.into(), idle_ns.into()], calls.get().min(SAMPLES));
         }
@@ -250,7 +252,7 @@ mod tests {
     fn a_burst_tells_before_its_bin_is_over_and_silence_after_two() {
         let mut load = Load::new();
         let at = |us: u64| Nanos(1_000 * MS + us * 1_000);
-        load.completed(at(0), plain(10 * MS), usage(1, 100_000, 9_900_000));
+        load.completed(at(0), Some(plain(10 * MS)), usage(1, 100_000, 9_900_000));
         for n in 0..64 {
             load.arrived(at(n * 20));
         }
@@ -267,11 +269,11 @@ mod tests {
         let mut now = 1_000 * MS;
         for _ in 0..1_000 {
             now += MS;
-            load.completed(Nanos(now), plain(MS), usage(1, 1_000_000, 0));
+            load.completed(Nanos(now), Some(plain(MS)), usage(1, 1_000_000, 0));
         }
         for _ in 0..220 {
             now += MS;
-            load.completed(Nanos(now), plain(10 * MS), usage(1, 10_000_000, 0));
+            load.completed(Nanos(now), Some(plain(10 * MS)), usage(1, 10_000_000, 0));
         }
         assert_eq!(load.processing_ns(), Some(10 * MS + DISPATCH_NS));
     }
@@ -280,7 +282,7 @@ mod tests {
     fn queues_of_ones_own_calls_do_not_count_and_their_service_does() {
         let mut load = Load::new();
         let sample = Sample { ran: 10 * MS, waited: 9 * MS, service: 2 * MS };
-        load.completed(Nanos(MS), sample, usage(1, 1_000_000, 9_000_000));
+        load.completed(Nanos(MS), Some(sample), usage(1, 1_000_000, 9_000_000));
         assert_eq!(load.processing_ns(), Some(3 * MS + DISPATCH_NS));
         assert_eq!(load.calls_a_core(), Some(1.0));
     }
@@ -288,7 +290,7 @@ mod tests {
     #[test]
     fn blocked_calls_leave_their_core_to_others() {
         let mut load = Load::new();
-        load.completed(Nanos(MS), plain(10 * MS), usage(1, 100_000, 9_900_000));
+        load.completed(Nanos(MS), Some(plain(10 * MS)), usage(1, 100_000, 9_900_000));
         assert_eq!(load.calls_a_core(), Some(100.0));
         assert_eq!(load.cpu_ns(), Some(100_000));
     }
@@ -297,7 +299,7 @@ mod tests {
     fn an_unmeasured_function_is_taken_to_compute() {
         let mut load = Load::new();
         assert_eq!((load.cpu_ns(), load.hint(Nanos(MS))), (None, None));
-        load.completed(Nanos(MS), plain(5 * MS), None);
+        load.completed(Nanos(MS), Some(plain(5 * MS)), None);
         assert_eq!((load.cpu_ns(), load.calls_a_core()), (Some(5 * MS), None));
     }
 }

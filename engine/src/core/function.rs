@@ -278,15 +278,17 @@ impl Function {
         self.limit.arrived(now, &self.load);
     }
 
-    /// A call ended on a worker.
-    pub fn completed(&mut self, now: Nanos, sample: Sample, usage: Option<Usage>) {
+    /// A call ended on a worker, having done its work if there is a sample.
+    pub fn completed(&mut self, now: Nanos, sample: Option<Sample>, usage: Option<Usage>) {
         self.ended += 1;
         self.record_busy();
         self.load.completed(now, sample, usage);
         self.weigh(usage);
-        let processing = sample.processing_ns();
-        self.limit.completed(now, &self.load, processing);
-        self.counters.processing.record(processing);
+        if let Some(sample) = sample {
+            let processing = sample.processing_ns();
+            self.limit.completed(now, &self.load, processing);
+            self.counters.processing.record(processing);
+        }
     }
 
     /// Workers of any state that have not been told to leave.

@@ -141,8 +141,10 @@ impl World {
             assert_eq!(run.call, parent, "the worker is on another call");
             let place = run.children.iter().position(|child| *child == call);
             run.children.swap_remove(place.expect("answered twice"));
-            run.has_failed |= with != Outcome::Ok;
-            let is_over = run.children.is_empty() || (run.has_failed && is_hasty);
+            if with != Outcome::Ok {
+                run.failure.get_or_insert(with);
+            }
+            let is_over = run.children.is_empty() || (run.failure.is_some() && is_hasty);
             let wakes = is_over && run.stage == Stage::Waiting;
             if wakes {
                 run.stage = Stage::Waking;

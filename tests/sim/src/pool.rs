@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use engine::core::WorkerId;
-use ipc::{CallId, LaneIndex, Usage};
+use ipc::{CallId, LaneIndex, Outcome, Usage};
 use reactor::clock::Nanos;
 
 use crate::agenda::Epoch;
@@ -44,8 +44,8 @@ pub struct Run {
     pub begun: Option<Nanos>,
     /// Its internal calls that are not answered.
     pub children: Vec<CallId>,
-    /// Whether one of them failed.
-    pub has_failed: bool,
+    /// How the first of them ended that failed.
+    pub failure: Option<Outcome>,
 }
 
 /// What a run does now.
@@ -68,7 +68,7 @@ impl Run {
     #[must_use]
     pub fn woken(call: CallId) -> Run {
         let stage = Stage::Waking;
-        Run { call, phase: 0, stage, begun: None, children: Vec::new(), has_failed: false }
+        Run { call, phase: 0, stage, begun: None, children: Vec::new(), failure: None }
     }
 
     /// A call that was found in the lane.

@@ -45,9 +45,9 @@ impl World {
     fn proceed(&mut self, worker: WorkerId) {
         loop {
             let Some(run) = self.pools[worker.function.index()].run(worker) else { return };
-            let (phase, call, has_failed) = (run.phase, run.call, run.has_failed);
+            let (phase, call, failure) = (run.phase, run.call, run.failure);
             let phases = &self.plan.functions[worker.function.index()].program.phases;
-            let next = phases.get(phase).copied().filter(|_| !has_failed);
+            let next = phases.get(phase).copied().filter(|_| failure.is_none());
             match next {
                 None if self.complete(worker) => {}
                 None => return,
@@ -86,7 +86,7 @@ impl World {
             self.call_out(worker, function);
         }
         let run = self.pools[worker.function.index()].run(worker).expect("it has just called");
-        if run.children.is_empty() || (run.has_failed && self.is_hasty(worker.function)) {
+        if run.children.is_empty() || (run.failure.is_some() && self.is_hasty(worker.function)) {
             return false;
         }
         self.set_stage(worker, Stage::Waiting);
@@ -129,10 +129,11 @@ impl World {
         let Some(run) = pool.run(worker).cloned() else { unreachable!("it has done a call") };
         let ran = now.saturating_since(run.begun.unwrap_or(now));
         let usage = pool.usage(worker, ran);
-        let outcome = match run.has_failed {
-            true => Outcome::FunctionError,
-            false if self.random.happens(self.plan.faults.panic) => Outcome::FunctionPanic,
-            false => Outcome::Ok,
+        let outcome = match run.failure {
+            Some(failure) if failure.is_passed_on() => failure,
+            Some(_) => Outcome::FunctionError,
+            None if self.random.happens(self.plan.faults.panic) => Outcome::FunctionPanic,
+            None => Outcome::Ok,
         };
         for child in run.children {
             self.abandon(child);
