@@ -72,6 +72,7 @@
 //! A worker is `Held` from its completion until the result has been read out of its memory. When
 //! nobody is owed the result, both happen in one step.
 
+mod admission;
 mod call;
 #[allow(clippy::module_inception, reason = "the core's own file in the core's folder")]
 mod core;
