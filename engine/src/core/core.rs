@@ -1,4 +1,4 @@
-//! The core itself: admission, dispatch, completion and deadlines of calls.
+//! The core itself: dispatch, completion and deadlines of calls.
 //!
 //! Every public method is one step: it leaves all invariants whole, and the effects that it appends
 //! are complete and in the order in which they are to be performed.

@@ -7,7 +7,8 @@
 //! | file          | what                                                            |
 //! |---------------|-----------------------------------------------------------------|
 //! | `event.rs`    | what the core is told, what it owes, whom it blames             |
-//! | `core.rs`     | the steps of a call: admission, dispatch, completion, deadline  |
+//! | `core.rs`     | the steps of a call: dispatch, completion, deadline             |
+//! | `admission.rs`| the first step: a call is taken or refused                      |
 //! | `pool.rs`     | the steps of a pool: containers, growth, trimming               |
 //! | `call.rs`     | the table of calls, their queues and families                   |
 //! | `worker.rs`   | the states of a worker, every transition                        |
