@@ -1,5 +1,6 @@
 //! What is not taken because it could not be done in time, and what goes on for nobody.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipc::CallId;
@@ -9,11 +10,11 @@ use super::call::{Call, CallState};
 use super::core::{Alarm, Core, Effects};
 use super::event::{Effect, FunctionId, Origin, Refusal, WorkerId};
 use super::function::Function;
+use super::quota::Quota;
 
 /// Part of the expected wait that is added to it, as one in so many: a queue of a hundred calls of
 /// exponential length deviates by a tenth, and twice that is rare.
-const DOUBT: u64 = 4;
-
+const DOUBT: u32 = 4;
 /// The average of calls on workers moves by this part of each difference.
 const BUSY_WEIGHT: f64 = 0.02;
 
@@ -63,8 +64,7 @@ impl Function {
             return None;
         }
         let ran = Duration::from_nanos(self.load.ran_ns().unwrap_or(0));
-        let doubt = wait / u32::try_from(DOUBT).unwrap_or(1);
-        let is_late = now + wait + doubt + ran > deadline;
+        let is_late = now + wait + wait / DOUBT + ran > deadline;
         let is_long = self.spec.queue_wait_max.is_some_and(|max| wait > max);
         (is_late || is_long).then(|| Refusal::QUEUE_SLOW.retried_after(wait))
     }
@@ -107,7 +107,7 @@ impl Core {
     }
 
     /// Limits the calls of a function, and those of other shards with it.
-    pub fn set_quota(&mut self, function: FunctionId, quota: std::sync::Arc<super::Quota>) {
+    pub fn set_quota(&mut self, function: FunctionId, quota: Arc<Quota>) {
         self.function(function).quota = Some(quota);
     }
 }

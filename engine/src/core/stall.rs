@@ -48,12 +48,12 @@ impl Core {
 
     /// Fails a call that waits for workers which wait for it.
     fn break_deadlock(&mut self, function: FunctionId, effects: &mut Effects) {
-        if !self.deadlocked().contains(&function) {
+        let stuck = self.deadlocked();
+        if !stuck.contains(&function) {
             return;
         }
         let queue = &self.functions[function.index()].queue;
-        let is_internal = |id: &CallId| matches!(self.calls[*id].origin, Origin::Internal { .. });
-        let victim = self.calls.ids(queue, Chain::Queue).find(is_internal);
+        let victim = self.calls.ids(queue, Chain::Queue).find(|id| self.is_below(*id, &stuck));
         if let Some(id) = victim {
             self.unqueue(id, effects);
             self.answer(id, Refusal::DEADLOCK.into(), effects);
@@ -74,6 +74,19 @@ impl Core {
                 return stuck;
             }
         }
+    }
+
+    /// Does a call of one of `stuck` wait for this one?
+    fn is_below(&self, id: CallId, stuck: &[FunctionId]) -> bool {
+        let mut origin = self.calls[id].origin;
+        while let Origin::Internal { parent, .. } = origin {
+            let Some(parent) = self.calls.get(parent) else { return false };
+            if stuck.contains(&parent.function) {
+                return true;
+            }
+            origin = parent.origin;
+        }
+        false
     }
 
     /// Does every call on a worker of the function wait for a call queued at one of `stuck`?
