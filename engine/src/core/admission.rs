@@ -71,7 +71,7 @@ impl Core {
             return Ok(self.refuse(origin, refusal, effects));
         }
         let id = self.admit(origin, function, deadline, depth, nest);
-        let service_ns = self.function(function).load.processing_ns().unwrap_or(u64::MAX);
+        let service_ns = self.function(function).figures.processing_ns.unwrap_or(u64::MAX);
         let parent = &mut self.calls[parent];
         parent.service_ns = parent.service_ns.saturating_add(service_ns);
         if parent.children.is_empty() {

@@ -181,7 +181,7 @@ impl Core {
 
     /// A function's present and past.
     pub fn snapshot(&self, function: FunctionId) -> Snapshot {
-        self.functions[function.0 as usize].snapshot(self.now)
+        self.functions[function.0 as usize].snapshot()
     }
 
     // Dispatch, completion, release.
@@ -190,13 +190,11 @@ impl Core {
     pub(super) fn dispatch(&mut self, function: FunctionId, effects: &mut Effects) {
         self.relieve(function, effects);
         let f = &mut self.functions[function.0 as usize];
-        while let Some(place) = f.place() {
-            let Some(call) = self.calls.front(&f.queue) else { break };
-            if !f.may_begin(self.calls[call].nest) {
-                break;
-            }
+        while let Some(call) = self.calls.front(&f.queue) {
+            let nest = self.calls[call].nest;
+            let Some(place) = f.place().filter(|_| f.may_begin(nest)) else { break };
             self.calls.unlink(&mut f.queue, Chain::Queue, call);
-            f.nesting.trees += u16::from(self.calls[call].nest == 0);
+            f.nesting.trees += u16::from(nest == 0);
             self.calls[call].state = f.dispatch(place, call);
             if let Place::Idle(_) = place {
                 begin(&mut self.calls[call], f, self.now);

@@ -54,6 +54,8 @@ pub(super) struct Load {
     calls: Means<3>,
     /// By call as the workers measure: CPU time, idle time.
     usage: Means<2>,
+    /// Length of the bins of arrivals.
+    bin: Duration,
 }
 
 /// What one call was, in ns: `ran >= waited >= service`.
@@ -144,12 +146,12 @@ impl<const N: usize> Means<N> {
 impl Load {
     pub fn new() -> Load {
         let rate = Rate { since: Nanos(0), count: 0, before: 0.0 };
-        Load { rate, calls: Means::new(), usage: Means::new() }
+        Load { rate, calls: Means::new(), usage: Means::new(), bin: RATE_BIN }
     }
 
     /// A call came.
     pub fn arrived(&mut self, now: Nanos) {
-        self.rate.record(now, self.bin());
+        self.rate.record(now, self.bin);
     }
 
     /// A call ended, and perhaps its worker says what its calls cost.
@@ -164,12 +166,12 @@ impl Load {
 
     /// Calls that came of late, a second.
     pub fn rate(&self, now: Nanos) -> f64 {
-        self.rate.a_second(now, self.bin()).0
+        self.rate.a_second(now, self.bin).0
     }
 
     /// When the rate, and the hint with it, will be 0 if no call comes.
     pub fn silent_at(&self) -> Nanos {
-        self.rate.since + 2 * self.bin()
+        self.rate.since + 2 * self.bin
     }
 
     /// How long a call runs from its beginning to its end as things are, in ns.
@@ -198,7 +200,7 @@ impl Load {
 
     /// tau of Little's law: calls at once that the present load calls for.
     pub fn hint(&self, now: Nanos) -> Option<f64> {
-        let (_, rate) = self.rate.a_second(now, self.bin());
+        let (_, rate) = self.rate.a_second(now, self.bin);
         Some(rate * self.processing_ns()? as f64 / SECOND)
     }
 
@@ -209,9 +211,10 @@ impl Load {
         Some(self.own_ns()? as f64 / cpu.max(1) as f64)
     }
 
-    fn bin(&self) -> Duration {
+    /// Fits the bins of arrivals to how long calls take.
+    pub fn adjust(&mut self) {
         let ns = self.processing_ns().unwrap_or(0);
-        Duration::from_nanos(ns.saturating_mul(2)).clamp(RATE_BIN, RATE_BIN_MAX)
+        self.bin = Duration::from_nanos(ns.saturating_mul(2)).clamp(RATE_BIN, RATE_BIN_MAX);
     }
 }
 

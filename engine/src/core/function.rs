@@ -74,6 +74,16 @@ struct Census {
     retiring: u16,
 }
 
+/// A function's load in figures, as of half a millisecond ago at most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Figures {
+    pub ran_ns: u64,
+    pub processing_ns: Option<u64>,
+    hint_milli: u64,
+    rate_milli: u64,
+    silent_at: Nanos,
+}
+
 #[derive(Debug)]
 pub(super) struct Function {
     pub id: FunctionId,
@@ -81,6 +91,8 @@ pub(super) struct Function {
     pub limit: Limit,
     /// What came and what it took of late.
     pub load: Load,
+    /// What that came to when it was last looked at.
+    pub figures: Figures,
     pub quota: Option<Arc<Quota>>,
     /// Calls that ended on a worker.
     pub ended: u64,
@@ -122,6 +134,13 @@ impl Function {
             spec,
             limit: Limit::new(spec.policy, spec.min_workers, lanes, spec.cores),
             load: Load::new(),
+            figures: Figures {
+                ran_ns: 0,
+                processing_ns: None,
+                hint_milli: 0,
+                rate_milli: 0,
+                silent_at: Nanos(0),
+            },
             quota: None,
             ended: 0,
             busy: None,
@@ -274,8 +293,29 @@ impl Function {
     /// A call came, to be taken or not.
     pub fn arrived(&mut self, now: Nanos) {
         self.counters.arrivals += 1;
+        self.came(now);
+    }
+
+    /// The same of a call that another shard counts.
+    pub fn came(&mut self, now: Nanos) {
         self.load.arrived(now);
-        self.limit.arrived(now, &self.load);
+        self.limit.arrived(now);
+        self.refresh(now);
+    }
+
+    /// Has the limit follow the load, unless it has just done so.
+    pub fn refresh(&mut self, now: Nanos) {
+        if !self.limit.is_fresh(now) {
+            self.load.adjust();
+            self.limit.refresh(now, &self.load);
+            self.figures = Figures {
+                ran_ns: self.load.ran_ns().unwrap_or(0),
+                processing_ns: self.load.processing_ns(),
+                hint_milli: milli(self.load.hint(now).unwrap_or(0.0)),
+                rate_milli: milli(self.load.rate(now)),
+                silent_at: self.load.silent_at(),
+            };
+        }
     }
 
     /// A call ended on a worker, having done its work if there is a sample.
@@ -286,9 +326,10 @@ impl Function {
         self.weigh(usage);
         if let Some(sample) = sample {
             let processing = sample.processing_ns();
-            self.limit.completed(now, &self.load, processing);
+            self.limit.completed(processing);
             self.counters.processing.record(processing);
         }
+        self.refresh(now);
     }
 
     /// Workers of any state that have not been told to leave.
@@ -306,7 +347,7 @@ impl Function {
         self.census.idle
     }
 
-    pub fn snapshot(&self, now: Nanos) -> Snapshot {
+    pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             queued: self.queue.size(),
             pipelined: self.pipelines.calls(),
@@ -316,11 +357,11 @@ impl Function {
             starting: self.census.starting,
             held: self.census.held,
             retiring: self.census.retiring,
-            hint_milli: milli(self.load.hint(now).unwrap_or(0.0)),
+            hint_milli: self.figures.hint_milli,
             limit: self.limit.calls(),
-            processing_ns: self.load.processing_ns().unwrap_or(0),
-            rate_milli: milli(self.load.rate(now)),
-            silent_at: self.load.silent_at(),
+            processing_ns: self.figures.processing_ns.unwrap_or(0),
+            rate_milli: self.figures.rate_milli,
+            silent_at: self.figures.silent_at,
             counters: self.counters,
         }
     }

@@ -107,28 +107,28 @@ impl Limit {
         }
     }
 
-    /// A call came, which `load` knows already.
-    pub fn arrived(&mut self, now: Nanos, load: &Load) {
+    /// A call came.
+    pub fn arrived(&mut self, now: Nanos) {
         if self.policy == Policy::Paper {
             self.paper.arrived(now);
         }
         self.arrivals += 1;
-        self.refresh(now, load);
     }
 
     /// A call ended after this processing time.
-    pub fn completed(&mut self, now: Nanos, load: &Load, processing_ns: u64) {
+    pub fn completed(&mut self, processing_ns: u64) {
         if self.policy == Policy::Paper {
             self.paper.completed(processing_ns);
         }
-        self.refresh(now, load);
     }
 
-    /// Computes the bounds anew if they may have changed.
+    /// Whether the bounds need not be computed anew yet.
+    pub fn is_fresh(&self, now: Nanos) -> bool {
+        now.saturating_since(self.computed) < FRESH && self.arrivals < FRESH_ARRIVALS
+    }
+
+    /// Computes the bounds for this load.
     pub fn refresh(&mut self, now: Nanos, load: &Load) {
-        if now.saturating_since(self.computed) < FRESH && self.arrivals < FRESH_ARRIVALS {
-            return;
-        }
         (self.computed, self.arrivals) = (now, 0);
         self.ran_ns = load.ran_ns();
         let Some(hint) = load.hint(now) else { return };
@@ -253,11 +253,13 @@ mod tests {
         for _ in 0..2 * rate {
             now = Nanos(now.0 + 1_000 * MS / rate);
             load.arrived(now);
-            limit.arrived(now, &load);
+            limit.arrived(now);
             let [cpu_ns, idle_ns] = [cpu_ns, blocked_ns].map(|ns| u32::try_from(ns).unwrap());
             let usage = Usage { calls: NonZeroU32::MIN, cpu_ns, idle_ns };
             load.completed(now, Some(sample), Some(usage));
-            limit.completed(now, &load, sample.ran);
+            limit.completed(sample.ran);
+            load.adjust();
+            limit.refresh(now, &load);
         }
         (limit, load, now)
     }

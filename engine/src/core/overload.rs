@@ -31,13 +31,12 @@ impl Function {
     /// Mean time between two ends of calls while calls wait, in ns; 0 if nothing is known or nothing is
     /// on a worker.
     pub(super) fn gap_ns(&self) -> u64 {
-        let ran_ns = self.load.ran_ns().unwrap_or(0);
         let busy = self.busy.unwrap_or(self.busy_now());
         if self.busy_now() == 0.0 {
             return 0;
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative")]
-        let gap_ns = (ran_ns as f64 / busy) as u64;
+        let gap_ns = (self.figures.ran_ns as f64 / busy) as u64;
         gap_ns
     }
 
@@ -63,7 +62,7 @@ impl Function {
         if wait.is_zero() {
             return None;
         }
-        let ran = Duration::from_nanos(self.load.ran_ns().unwrap_or(0));
+        let ran = Duration::from_nanos(self.figures.ran_ns);
         let is_late = now + wait + wait / DOUBT + ran > deadline;
         let is_long = self.spec.queue_wait_max.is_some_and(|max| wait > max);
         (is_late || is_long).then(|| Refusal::QUEUE_SLOW.retried_after(wait))

@@ -163,7 +163,7 @@ impl Core {
 
     pub(super) fn trim(&mut self, now: Nanos, function: FunctionId, effects: &mut Effects) {
         let f = self.function(function);
-        f.limit.refresh(now, &f.load);
+        f.refresh(now);
         let unused = f.trim.take().map_or(0, |window| window.unused);
         for _ in 0..f.surplus(unused) {
             let Some(lane) = f.coldest() else { break };

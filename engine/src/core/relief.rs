@@ -176,8 +176,7 @@ impl Core {
             return None;
         }
         // First, as that may change whether there is a place for it.
-        f.load.arrived(now);
-        f.limit.arrived(now, &f.load);
+        f.came(now);
         if f.is_full(0) {
             return None;
         }
