@@ -10,7 +10,7 @@ use ipc::Outcome;
 use reactor::clock::Nanos;
 
 use crate::container::Records;
-use crate::core::{BOUNDS_NS, FunctionId, Histogram, Snapshot};
+use crate::core::{BOUNDS_NS, FunctionId, Histogram, Snapshot, Times};
 
 /// Every way a call can fail, in the order of the metric's labels: all outcomes but the first, `Ok`.
 pub const FAILURES: &[Outcome] = Outcome::ALL.split_at(1).1;
@@ -162,8 +162,14 @@ impl Stats {
         for (to, &outcome) in cell.failed.iter().zip(FAILURES) {
             set(to, counters.failed(outcome));
         }
-        cell.queue_delay.publish(&counters.queue_delay);
-        cell.processing.publish(&counters.processing);
+    }
+
+    /// The same of the times of its calls.
+    pub fn publish_times(&self, shard: u16, function: FunctionId, times: &Times) {
+        if let Some(cell) = self.cells.get(function.index() * self.shards + usize::from(shard)) {
+            cell.queue_delay.publish(&times.queue_delay);
+            cell.processing.publish(&times.processing);
+        }
     }
 
     /// Sums one function over the shards. A shard that sleeps publishes nothing: its rate and its hint hold
@@ -279,8 +285,6 @@ mod tests {
     fn snapshot(rate_milli: u64, processing_ns: u64) -> Snapshot {
         let mut counters = Counters::default();
         (counters.arrivals, counters.completed, counters.abandoned) = (5, 4, 1);
-        counters.queue_delay.record(1_000);
-        counters.processing.record(processing_ns);
         Snapshot {
             queued: 1,
             pipelined: 2,
@@ -299,11 +303,20 @@ mod tests {
         }
     }
 
+    fn times(processing_ns: u64) -> Times {
+        let mut times = Times::default();
+        times.queue_delay.record(1_000);
+        times.processing.record(processing_ns);
+        times
+    }
+
     #[test]
     fn what_the_shards_publish_is_summed() {
         let stats = Stats::new(2, 2);
-        stats.publish(0, FUNCTION, &snapshot(1_000, 20_000));
-        stats.publish(1, FUNCTION, &snapshot(1_000, 40_000));
+        for (shard, processing_ns) in [(0, 20_000), (1, 40_000)] {
+            stats.publish(shard, FUNCTION, &snapshot(1_000, processing_ns));
+            stats.publish_times(shard, FUNCTION, &times(processing_ns));
+        }
         let sum = stats.totals(FUNCTION, NOW);
         let states = [sum.queued, sum.running, sum.waiting, sum.idle, sum.starting, sum.ending];
         assert_eq!(states, [6, 6, 8, 10, 12, 30]);
@@ -341,6 +354,7 @@ mod tests {
         let stats = Stats::new(2, 1);
         for _ in 0..2 {
             stats.publish(0, FUNCTION, &snapshot(1_000, 20_000));
+            stats.publish_times(0, FUNCTION, &times(20_000));
         }
         assert_eq!(stats.totals(FUNCTION, NOW).processing.sum_ns, 20_000);
         assert_eq!(stats.totals(FUNCTION, NOW).arrivals, 5);

@@ -15,7 +15,11 @@ pub fn bench(criterion: &mut Criterion) {
     let function = core.add_function(spec());
     let stats = Stats::new(1, 2);
     criterion.bench_function("stats/publish", |bencher| {
-        bencher.iter(|| stats.publish(0, function, &black_box(&core).snapshot(function)));
+        bencher.iter(|| {
+            let core = black_box(&core);
+            stats.publish(0, function, &core.snapshot(function));
+            stats.publish_times(0, function, core.times(function));
+        });
     });
     criterion.bench_function("stats/totals", |bencher| {
         bencher.iter(|| black_box(&stats).totals(function, Nanos(0)));

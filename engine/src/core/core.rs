@@ -18,7 +18,7 @@ use super::event::{
 };
 use super::function::{Function, Place, ROOM_PAUSE, SPAWN_PAUSE};
 use super::relief::{Foreign, Relief};
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, Times};
 use super::worker::{WorkerEvent, WorkerState};
 
 /// Deadlines are late by at most this: small against the shortest sensible timeout, large enough
@@ -182,6 +182,11 @@ impl Core {
     /// A function's present and past.
     pub fn snapshot(&self, function: FunctionId) -> Snapshot {
         self.functions[function.0 as usize].snapshot()
+    }
+
+    /// How long a function's calls took.
+    pub fn times(&self, function: FunctionId) -> &Times {
+        &self.functions[function.index()].times
     }
 
     // Dispatch, completion, release.
@@ -436,5 +441,5 @@ impl Core {
 fn begin(call: &mut Call, function: &mut Function, now: Nanos) {
     let waited = now.saturating_since(std::mem::replace(&mut call.since, now));
     let waited_ns = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
-    function.counters.queue_delay.record(waited_ns);
+    function.times.queue_delay.record(waited_ns);
 }

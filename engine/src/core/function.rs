@@ -18,7 +18,7 @@ use super::nesting::Nesting;
 use super::pipeline::{Pace, Pipelines};
 use super::quota::Quota;
 use super::relief::can_move;
-use super::snapshot::{Counters, Snapshot};
+use super::snapshot::{Counters, Snapshot, Times};
 use super::worker::{Mismatch, WorkerEvent, WorkerState};
 
 /// Workers that stay idle this long are retired: long against the gaps within a burst, short against
@@ -102,6 +102,7 @@ pub(super) struct Function {
     pub stall: Option<(Timer, u64)>,
     pub queue: List,
     pub counters: Counters,
+    pub times: Times,
     pub container: Container,
     pub trim: Option<TrimWindow>,
     /// Whether another shard is to get the next worker that is idle.
@@ -147,6 +148,7 @@ impl Function {
             stall: None,
             queue: List::default(),
             counters: Counters::default(),
+            times: Times::default(),
             container: Container::Down,
             trim: None,
             yield_owed: false,
@@ -327,7 +329,7 @@ impl Function {
         if let Some(sample) = sample {
             let processing = sample.processing_ns();
             self.limit.completed(processing);
-            self.counters.processing.record(processing);
+            self.times.processing.record(processing);
         }
         self.refresh(now);
     }

@@ -107,5 +107,5 @@ pub use self::histogram::{BOUNDS_NS, Histogram};
 pub use self::limit::Policy;
 pub use self::quota::Quota;
 pub use self::relief::{ForeignCall, Relief};
-pub use self::snapshot::{Counters, Snapshot};
+pub use self::snapshot::{Counters, Snapshot, Times};
 pub use self::worker::WorkerState;

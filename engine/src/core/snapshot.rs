@@ -50,11 +50,16 @@ pub struct Counters {
     pub completed: u64,
     /// Calls whose caller was gone before the answer.
     pub abandoned: u64,
+    failed: [u64; OUTCOMES],
+}
+
+/// How long the calls of one function took, since start.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Times {
     /// How long calls waited for a worker before they were dispatched.
     pub queue_delay: Histogram,
     /// How long calls ran, without the time that their own calls waited for workers.
     pub processing: Histogram,
-    failed: [u64; OUTCOMES],
 }
 
 impl Counters {

@@ -489,6 +489,7 @@ impl Engine {
             let snapshot = self.core.snapshot(function);
             self.stats.note_activity(self.shard, function, &snapshot, now);
             self.stats.publish(self.shard, function, &snapshot);
+            self.stats.publish_times(self.shard, function, self.core.times(function));
         }
     }
 }

@@ -112,7 +112,7 @@ impl World {
 
     /// Calls that wait for calls of their own need no core: if all do, more are begun before long.
     fn check_stall(&mut self, function: FunctionId) {
-        let ended = self.core.snapshot(function).counters.processing;
+        let ended = self.core.times(function).processing;
         let is_tick_due = self.is_tick_due();
         let pool = &mut self.pools[function.index()];
         let seen = pool.census();
