@@ -137,7 +137,7 @@ impl Limit {
             Policy::Managed => {
                 let in_turn = load.cpu_ns().map_or(0.0, |ns| TURN_NS / ns.max(1) as f64);
                 let by_load = (hint + DEVIATIONS * hint.sqrt() + 1.0).max(CALLS_MIN.into());
-                self.calls = self.whole(by_load + (3.0 * in_turn).min(SHORT_CALLS));
+                self.calls = self.whole(by_load + (4.0 * in_turn).min(SHORT_CALLS));
                 let a_core = load.calls_a_core();
                 self.running = a_core.map_or(self.running, |calls| self.by_cores(calls, in_turn));
             }
