@@ -222,6 +222,14 @@ mod tests {
                     | ErrorKind::DeadlineExceeded
                     | ErrorKind::TooDeep
                     | ErrorKind::Cancelled
+                    | ErrorKind::LimitReached
+                    | ErrorKind::Deadlock
+            );
+            // The engine knows them by the same names.
+            #[cfg(feature = "host")]
+            assert_eq!(
+                ipc::Outcome::try_from(kind as u8).map(ipc::Outcome::is_passed_on),
+                Ok(kept)
             );
             if kept {
                 assert_eq!(error, Error::new(kind, "why"));
