@@ -31,7 +31,7 @@ pub(super) struct Pace {
 /// The pipelines of one function's lanes.
 #[derive(Debug)]
 pub(super) struct Pipelines {
-    /// By lane. A queue gets its memory when it is first used.
+    /// By lane. A queue gets its memory with its first worker.
     queues: Vec<VecDeque<CallId>>,
     size_max: usize,
     /// The worker that was dispatched to last: the only one that gets more.
@@ -65,6 +65,11 @@ impl Pipelines {
         self.calls
     }
 
+    /// A worker is to come to the lane.
+    pub fn prepare(&mut self, lane: LaneIndex) {
+        self.queues[usize::from(lane.0)].reserve(self.size_max);
+    }
+
     /// A worker was woken for a call: further ones may follow it.
     pub fn lead(&mut self, lane: LaneIndex) {
         self.leader = Some(lane);
@@ -82,9 +87,7 @@ impl Pipelines {
     }
 
     pub fn push(&mut self, lane: LaneIndex, call: CallId) {
-        let queue = &mut self.queues[usize::from(lane.0)];
-        queue.reserve(self.size_max);
-        queue.push_back(call);
+        self.queues[usize::from(lane.0)].push_back(call);
         self.calls += 1;
     }
 

@@ -139,6 +139,7 @@ impl Core {
         for _ in 0..f.limit.grow(f.pool()) {
             let Some(lane) = f.vacant() else { return };
             f.apply(lane, WorkerEvent::Spawn);
+            f.pipelines.prepare(lane);
             effects.push(Effect::SpawnWorker { worker: f.worker_id(lane) });
         }
     }
