@@ -279,8 +279,8 @@ impl Core {
     /// What a call was that has just ended.
     fn sample(&self, id: CallId, ran_ns: u32) -> Sample {
         let call = &self.calls[id];
-        let still = self.now.saturating_since(call.waits_since).as_nanos();
-        let still = if call.children.is_empty() { 0 } else { u64::try_from(still).unwrap_or(0) };
+        let still = self.now.0.saturating_sub(call.waits_since.0);
+        let still = if call.children.is_empty() { 0 } else { still };
         let ran = u64::from(ran_ns);
         let waited = (call.waited_ns + still).min(ran);
         Sample { ran, waited, service: call.service_ns.min(waited) }
@@ -319,8 +319,7 @@ impl Core {
                 let parent = &mut self.calls[parent];
                 parent.children = siblings;
                 if siblings.is_empty() {
-                    let waited = self.now.saturating_since(parent.waits_since);
-                    parent.waited_ns += u64::try_from(waited.as_nanos()).unwrap_or(0);
+                    parent.waited_ns += self.now.0.saturating_sub(parent.waits_since.0);
                 }
             }
             Origin::Shard { shard, call } => _ = self.foreign.remove(&(shard, call)),
@@ -439,7 +438,6 @@ impl Core {
 
 /// A call is begun: the wait for its worker is over.
 fn begin(call: &mut Call, function: &mut Function, now: Nanos) {
-    let waited = now.saturating_since(std::mem::replace(&mut call.since, now));
-    let waited_ns = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
-    function.times.queue_delay.record(waited_ns);
+    let since = std::mem::replace(&mut call.since, now);
+    function.times.queue_delay.record(now.0.saturating_sub(since.0));
 }

@@ -313,7 +313,7 @@ impl Function {
             self.figures = Figures {
                 ran_ns: self.load.ran_ns().unwrap_or(0),
                 processing_ns: self.load.processing_ns(),
-                hint_milli: milli(self.load.hint(now).unwrap_or(0.0)),
+                hint_milli: milli(self.limit.hint()),
                 rate_milli: milli(self.load.rate(now)),
                 silent_at: self.load.silent_at(),
             };

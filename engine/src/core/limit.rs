@@ -169,7 +169,6 @@ impl Limit {
     }
 
     /// tau as last computed.
-    #[cfg(test)]
     pub fn hint(&self) -> f64 {
         self.hint
     }

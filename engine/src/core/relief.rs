@@ -148,7 +148,7 @@ impl Core {
 
     /// Visits the calls above one that was asked for by `origin`; gives the functions of those above
     /// them that are on another shard.
-    fn climb(&self, mut origin: Origin, mut visit: impl FnMut(&Call)) -> &[FunctionId] {
+    pub(super) fn climb(&self, mut origin: Origin, mut visit: impl FnMut(&Call)) -> &[FunctionId] {
         while let Origin::Internal { parent, .. } = origin {
             let Some(parent) = self.calls.get(parent) else { return &[] };
             visit(parent);

@@ -10,7 +10,7 @@ use ipc::CallId;
 
 use super::call::{CallState, Chain};
 use super::core::{Alarm, Core, Effects};
-use super::event::{FunctionId, Origin, Refusal, WorkerId};
+use super::event::{FunctionId, Refusal, WorkerId};
 use super::function::Container;
 
 /// A function has stalled when no call of it ended for so long, or for some mean times between two
@@ -78,15 +78,9 @@ impl Core {
 
     /// Does a call of one of `stuck` wait for this one?
     fn is_below(&self, id: CallId, stuck: &[FunctionId]) -> bool {
-        let mut origin = self.calls[id].origin;
-        while let Origin::Internal { parent, .. } = origin {
-            let Some(parent) = self.calls.get(parent) else { return false };
-            if stuck.contains(&parent.function) {
-                return true;
-            }
-            origin = parent.origin;
-        }
-        false
+        let mut is_below = false;
+        self.climb(self.calls[id].origin, |call| is_below |= stuck.contains(&call.function));
+        is_below
     }
 
     /// Does every call on a worker of the function wait for a call queued at one of `stuck`?
