@@ -14,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use engine::container::ContainerKind;
 use toml::de::DeTable;
 
 pub use error::{ConfigError, Place, Problem};
@@ -40,6 +41,13 @@ const DEPTH_MAX: u16 = WORKERS_MAX;
 const QUEUE_MAX: u32 = 65_536;
 /// More than a host can do, of calls at once and of calls a second.
 const LIMIT_MAX: u32 = 10_000_000;
+/// Processes and threads that a container may have beside its workers where nothing else is said: the
+/// launcher, and what the function starts itself.
+pub const PIDS_DEFAULT: u32 = 128;
+/// The kernel's own limit.
+const PIDS_MAX: u32 = 1 << 22;
+/// A quota above what any host has is a slip of the pen.
+const CORES_MAX: f64 = 1024.0;
 
 const _: () = assert!(BODY_MAX <= ipc::layout::PAYLOAD_LIMIT as u64);
 
@@ -99,6 +107,15 @@ pub struct Engine {
     pub depth_max: u16,
     /// How the engine's threads stand to the functions on their core.
     pub priority: Priority,
+    /// How containers are run where the function does not say.
+    pub container: ContainerKind,
+    /// Refuse to start a container of which some part of the isolation or a limit is not enforced.
+    pub require: bool,
+    /// The OCI runtime: a name on `PATH`, or an absolute path.
+    pub oci_runtime: String,
+    /// Directory with the root file system of `oci` containers; `None`: the host's own system
+    /// directories, read-only.
+    pub oci_rootfs: Option<PathBuf>,
 }
 
 /// How the engine's threads stand to the functions on their core.
@@ -126,8 +143,18 @@ pub struct Function {
     pub max_workers: u16,
     /// Time limit of a call.
     pub timeout: Duration,
-    /// Limit of the container's private memory in bytes; `None`: unlimited.
+    /// How its container is run.
+    pub container: ContainerKind,
+    /// Limit of the container's memory in bytes; `None`: unlimited.
     pub memory: Option<u64>,
+    /// Most processes and threads in the container; `None`: [`PIDS_DEFAULT`] beside its workers.
+    pub pids: Option<u32>,
+    /// CPU time the container may use, in thousandths of a core; `None`: no quota.
+    pub cpu_quota: Option<u32>,
+    /// Whether the container sees the host's network.
+    pub network: bool,
+    /// Files and directories of the host that the container may read, beside what every one may.
+    pub read_only: Vec<PathBuf>,
     /// Where its workers run.
     pub placement: Placement,
     /// Environment of the container.
@@ -159,6 +186,13 @@ pub enum Placement {
     /// Wherever the kernel likes: right for functions that compute for milliseconds.
     Free,
 }
+
+/// How containers are named in the file.
+const CONTAINER_KINDS: &[(&str, ContainerKind)] = &[
+    ("sandbox", ContainerKind::Sandbox),
+    ("process", ContainerKind::Process),
+    ("oci", ContainerKind::Oci),
+];
 
 /// What bounds the calls on a function's workers and sizes its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,9 +236,9 @@ impl Config {
         let known = &["gateway", "engine", "function"];
         let root = Table::open(&source, "", document.get_ref(), 1, known)?;
 
-        let functions = read_functions(root.get("function").as_ref(), search)?;
         let gateway = read_gateway(root.get("gateway").as_ref(), overrides.listen)?;
         let mut engine = read_engine(root.get("engine").as_ref())?;
+        let functions = read_functions(root.get("function").as_ref(), search, engine.container)?;
         engine.shards = overrides.shards.or(engine.shards);
         Ok(Config { file: path.display().to_string(), gateway, engine, functions })
     }
@@ -285,10 +319,29 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
         drain_timeout: Duration::from_secs(30),
         depth_max: 16,
         priority: Priority::Adaptive,
+        container: ContainerKind::Sandbox,
+        require: false,
+        oci_runtime: "runc".to_owned(),
+        oci_rootfs: None,
     };
     let Some(section) = section else { return Ok(engine) };
-    let table =
-        section.table(&["shards", "runtime_dir", "drain_timeout", "depth_max", "priority"])?;
+    let table = section.table(&[
+        "shards",
+        "runtime_dir",
+        "drain_timeout",
+        "depth_max",
+        "priority",
+        "container",
+        "require",
+        "oci_runtime",
+        "oci_rootfs",
+    ])?;
+    table.read("container", &mut engine.container, |value| value.one_of(CONTAINER_KINDS))?;
+    table.read("require", &mut engine.require, |value| value.flag())?;
+    table.read("oci_runtime", &mut engine.oci_runtime, |value| {
+        value.text("the name or path of an OCI runtime").map(str::to_owned)
+    })?;
+    table.read("oci_rootfs", &mut engine.oci_rootfs, |value| value.absolute_path().map(Some))?;
     table.read("shards", &mut engine.shards, |value| value.integer(1..=SHARDS_MAX).map(Some))?;
     table.read("runtime_dir", &mut engine.runtime_dir, |value| value.absolute_path().map(Some))?;
     table.read("drain_timeout", &mut engine.drain_timeout, |value| {
@@ -308,12 +361,13 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
 fn read_functions(
     section: Option<&Value<'_>>,
     search: &Search,
+    container: ContainerKind,
 ) -> Result<Vec<Function>, ConfigError> {
     let Some(section) = section else { return Ok(Vec::new()) };
     let entries = section.tables(FUNCTIONS_MAX)?;
     let mut functions: Vec<Function> = Vec::with_capacity(entries.len());
     for entry in &entries {
-        let (function, name) = read_function(entry, search)?;
+        let (function, name) = read_function(entry, search, container)?;
         if let Some(first) = functions.iter().find(|other| other.name == function.name) {
             return Err(
                 name.refused(Problem::Duplicate { name: function.name, first_line: first.line })
@@ -328,6 +382,7 @@ fn read_functions(
 fn read_function<'a>(
     entry: &Value<'a>,
     search: &Search,
+    container: ContainerKind,
 ) -> Result<(Function, Value<'a>), ConfigError> {
     let table = entry.table(&[
         "name",
@@ -335,7 +390,12 @@ fn read_function<'a>(
         "min_workers",
         "max_workers",
         "timeout",
+        "container",
         "memory",
+        "pids",
+        "cpu_quota",
+        "network",
+        "read_only",
         "placement",
         "env",
         "queue_max",
@@ -354,7 +414,12 @@ fn read_function<'a>(
         min_workers: 1,
         max_workers: 128,
         timeout: Duration::from_secs(30),
+        container,
         memory: None,
+        pids: None,
+        cpu_quota: None,
+        network: false,
+        read_only: Vec::new(),
         placement: Placement::Core,
         env: Vec::new(),
         queue_max: 1024,
@@ -379,6 +444,11 @@ fn read_function<'a>(
     })?;
     // Less than a mebibyte does not even load the runtime library.
     table.read("memory", &mut function.memory, |value| value.size(1 << 20..=1 << 50).map(Some))?;
+    table.read("container", &mut function.container, |value| value.one_of(CONTAINER_KINDS))?;
+    table.read("pids", &mut function.pids, |value| value.integer(1..=PIDS_MAX).map(Some))?;
+    table.read("cpu_quota", &mut function.cpu_quota, |value| value.cores(CORES_MAX).map(Some))?;
+    table.read("network", &mut function.network, |value| value.flag())?;
+    table.read("read_only", &mut function.read_only, |value| value.absolute_paths())?;
     table.read("placement", &mut function.placement, |value| {
         value.one_of(&[("core", Placement::Core), ("free", Placement::Free)])
     })?;

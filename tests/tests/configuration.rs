@@ -67,6 +67,12 @@ fn a_bad_value_is_refused_with_what_was_expected() {
     for (line, words) in [
         ("memory = \"12 potatoes\"", ["function.memory", "12 potatoes"]),
         ("memory = \"64MB\"", ["function.memory", "64MB"]),
+        ("container = \"vm\"", ["function.container", "sandbox"]),
+        ("pids = 0", ["function.pids", "0"]),
+        ("cpu_quota = 0.001", ["function.cpu_quota", "0.01"]),
+        ("cpu_quota = \"half\"", ["function.cpu_quota", "half"]),
+        ("network = 1", ["function.network", "true or false"]),
+        ("read_only = [\"etc\"]", ["function.read_only", "absolute"]),
         ("timeout = \"soon\"", ["function.timeout", "soon"]),
         ("timeout = \"-1s\"", ["function.timeout", "-1s"]),
         ("timeout = 30", ["function.timeout", "30"]),

@@ -196,6 +196,35 @@ impl<'a> Value<'a> {
         if path.is_absolute() { Ok(path.to_owned()) } else { Err(self.unexpected(EXPECTED)) }
     }
 
+    /// Absolute paths that exist.
+    pub(super) fn absolute_paths(&self) -> Result<Vec<PathBuf>, ConfigError> {
+        const EXPECTED: &str = "an array of absolute paths that exist";
+        let array = self.value.as_array().ok_or_else(|| self.unexpected(EXPECTED))?;
+        let path = |value| {
+            let value = Value::new(self.source, self.path.clone(), value);
+            let path = PathBuf::from(value.text(EXPECTED)?);
+            let fits = path.is_absolute() && path.exists();
+            if fits { Ok(path) } else { Err(value.unexpected(EXPECTED)) }
+        };
+        array.iter().map(path).collect()
+    }
+
+    /// A number of cores, such as 0.5 or 2, in thousandths of one.
+    pub(super) fn cores(&self, max: f64) -> Result<u32, ConfigError> {
+        const LEAST: f64 = 0.01;
+        let number = match self.value {
+            DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
+            _ => self.whole().and_then(|whole| u32::try_from(whole).ok()).map(f64::from),
+        };
+        let number = number.filter(|cores| (LEAST..=max).contains(cores));
+        let cores = number.ok_or_else(|| {
+            self.unexpected(format_args!("a number of cores from {LEAST} to {max}"))
+        })?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range")]
+        let thousandths = (cores * 1000.0).round() as u32;
+        Ok(thousandths)
+    }
+
     pub(super) fn one_of<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, ConfigError> {
         let chosen = self.value.as_str().and_then(|text| {
             choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice)

@@ -65,7 +65,12 @@ fn a_function_of_two_lines_gets_the_other_values_by_default() {
         min_workers: 1,
         max_workers: 128,
         timeout: Duration::from_secs(30),
+        container: ContainerKind::Sandbox,
         memory: None,
+        pids: None,
+        cpu_quota: None,
+        network: false,
+        read_only: vec![],
         placement: Placement::Core,
         env: vec![],
         queue_max: 1024,
@@ -98,6 +103,10 @@ fn every_key_is_read() {
         drain_timeout = "5s"
         depth_max = 8
         priority = "normal"
+        container = "process"
+        require = true
+        oci_runtime = "crun"
+        oci_rootfs = "/srv/rootfs"
         [[function]]
         name = "first"
         library = "lib.so"
@@ -113,6 +122,11 @@ fn every_key_is_read() {
         rate_limit = 1000
         grace = "1s"
         idle_timeout = "1h"
+        container = "oci"
+        pids = 20
+        cpu_quota = 1.5
+        network = true
+        read_only = ["/usr"]
         env = { A = "1", B = "2" }
         [[function]]
         name = "second"
@@ -140,12 +154,20 @@ fn every_key_is_read() {
         drain_timeout: seconds(5),
         depth_max: 8,
         priority: Priority::Normal,
+        container: ContainerKind::Process,
+        require: true,
+        oci_runtime: "crun".into(),
+        oci_rootfs: Some("/srv/rootfs".into()),
     };
     assert_eq!(config.engine, engine);
     let [first, second] = &config.functions[..] else { panic!("two functions") };
     assert_eq!((first.min_workers, first.max_workers, first.queue_max), (0, 256, 0));
     assert_eq!(first.queue_wait_max, Some(Duration::from_millis(100)));
     assert_eq!(first.concurrency, Concurrency::Fixed);
+    assert_eq!((first.container, first.network), (ContainerKind::Oci, true));
+    assert_eq!((first.pids, first.cpu_quota), (Some(20), Some(1500)));
+    assert_eq!(first.read_only, [PathBuf::from("/usr")]);
+    assert_eq!(second.container, ContainerKind::Process, "as in [engine]");
     assert_eq!((first.concurrency_limit, first.rate_limit), (Some(10), Some(1000)));
     assert_eq!((first.grace, first.idle_timeout), (seconds(1), Some(seconds(3600))));
     assert_eq!(first.timeout, Duration::from_millis(500));

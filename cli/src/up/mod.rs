@@ -20,7 +20,9 @@ use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use engine::container::{ContainerSpec, SocketDirectory, StartError, Stopped, Supervisor};
+use engine::container::{
+    ContainerSpec, HostSpec, Limits, SocketDirectory, StartError, Stopped, Supervisor,
+};
 use engine::core::{FunctionSpec, Policy, Quota};
 use engine::io::{Function, exchanges};
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor, mailbox};
@@ -145,8 +147,14 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let shards = start_shards(config, hook)?;
     let specs = container_specs(config, shards.raised);
     let posts = shards.posts.clone();
+    let host = HostSpec {
+        worker,
+        require: config.engine.require,
+        oci_runtime: config.engine.oci_runtime.clone(),
+        oci_rootfs: config.engine.oci_rootfs.clone(),
+    };
     let mut supervisor =
-        Supervisor::new(worker, sockets, specs, posts, shards.mailbox, signals, shards.stats);
+        Supervisor::new(&host, sockets, specs, posts, shards.mailbox, signals, shards.stats);
     let started = supervisor
         .start_all()
         .map_err(|error| UpError::start(config, error))
@@ -296,10 +304,18 @@ fn usable_cores() -> io::Result<Vec<u16>> {
 fn container_specs(config: &Config, raised: bool) -> Vec<ContainerSpec> {
     let lower = config.engine.priority != Priority::Normal && !raised;
     let niceness = if lower { CONTAINER_NICENESS } else { 0 };
+    let workers = |function: &config::Function| u32::from(function.max_workers);
     let specs = config.functions.iter().map(|function| ContainerSpec {
         name: function.name.clone(),
         library: function.library.clone(),
-        memory: function.memory,
+        kind: function.container,
+        limits: Limits {
+            memory: function.memory,
+            pids: Some(function.pids.unwrap_or(config::PIDS_DEFAULT + workers(function))),
+            cpu_quota: function.cpu_quota,
+        },
+        network: function.network,
+        read_only: function.read_only.clone(),
         env: function.env.clone(),
         payload_max: config.gateway.body_max,
         max_workers: function.max_workers,

@@ -10,6 +10,7 @@ mod idleness;
 mod lease;
 mod process;
 mod record;
+mod runtime;
 mod slot;
 mod sockets;
 mod supervisor;
@@ -25,6 +26,53 @@ pub use self::record::{Record, Records, State};
 pub use self::sockets::SocketDirectory;
 pub use self::supervisor::{StartError, Stopped, Supervisor};
 
+/// How a container is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerKind {
+    /// A plain child process: for development.
+    Process,
+    /// Namespaces, a root of its own, control groups, seccomp, Landlock.
+    Sandbox,
+    /// By an OCI runtime.
+    Oci,
+}
+
+impl ContainerKind {
+    /// As it is configured and listed.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Sandbox => "sandbox",
+            Self::Oci => "oci",
+        }
+    }
+}
+
+/// What a container may use; `None`: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory in bytes.
+    pub memory: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+    /// CPU time in thousandths of a core.
+    pub cpu_quota: Option<u32>,
+}
+
+/// What all containers of an engine have in common.
+#[derive(Clone, Debug)]
+pub struct HostSpec {
+    /// The host binary `nightcore-worker`.
+    pub worker: PathBuf,
+    /// Refuse a container of which a part of the isolation or a limit is not enforced.
+    pub require: bool,
+    /// Name or path of the OCI runtime.
+    pub oci_runtime: String,
+    /// Root file system of OCI containers; `None`: the host's system directories.
+    pub oci_rootfs: Option<PathBuf>,
+}
+
 /// How to start the container of one function.
 #[derive(Clone, Debug)]
 pub struct ContainerSpec {
@@ -32,8 +80,14 @@ pub struct ContainerSpec {
     pub name: String,
     /// Absolute path of its cdylib.
     pub library: PathBuf,
-    /// Limit of the container's private memory in bytes.
-    pub memory: Option<u64>,
+    /// How it is run.
+    pub kind: ContainerKind,
+    /// What it may use.
+    pub limits: Limits,
+    /// Whether it sees the host's network.
+    pub network: bool,
+    /// Files and directories of the host that it may read, beside what every container may.
+    pub read_only: Vec<PathBuf>,
     /// Environment of the function, beside the few variables that every container gets.
     pub env: Vec<(String, String)>,
     /// Largest input or output of one call, in bytes.

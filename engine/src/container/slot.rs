@@ -9,6 +9,7 @@ use ipc::control::{ControlListener, ControlSocket, PROTOCOL_VERSION, ToLauncher}
 
 use super::lease::Lease;
 use super::process::Process;
+use super::runtime::{Runtimes, Start};
 use super::watch::{Source, Watch};
 use super::{Container, ContainerSpec};
 
@@ -93,7 +94,7 @@ impl Slot {
     pub(super) fn start(
         &mut self,
         index: usize,
-        worker: &Path,
+        runtimes: &Runtimes,
         sockets: &Path,
     ) -> Result<(), String> {
         let since = Instant::now();
@@ -101,9 +102,11 @@ impl Slot {
         let name = format!("{index}-{}", self.generation);
         let listener = ControlListener::bind(sockets, &name)
             .map_err(|error| format!("its control socket could not be made: {error}"))?;
-        let process = Process::start(worker, &self.spec, listener.path()).map_err(|error| {
-            format!("its container could not be started ({}): {error}", worker.display())
-        })?;
+        let failed = |error| format!("its container could not be started: {error}");
+        let output = std::io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
+        let (spec, socket) = (&self.spec, listener.path());
+        let start = Start { spec, name: &name, socket, output };
+        let process = runtimes.of(spec.kind).start(start).map_err(failed)?;
         let until = since + HELLO_TIMEOUT;
         self.phase = Phase::Starting { process, listener, peer: None, since, until };
         Ok(())
@@ -313,6 +316,7 @@ fn backoff(early_deaths: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{ContainerKind, Limits};
     use super::*;
 
     #[test]
@@ -329,7 +333,10 @@ mod tests {
         Slot::new(ContainerSpec {
             name: "echo".to_owned(),
             library: "libecho.so".into(),
-            memory: None,
+            kind: ContainerKind::Process,
+            limits: Limits::default(),
+            network: false,
+            read_only: Vec::new(),
             env: Vec::new(),
             payload_max: 1 << 20,
             max_workers: 1,

@@ -19,7 +19,6 @@
 //! longer each time. `idleness` stops those that nobody calls. During [`Supervisor::start_all`] nothing is retried: the first failure is the result.
 
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,9 +29,10 @@ use thiserror::Error;
 use super::lease::Reply;
 use super::process::Process;
 use super::record::State;
+use super::runtime::Runtimes;
 use super::slot::{Ended, HELLO_TIMEOUT, LEAVE_TIMEOUT, Phase, Slot};
 use super::watch::{Source, Watch};
-use super::{ContainerSpec, SocketDirectory};
+use super::{ContainerSpec, HostSpec, SocketDirectory};
 use crate::core::FunctionId;
 use crate::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use crate::stats::Stats;
@@ -70,7 +70,7 @@ pub enum Stopped {
 /// See the module's description.
 #[derive(Debug)]
 pub struct Supervisor {
-    worker: PathBuf,
+    runtimes: Runtimes,
     sockets: SocketDirectory,
     pub(super) slots: Vec<Slot>,
     pub(super) shards: Vec<Post<ToShard>>,
@@ -94,7 +94,7 @@ impl Supervisor {
     /// Makes a supervisor; nothing is started yet. `signals` must be blocked in every thread.
     #[must_use]
     pub fn new(
-        worker: PathBuf,
+        host: &HostSpec,
         sockets: SocketDirectory,
         specs: Vec<ContainerSpec>,
         shards: Vec<Post<ToShard>>,
@@ -103,8 +103,9 @@ impl Supervisor {
         stats: Arc<Stats>,
     ) -> Self {
         let slots = specs.into_iter().map(Slot::new).collect();
+        let runtimes = Runtimes::new(host);
         let (drained, ended, failure) = (0, Vec::new(), None);
-        Self { worker, sockets, slots, shards, stats, mailbox, signals, drained, ended, failure }
+        Self { runtimes, sockets, slots, shards, stats, mailbox, signals, drained, ended, failure }
     }
 
     /// Starts every container and returns when all are up.
@@ -203,7 +204,7 @@ impl Supervisor {
     }
 
     fn start(&mut self, index: usize) -> Result<(), String> {
-        self.slots[index].start(index, &self.worker, self.sockets.path())?;
+        self.slots[index].start(index, &self.runtimes, self.sockets.path())?;
         self.stats.containers.count_start(index);
         Ok(())
     }

@@ -1,0 +1,51 @@
+//! How containers are run: a plain process, a sandbox, or an OCI runtime, behind one trait.
+
+mod process;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use self::process::PlainProcess;
+use super::process::Process;
+use super::{ContainerKind, ContainerSpec, HostSpec};
+
+/// Starts containers of one kind.
+pub(super) trait Runtime: std::fmt::Debug {
+    /// Starts `nightcore-worker` for a function; it will connect to the socket.
+    ///
+    /// # Errors
+    /// What the system says, with the step that failed. Nothing is left behind then.
+    fn start(&self, start: Start<'_>) -> io::Result<Process>;
+}
+
+/// What is started.
+pub(super) struct Start<'a> {
+    pub(super) spec: &'a ContainerSpec,
+    /// Names the container among all that this engine starts: the function's place and a count.
+    #[expect(dead_code, reason = "a plain process needs no name")]
+    pub(super) name: &'a str,
+    /// The unix socket that listens for this container alone.
+    pub(super) socket: &'a Path,
+    /// Where standard output and standard error go.
+    pub(super) output: OwnedFd,
+}
+
+/// The runtimes of this host.
+#[derive(Debug)]
+pub(super) struct Runtimes {
+    process: PlainProcess,
+}
+
+impl Runtimes {
+    pub(super) fn new(host: &HostSpec) -> Self {
+        Self { process: PlainProcess::new(host) }
+    }
+
+    /// The one for containers of this kind.
+    pub(super) fn of(&self, kind: ContainerKind) -> &dyn Runtime {
+        match kind {
+            ContainerKind::Process | ContainerKind::Sandbox | ContainerKind::Oci => &self.process,
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A container as a plain child process that runs `nightcore-worker`: for development.
+//!
+//! The child gets its own process group (Ctrl-C in a terminal is the engine's business), dies with the
+//! supervisor's thread, and starts with a clean environment. It stays in the engine's session on
+//! purpose: with `sched_autogroup_enabled` niceness counts only inside one session.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use super::{HostSpec, Process, Runtime, Start};
+
+/// Variables of the engine's own environment that a container may see.
+const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) struct PlainProcess {
+    worker: PathBuf,
+}
+
+impl PlainProcess {
+    pub(super) fn new(host: &HostSpec) -> Self {
+        Self { worker: host.worker.clone() }
+    }
+}
+
+impl Runtime for PlainProcess {
+    fn start(&self, start: Start<'_>) -> io::Result<Process> {
+        let spec = start.spec;
+        let mut command = Command::new(&self.worker);
+        command.arg("--library").arg(&spec.library).arg("--function").arg(&spec.name);
+        command.env_clear();
+        for name in INHERITED {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command.envs(spec.env.iter().map(|(name, value)| (name, value)));
+        command.env("NIGHTCORE_SOCKET", start.socket);
+        command
+            .stdin(Stdio::null())
+            .stderr(Stdio::from(start.output.try_clone()?))
+            .stdout(Stdio::from(start.output));
+        command.process_group(0);
+        let (memory, niceness) = (spec.limits.memory, spec.niceness);
+        let parent = std::process::id();
+        // SAFETY: the closure runs between fork and exec and makes async-signal-safe system calls only;
+        // it allocates nothing and touches no lock.
+        unsafe { command.pre_exec(move || settle(parent, memory, niceness)) };
+        Process::of_child(&command.spawn()?)
+    }
+}
+
+/// Runs in the child before `exec`.
+fn settle(parent: u32, memory: Option<u64>, niceness: i32) -> io::Result<()> {
+    use nix::sys::prctl;
+    use nix::sys::resource::{Resource, setrlimit};
+    use nix::sys::signal::{SigSet, Signal};
+
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if u32::try_from(nix::unistd::getppid().as_raw()) != Ok(parent) {
+        // The engine died before the line above: nobody is left to be killed by.
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    SigSet::empty().thread_set_mask()?;
+    if let Some(bytes) = memory {
+        setrlimit(Resource::RLIMIT_DATA, bytes, bytes)?;
+    }
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    if niceness != 0 {
+        // SAFETY: setpriority takes plain numbers; 0 means the calling process.
+        if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
