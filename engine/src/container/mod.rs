@@ -4,12 +4,13 @@
 //! the wait for the next one, `supervisor` keeps every container alive and tells the shards, `idleness`
 //! is its stop of those that nobody calls, `lease` what the shards are asked for that, `record` what it
 //! tells of each, `watch` is what it waits in, `sockets` the private directory in which containers find
-//! their control socket.
+//! their control socket, `remains` what becomes of it and the like when the engine is killed.
 
 mod idleness;
 mod lease;
 mod process;
 mod record;
+pub mod remains;
 mod runtime;
 mod slot;
 mod sockets;
