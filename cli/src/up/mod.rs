@@ -153,8 +153,9 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         oci_runtime: config.engine.oci_runtime.clone(),
         oci_rootfs: config.engine.oci_rootfs.clone(),
     };
-    let mut supervisor =
+    let supervisor =
         Supervisor::new(&host, sockets, specs, posts, shards.mailbox, signals, shards.stats);
+    let mut supervisor = system("containers cannot be supervised", supervisor)?;
     let started = supervisor
         .start_all()
         .map_err(|error| UpError::start(config, error))

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use ipc::control::{ControlListener, ControlSocket, PROTOCOL_VERSION, ToLauncher};
 
+use super::cgroup::ControlGroups;
 use super::lease::Lease;
 use super::process::Process;
 use super::runtime::{Runtimes, Start};
 use super::watch::{Source, Watch};
-use super::{Container, ContainerSpec};
+use super::{Container, ContainerKind, ContainerSpec, Limits};
 
 /// A launcher that has not said hello by then is taken for dead: loading a library takes milliseconds.
 pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -95,6 +96,7 @@ impl Slot {
         &mut self,
         index: usize,
         runtimes: &Runtimes,
+        groups: &mut ControlGroups,
         sockets: &Path,
     ) -> Result<(), String> {
         let since = Instant::now();
@@ -105,8 +107,16 @@ impl Slot {
         let failed = |error| format!("its container could not be started: {error}");
         let output = std::io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
         let (spec, socket) = (&self.spec, listener.path());
-        let start = Start { spec, name: &name, socket, output };
-        let process = runtimes.of(spec.kind).start(start).map_err(failed)?;
+        let limits = match spec.kind {
+            ContainerKind::Process | ContainerKind::Sandbox => spec.limits,
+            // Its runtime makes groups itself.
+            ContainerKind::Oci => Limits::default(),
+        };
+        let group = groups.create(&format!("{name}-{}", spec.name), &limits);
+        let group = group.map_err(|error| error.to_string())?;
+        let start = Start { spec, name: &name, socket, group: &group, output };
+        let mut process = runtimes.of(spec.kind).start(start).map_err(failed)?;
+        process.keep(group);
         let until = since + HELLO_TIMEOUT;
         self.phase = Phase::Starting { process, listener, peer: None, since, until };
         Ok(())
@@ -316,7 +326,6 @@ fn backoff(early_deaths: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ContainerKind, Limits};
     use super::*;
 
     #[test]

@@ -18,6 +18,7 @@
 //! A container that ends is started again at once; one that keeps ending soon after its start waits
 //! longer each time. `idleness` stops those that nobody calls. During [`Supervisor::start_all`] nothing is retried: the first failure is the result.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ use ipc::control::{ControlError, FromLauncher, ToLauncher};
 use nix::sys::signalfd::SignalFd;
 use thiserror::Error;
 
+use super::cgroup::ControlGroups;
 use super::lease::Reply;
 use super::process::Process;
 use super::record::State;
@@ -73,6 +75,8 @@ pub struct Supervisor {
     runtimes: Runtimes,
     sockets: SocketDirectory,
     pub(super) slots: Vec<Slot>,
+    /// Behind the slots: it waits until their containers' groups are removed.
+    groups: ControlGroups,
     pub(super) shards: Vec<Post<ToShard>>,
     pub(super) stats: Arc<Stats>,
     mailbox: Mailbox<ToSupervisor>,
@@ -92,7 +96,9 @@ enum Signal {
 
 impl Supervisor {
     /// Makes a supervisor; nothing is started yet. `signals` must be blocked in every thread.
-    #[must_use]
+    ///
+    /// # Errors
+    /// When this process cannot be told from others by `/proc`, or there can be no more threads.
     pub fn new(
         host: &HostSpec,
         sockets: SocketDirectory,
@@ -101,11 +107,22 @@ impl Supervisor {
         mailbox: Mailbox<ToSupervisor>,
         signals: SignalFd,
         stats: Arc<Stats>,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let slots = specs.into_iter().map(Slot::new).collect();
-        let runtimes = Runtimes::new(host);
-        let (drained, ended, failure) = (0, Vec::new(), None);
-        Self { runtimes, sockets, slots, shards, stats, mailbox, signals, drained, ended, failure }
+        let (runtimes, groups) = (Runtimes::new(host), ControlGroups::new(host.require)?);
+        Ok(Self {
+            runtimes,
+            sockets,
+            slots,
+            groups,
+            shards,
+            stats,
+            mailbox,
+            signals,
+            drained: 0,
+            ended: Vec::new(),
+            failure: None,
+        })
     }
 
     /// Starts every container and returns when all are up.
@@ -204,7 +221,8 @@ impl Supervisor {
     }
 
     fn start(&mut self, index: usize) -> Result<(), String> {
-        self.slots[index].start(index, &self.runtimes, self.sockets.path())?;
+        let slot = &mut self.slots[index];
+        slot.start(index, &self.runtimes, &mut self.groups, self.sockets.path())?;
         self.stats.containers.count_start(index);
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use self::process::PlainProcess;
+use super::cgroup::{self, Group};
 use super::process::Process;
 use super::{ContainerKind, ContainerSpec, HostSpec};
 
@@ -27,6 +28,8 @@ pub(super) struct Start<'a> {
     pub(super) name: &'a str,
     /// The unix socket that listens for this container alone.
     pub(super) socket: &'a Path,
+    /// The control groups that the container enters before it runs anything.
+    pub(super) group: &'a Group,
     /// Where standard output and standard error go.
     pub(super) output: OwnedFd,
 }
