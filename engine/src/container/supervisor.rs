@@ -339,9 +339,8 @@ impl Supervisor {
 
     /// A launcher that closed its socket must be gone soon; one that stays is killed.
     fn expect_end(&mut self, index: usize) {
-        if let Some(process) = self.slots[index].process()
-            && process.ended().is_none()
-        {
+        // Not reaped here: how it ended is told once.
+        if let Some(process) = self.slots[index].process() {
             process.kill();
         }
     }
