@@ -33,8 +33,9 @@ impl Process {
         }
     }
 
-    /// Keeps the control groups that it is in.
-    pub(super) fn keep(&mut self, group: Group) {
+    /// Keeps the control groups that it has entered.
+    pub(super) fn keep(&mut self, mut group: Group) {
+        group.close();
         self.group = Some(group);
     }
 

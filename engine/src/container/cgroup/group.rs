@@ -76,6 +76,11 @@ impl Group {
         &self.procs
     }
 
+    /// Nobody enters any more: a container keeps no descriptor open.
+    pub(in crate::container) fn close(&mut self) {
+        self.procs.clear();
+    }
+
     /// Whether the container's memory is limited here.
     pub(in crate::container) fn limits_memory(&self) -> bool {
         self.oom.is_some()
