@@ -2,6 +2,7 @@
 
 pub mod config;
 
+pub mod admin;
 pub mod client;
 pub mod invoke;
 pub mod ls;
