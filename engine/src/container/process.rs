@@ -109,7 +109,11 @@ fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
 
 fn describe(status: WaitStatus) -> String {
     match status {
-        WaitStatus::Exited(_, code) => format!("it exited with code {code}"),
+        WaitStatus::Exited(_, code) => match Signal::try_from(code - 128) {
+            // The first process of a namespace cannot be killed from within; it says so like this.
+            Ok(signal) => format!("it exited with code {code}, as of {signal}"),
+            Err(_) => format!("it exited with code {code}"),
+        },
         WaitStatus::Signaled(_, signal, _) => format!("it was killed by {signal}"),
         _ => "it ended".to_owned(),
     }
