@@ -292,6 +292,15 @@ fn a_library_that_the_container_may_not_read_is_named() {
 }
 
 #[test]
+fn a_variable_that_loads_code_before_the_sandbox_stands_is_refused() {
+    let directory = TempDir::new().expect("a directory");
+    let text = config_of(&directory, "sandbox", "env = { LD_PRELOAD = \"/tmp/x.so\" }\n");
+    let ended = refused(&text);
+    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+    assert!(ended.stderr.contains("LD_PRELOAD"), "{}", ended.stderr);
+}
+
+#[test]
 fn a_library_beside_the_functions_that_it_needs_is_found() {
     let directory = TempDir::new().expect("a directory");
     let source = directory.path().join("part.c");

@@ -55,6 +55,10 @@ impl Runtime for Sandbox {
             return Err(io::Error::new(io::ErrorKind::Unsupported, lacks));
         }
         let spec = start.spec;
+        if let Some(name) = spec.env.iter().map(|(name, _)| name).find(|name| loads_code(name)) {
+            let early = format!("{name} in its env would load code before the sandbox stands");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, early));
+        }
         let mut arguments = vec![self.worker.clone().into_os_string()];
         arguments.extend(confinement(spec, permitted, start.index));
         // Nothing of the engine's user is there.
@@ -90,6 +94,11 @@ fn confinement(spec: &ContainerSpec, permitted: &Permitted, index: usize) -> Vec
         arguments.extend(["--read-only".into(), path.clone().into()]);
     }
     arguments
+}
+
+/// Whether the dynamic linker takes orders from the variable when `nightcore-worker` is executed.
+fn loads_code(name: &str) -> bool {
+    name.starts_with("LD_") || name == "GLIBC_TUNABLES"
 }
 
 fn variable((name, value): (OsString, OsString)) -> io::Result<CString> {

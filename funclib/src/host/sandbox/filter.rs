@@ -64,13 +64,13 @@ const PROCESSES: &[i64] = calls! {
     SYS_landlock_create_ruleset SYS_landlock_add_rule SYS_landlock_restrict_self
 };
 
-/// Time, waiting, sockets, and the rest. `socket` is below.
+/// Time, waiting, sockets, and the rest. `socket` and `socketpair` are below.
 const OTHERS: &[i64] = calls! {
     SYS_clock_gettime SYS_clock_getres SYS_clock_nanosleep SYS_nanosleep SYS_gettimeofday
     SYS_getitimer SYS_setitimer SYS_timer_create SYS_timer_settime SYS_timer_gettime
     SYS_timer_getoverrun SYS_timer_delete SYS_timerfd_create SYS_timerfd_settime
     SYS_timerfd_gettime SYS_eventfd2 SYS_signalfd4 SYS_epoll_create1 SYS_epoll_ctl
-    SYS_epoll_pwait SYS_epoll_pwait2 SYS_ppoll SYS_pselect6 SYS_socketpair SYS_bind SYS_listen
+    SYS_epoll_pwait SYS_epoll_pwait2 SYS_ppoll SYS_pselect6  SYS_bind SYS_listen
     SYS_accept SYS_accept4 SYS_connect SYS_getsockname SYS_getpeername SYS_sendto SYS_recvfrom
     SYS_sendmsg SYS_recvmsg SYS_sendmmsg SYS_recvmmsg SYS_setsockopt SYS_getsockopt SYS_shutdown
     SYS_getrandom SYS_uname SYS_sysinfo
@@ -131,12 +131,17 @@ fn program(network: bool) -> Result<BpfProgram, BackendError> {
             rule(vec![is(0, SeccompCmpOp::Eq, death)?, is(1, SeccompCmpOp::Eq, kill)?])?,
         ],
     );
-    let inner: &[i32] = &[c::AF_UNIX];
-    let outer: &[i32] = &[c::AF_UNIX, c::AF_INET, c::AF_INET6, c::AF_NETLINK];
-    let families = if network { outer } else { inner };
-    let family =
-        |family: &i32| rule(vec![is(0, SeccompCmpOp::Eq, u64::from(family.unsigned_abs()))?]);
-    rules.insert(c::SYS_socket, families.iter().map(family).collect::<Result<_, _>>()?);
+    let family = |family: i32| is(0, SeccompCmpOp::Eq, u64::from(family.unsigned_abs()));
+    let local = rule(vec![family(c::AF_UNIX)?])?;
+    rules.insert(c::SYS_socketpair, vec![local.clone()]);
+    let mut sockets = vec![local];
+    if network {
+        sockets.push(rule(vec![family(c::AF_INET)?])?);
+        sockets.push(rule(vec![family(c::AF_INET6)?])?);
+        // What lists addresses and routes, of all that netlink does.
+        sockets.push(rule(vec![family(c::AF_NETLINK)?, is(2, SeccompCmpOp::Eq, 0)?])?);
+    }
+    rules.insert(c::SYS_socket, sockets);
 
     let missing = SeccompAction::Errno(c::ENOSYS.unsigned_abs());
     let target: TargetArch = std::env::consts::ARCH.try_into()?;

@@ -123,3 +123,17 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().copied().map(u64::from_le_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_program_needs_the_c_library_and_a_text_needs_nothing() {
+        let program = std::env::current_exe().unwrap();
+        let names = needed(&program).unwrap();
+        assert!(names.iter().any(|name| name.to_string_lossy().starts_with("libc.")), "{names:?}");
+        assert_eq!(needed_beside(&program), Vec::<PathBuf>::new());
+        assert_eq!(needed(&Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")), None);
+    }
+}
