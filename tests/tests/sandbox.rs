@@ -230,6 +230,15 @@ fn a_sandbox_has_no_rights_and_no_descriptors_but_its_own() {
 }
 
 #[test]
+fn an_idle_sandbox_has_less_than_four_mebibytes_of_its_own() {
+    let stack = Stack::start(&functions(&["echo"]));
+    stack.call("echo", b"x").ok();
+    let container = stack.containers()[0];
+    let memory = container.private_memory();
+    assert!(memory < 4 << 20, "{memory} bytes");
+}
+
+#[test]
 fn a_sandbox_and_all_it_started_end_with_the_engine() {
     let held = Break::in_a("sandbox", "");
     assert_eq!(held.tries("child").0, 0);
