@@ -110,6 +110,8 @@ impl Slot {
         let failed = |error| format!("its container could not be started: {error}");
         let output = std::io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
         let (spec, socket) = (&self.spec, listener.path());
+        let runtime = runtimes.of(spec.kind);
+        runtime.permit().map_err(failed)?;
         let limits = match spec.kind {
             ContainerKind::Process | ContainerKind::Sandbox => spec.limits,
             // Its runtime makes groups itself.
@@ -117,8 +119,8 @@ impl Slot {
         };
         let group = groups.create(&format!("{name}-{}", spec.name), &limits);
         let group = group.map_err(|error| error.to_string())?;
-        let start = Start { spec, name: &name, socket, group: &group, output };
-        let mut process = runtimes.of(spec.kind).start(start).map_err(failed)?;
+        let start = Start { spec, index, name: &name, socket, group: &group, output };
+        let mut process = runtime.start(start).map_err(failed)?;
         process.keep(group);
         let until = since + HELLO_TIMEOUT;
         self.phase = Phase::Starting { process, listener, peer: None, since, until };

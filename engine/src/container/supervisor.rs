@@ -320,7 +320,7 @@ impl Supervisor {
         let Phase::Starting { process, listener, peer: peer @ None, .. } = &mut slot.phase else {
             return;
         };
-        match listener.accept(process.pid()) {
+        match listener.accept_process(process.pid(), process.pidfd()) {
             Ok(Some(socket)) => {
                 *peer = Some(socket);
                 self.read_control(index);
@@ -353,9 +353,10 @@ impl Supervisor {
 
     /// A launcher that closed its socket must be gone soon; one that stays is killed.
     fn expect_end(&mut self, index: usize) {
-        // Not reaped here: how it ended is told once.
-        if let Some(process) = self.slots[index].process() {
-            process.kill();
+        let Some(process) = self.slots[index].process() else { return };
+        match process.ended() {
+            Some(how) => self.end(index, how),
+            None => process.kill(),
         }
     }
 

@@ -1,9 +1,11 @@
 //! The groups of one container: what it may use, and what became of it.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
 
 use super::layout::{Controller, Version};
 use super::place::Place;
@@ -19,6 +21,8 @@ const PERIOD_US: u64 = 100_000;
 pub(in crate::container) struct Group {
     directories: Vec<PathBuf>,
     procs: Vec<OwnedFd>,
+    /// The directory of the one group on v2.
+    birthplace: Option<OwnedFd>,
     /// Where kills for the limit of memory are counted.
     oom: Option<PathBuf>,
     remover: Remover,
@@ -27,7 +31,7 @@ pub(in crate::container) struct Group {
 impl Group {
     /// In no group yet.
     pub(super) fn new(remover: Remover) -> Self {
-        Self { directories: Vec::new(), procs: Vec::new(), oom: None, remover }
+        Self { directories: Vec::new(), procs: Vec::new(), birthplace: None, oom: None, remover }
     }
 
     /// Limits one more controller, in a group called `name` at its place.
@@ -49,6 +53,9 @@ impl Group {
                 Version::V2 => "cgroup.procs",
             };
             self.procs.push(OpenOptions::new().write(true).open(directory.join(entrance))?.into());
+            if place.version == Version::V2 {
+                self.birthplace = Some(File::open(&directory)?.into());
+            }
         }
         let file = directory.join(place.limit_file(controller));
         match controller {
@@ -76,9 +83,16 @@ impl Group {
         &self.procs
     }
 
+    /// On v2 the group into which `clone3` can make a child: that spares the kernel the lock that
+    /// entering takes.
+    pub(in crate::container) fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.birthplace.as_ref().map(AsFd::as_fd)
+    }
+
     /// Nobody enters any more: a container keeps no descriptor open.
     pub(in crate::container) fn close(&mut self) {
         self.procs.clear();
+        self.birthplace = None;
     }
 
     /// Whether the container's memory is limited here.
@@ -103,11 +117,11 @@ impl Drop for Group {
 
 /// Moves the calling process, a child of one thread, into the groups of these descriptors
 /// ([`Group::procs`]). Async-signal-safe: for use between `fork` and `exec`.
-pub(in crate::container) fn enter(procs: &[RawFd]) -> io::Result<()> {
+pub(in crate::container) fn enter(procs: &[RawFd]) -> nix::Result<()> {
     for fd in procs {
         // SAFETY: the text is one byte long and lives as long as the program.
         if unsafe { libc::write(*fd, c"0".as_ptr().cast(), 1) } != 1 {
-            return Err(io::Error::last_os_error());
+            return Err(Errno::last());
         }
     }
     Ok(())

@@ -106,6 +106,8 @@ fn run(orders: &Receiver<Order>) {
 fn remove(group: &Path) -> bool {
     match fs::remove_dir(group) {
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
+        // What another user's engine left.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return true,
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!("a control group is left: {}: {error}", group.display());
             return true;
