@@ -54,9 +54,13 @@ pub fn greet(path: &Path, lie: &str) -> Result<(), Box<dyn Error>> {
         "hello-strangers" => {
             // SAFETY: this process has one thread, so the child may do anything.
             match unsafe { fork() }? {
-                ForkResult::Child => loop {
-                    knock(path);
-                },
+                ForkResult::Child => {
+                    // SAFETY: takes plain numbers.
+                    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+                    loop {
+                        knock(path);
+                    }
+                }
                 ForkResult::Parent { .. } => rest(),
             }
         }
