@@ -106,6 +106,7 @@ fn calls_and_tokens_out_of_turn_close_the_container() {
             case("call-release", Seen::Died, Fate::Closed("token 3")),
             case("call-started", Seen::Died, Fate::Closed("cannot say that it started")),
             case("call-retired", Seen::Died, Fate::Closed("cannot say that it retired")),
+            case("call-boast", Seen::Answer, Fate::Stays),
             case("call-idle", Seen::Answer, Fate::Closed("made a call")),
         ],
     );
@@ -301,12 +302,16 @@ impl Scene {
         let mut held = self.stack.connect();
         if lie == "call-foreign" {
             held.send(&post("/function/hostile-call-foreign", b"hold"));
-            wait_until("a call is held", || self.stack.count("hostile-call-foreign", "running") == 1);
+            wait_until("a call is held", || {
+                self.stack.count("hostile-call-foreign", "running") == 1
+            });
         }
         let answer = self.call(lie, if lie == "control-deaf" { b"x" } else { b"lie" });
         match (case.seen, answer.status) {
             (Seen::Answer | Seen::AnswerOrDied, 200) => {}
-            (Seen::Died | Seen::AnswerOrDied | Seen::DiedOrLate, 502) => _ = answer.failure(502, "container_died"),
+            (Seen::Died | Seen::AnswerOrDied | Seen::DiedOrLate, 502) => {
+                _ = answer.failure(502, "container_died")
+            }
             (Seen::AnswerOrDied, 500) => _ = answer.failure(500, "function_error"),
             (Seen::Late | Seen::DiedOrLate, 504) => _ = answer.failure(504, "deadline_exceeded"),
             (seen, _) => panic!("{lie}: {seen:?} expected: {}", answer.show()),

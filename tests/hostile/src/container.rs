@@ -50,9 +50,12 @@ struct Channel {
 pub fn serve(socket: &Path, lie: &str) -> Result<(), Box<dyn Error>> {
     let control = ControlSocket::connect(socket)?;
     let pid = std::process::id();
-    control.send_to_engine(&FromLauncher::Hello { version: PROTOCOL_VERSION, pid, interface: 2 })?;
-    let container =
-        Arc::new(Container { lie: lie.to_owned(), control, held: Mutex::new(None) });
+    control.send_to_engine(&FromLauncher::Hello {
+        version: PROTOCOL_VERSION,
+        pid,
+        interface: 2,
+    })?;
+    let container = Arc::new(Container { lie: lie.to_owned(), control, held: Mutex::new(None) });
     if lie == "control-deaf" {
         loop {
             thread::park();

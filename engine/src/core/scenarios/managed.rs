@@ -163,7 +163,10 @@ fn a_call_that_runs_on_costs_the_container_after_the_functions_timeout_and_grace
     // What a client allows is not what the function may take.
     assert_eq!(stage.pass(TIMEOUT), []);
     let effects = stage.pass(Duration::from_secs(1));
-    assert_eq!(effects, [Effect::ReplaceContainer { worker: worker(f, 0), overdue: Overdue::Call }]);
+    assert_eq!(
+        effects,
+        [Effect::ReplaceContainer { worker: worker(f, 0), overdue: Overdue::Call }]
+    );
 }
 
 #[test]

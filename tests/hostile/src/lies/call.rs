@@ -1,10 +1,11 @@
 //! Calls that are completed twice, late, by the wrong worker, or were never given; tokens and words
 //! that are out of turn.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ipc::envelope::{call_size, encode_call};
-use ipc::{Block, CALLS_OUTSTANDING_MAX, CallId, Fault, Region, ToEngine};
+use ipc::{Block, CALLS_OUTSTANDING_MAX, CallId, Fault, Outcome, Region, ToEngine, Usage};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{Cue, Noise, rest, unknown};
@@ -61,6 +62,16 @@ pub(super) fn tell(worker: &mut Worker, name: &str, cue: &Cue) -> Result<(), Fau
         "release" => worker.say(&ToEngine::Release { token: 3 })?,
         "started" => worker.say(&ToEngine::Started)?,
         "retired" => worker.say(&ToEngine::Retired)?,
+        // It ran for longer than it has had the call, and computed for longer than that.
+        "boast" => {
+            let calls = NonZeroU32::MAX;
+            let usage = Some(Usage { calls, cpu_ns: u32::MAX, idle_ns: u32::MAX });
+            let (outcome, released, ran_ns) = (Outcome::Ok, None, u32::MAX);
+            let block = Block::empty(Region::Outbound);
+            let message =
+                ToEngine::Complete { call: given, outcome, released, ran_ns, usage, block };
+            return worker.say(&message);
+        }
         "idle" => {
             worker.say(&done(given))?;
             call(worker, "nobody", 0, b"")?;

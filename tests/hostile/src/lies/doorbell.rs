@@ -57,21 +57,6 @@ pub(super) fn tell(worker: &mut Worker, name: &str, cue: &Cue) -> Result<(), Fau
                 worker.lane.wait()?;
             }
         }
-        // The same, and whoever writes is made to wait, and not, and to wait.
-        "wait" => {
-            fill(worker.doorbell.as_fd());
-            overfill(worker.doorbell.as_fd());
-            let doorbell = worker.doorbell.try_clone().expect("there is room for a descriptor");
-            std::thread::spawn(move || {
-                for flag in [OFlag::O_NONBLOCK, OFlag::empty()].into_iter().cycle() {
-                    let _ = fcntl(&doorbell, FcntlArg::F_SETFL(flag));
-                }
-            });
-            worker.answer(cue.call, &[], b"wait")?;
-            loop {
-                worker.lane.wait()?;
-            }
-        }
         // Emptied, so that nobody is woken by it.
         "empty" => {
             let _ = nix::unistd::read(worker.doorbell.as_fd(), &mut [0; 8]);
