@@ -1,14 +1,16 @@
 //! Entry of the `nightcore` command: its arguments, its log, its exit codes.
 
+use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use nightcore_cli::admin::AdminError;
 use nightcore_cli::client::ClientError;
 use nightcore_cli::config::{Config, Overrides, SHARDS_MAX};
-use nightcore_cli::{invoke, ls, top, up};
+use nightcore_cli::{invoke, logs, ls, top, up};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -82,6 +84,16 @@ Percentiles are estimates from the buckets of a histogram. A dash stands for wha
 "
 );
 
+const LOGS_HELP: &str = "\
+A line has the time, the function and which of its containers printed it, the stream, the request's id
+where the function said it, and the text, with control characters escaped. A notice is the engine's word
+that lines are missing. The engine keeps the last 1,000 lines or 256 KiB of each function.
+
+Exit codes:
+  0  success
+  1  no engine is there, it refused or broke off, or the output cannot be written
+  2  wrong command line, no such function, or several engines and none chosen";
+
 /// A function runtime for latency-sensitive, interactive microservices
 #[derive(Parser)]
 #[command(name = "nightcore", version, after_help = ENVIRONMENT_HELP)]
@@ -101,6 +113,9 @@ enum Command {
     /// List the functions of a running stack
     #[command(after_help = LS_HELP)]
     Ls(ls::Options),
+    /// Show what functions printed
+    #[command(after_help = LOGS_HELP)]
+    Logs(logs::Options),
     /// Show what the functions of a running stack do, refreshed every second
     #[command(after_help = TOP_HELP)]
     Top(top::Options),
@@ -129,6 +144,7 @@ fn main() -> ExitCode {
         Command::Up(options) => run_up(&options),
         Command::Invoke(options) => client_exit(invoke::run(&options, &mut io::stdout().lock())),
         Command::Ls(options) => client_exit(ls::run(&options, &mut io::stdout().lock())),
+        Command::Logs(options) => admin_exit(logs::run(&options, &mut io::stdout().lock())),
         Command::Top(options) => {
             let display = top::Display::of_process();
             client_exit(top::run(&options, display, &mut io::stdout().lock()))
@@ -150,13 +166,28 @@ fn run_up(options: &UpOptions) -> ExitCode {
 
 fn client_exit(result: Result<(), ClientError>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
+    let output = if let ClientError::Output(cause) = &error { Some(cause) } else { None };
+    failed(&error, output, error.exit_code())
+}
+
+fn admin_exit(result: Result<(), AdminError>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if let AdminError::Config(error) = &error {
+        // Bare, as all that is wrong with a configuration.
+        eprintln!("{error}");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    let output = if let AdminError::Output(cause) = &error { Some(cause) } else { None };
+    failed(&error, output, error.exit_code())
+}
+
+/// `output`: how writing to standard output failed, if that is what failed.
+fn failed(error: &dyn Display, output: Option<&io::Error>, code: u8) -> ExitCode {
     // A reader that has seen enough (`| head`) is no news.
-    let is_silent =
-        matches!(&error, ClientError::Output(cause) if cause.kind() == io::ErrorKind::BrokenPipe);
-    if !is_silent {
+    if output.is_none_or(|cause| cause.kind() != io::ErrorKind::BrokenPipe) {
         eprintln!("nightcore: {error}");
     }
-    ExitCode::from(error.exit_code())
+    ExitCode::from(code)
 }
 
 fn log_to_stderr() -> Result<(), String> {

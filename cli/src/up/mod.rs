@@ -26,6 +26,7 @@ use engine::container::{
 };
 use engine::core::{FunctionSpec, Policy, Quota};
 use engine::io::{Function, exchanges};
+use engine::logs::Capture;
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor, mailbox};
 use engine::stats::Stats;
 use ipc::{Geometry, PIPELINE_MAX};
@@ -156,13 +157,16 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         oci_runtime: config.engine.oci_runtime.clone(),
         oci_rootfs: config.engine.oci_rootfs.clone(),
     };
+    let logs = shards.stats.logs.clone();
+    let capture = system("functions' output cannot be read", Capture::start(logs.clone()))?;
+    let (mail, stats) = (shards.mailbox, shards.stats);
     let mut supervisor =
-        Supervisor::new(&host, sockets, specs, posts, shards.mailbox, signals, shards.stats);
+        Supervisor::new(&host, sockets, specs, posts, mail, signals, stats, capture);
     let started = supervisor
         .start_all()
         .map_err(|error| UpError::start(config, error))
         .and_then(|()| {
-            system("no admin socket", Admin::start(&directory, admin::Engine { address }))
+            system("no admin socket", Admin::start(&directory, admin::Engine { address, logs }))
         })
         .and_then(|admin| match listener.listen() {
             Ok(listener) => Ok((admin, listener)),
@@ -331,6 +335,7 @@ fn container_specs(config: &Config, raised: bool) -> Vec<ContainerSpec> {
         payload_max: config.gateway.body_max,
         max_workers: function.max_workers,
         idle_timeout: function.idle_timeout,
+        log_rate: function.log_rate,
         niceness,
     });
     specs.collect()

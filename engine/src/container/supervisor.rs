@@ -34,6 +34,7 @@ use super::slot::{Ended, HELLO_TIMEOUT, LEAVE_TIMEOUT, Phase, Slot};
 use super::watch::{Source, Watch};
 use super::{ContainerSpec, HostSpec, SocketDirectory};
 use crate::core::FunctionId;
+use crate::logs::Capture;
 use crate::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use crate::stats::Stats;
 
@@ -81,6 +82,8 @@ pub struct Supervisor {
     /// Containers that are gone and whose slots wait, with the reason; not yet told to anybody.
     ended: Vec<(usize, String)>,
     failure: Option<String>,
+    /// Behind the slots: it ends when their containers have, with their last words.
+    capture: Capture,
 }
 
 /// Whether a signal asked to stop.
@@ -93,6 +96,7 @@ enum Signal {
 impl Supervisor {
     /// Makes a supervisor; nothing is started yet. `signals` must be blocked in every thread.
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "each is the only one of its kind")]
     pub fn new(
         host: &HostSpec,
         sockets: SocketDirectory,
@@ -101,11 +105,24 @@ impl Supervisor {
         mailbox: Mailbox<ToSupervisor>,
         signals: SignalFd,
         stats: Arc<Stats>,
+        capture: Capture,
     ) -> Self {
         let slots = specs.into_iter().map(Slot::new).collect();
         let runtimes = Runtimes::new(host);
         let (drained, ended, failure) = (0, Vec::new(), None);
-        Self { runtimes, sockets, slots, shards, stats, mailbox, signals, drained, ended, failure }
+        Self {
+            runtimes,
+            sockets,
+            slots,
+            shards,
+            stats,
+            mailbox,
+            signals,
+            drained,
+            ended,
+            failure,
+            capture,
+        }
     }
 
     /// Starts every container and returns when all are up.
@@ -204,7 +221,7 @@ impl Supervisor {
     }
 
     fn start(&mut self, index: usize) -> Result<(), String> {
-        self.slots[index].start(index, &self.runtimes, self.sockets.path())?;
+        self.slots[index].start(index, &self.runtimes, self.sockets.path(), &self.capture)?;
         self.stats.containers.count_start(index);
         Ok(())
     }

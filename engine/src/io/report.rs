@@ -10,6 +10,7 @@ use reactor::clock;
 use super::engine::Engine;
 use crate::container::Record;
 use crate::core::FunctionId;
+use crate::logs::Counts;
 use crate::stats::{FAILURES, Totals};
 
 /// A function as it is reported.
@@ -18,6 +19,7 @@ struct Entry<'a> {
     name: &'a str,
     container: Record,
     totals: Totals,
+    printed: Counts,
 }
 
 /// Thousandths, as a decimal number.
@@ -52,7 +54,8 @@ impl Engine {
                 // The shards share these workers.
                 totals.limit = totals.limit.min(state.function.spec.max_workers.into());
                 let name = &state.function.name;
-                Entry { name, container: self.stats.containers.read(id), totals }
+                let printed = self.stats.logs.counts(name);
+                Entry { name, container: self.stats.containers.read(id), totals, printed }
             })
             .collect()
     }
@@ -104,7 +107,8 @@ mod tests {
         }
         let start_time = Duration::from_micros(2_500);
         let container = Record { state: State::Up, starts: 3, start_time };
-        Entry { name, container, totals }
+        let printed = Counts { kept: 5, dropped: 2 };
+        Entry { name, container, totals, printed }
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 
+use engine::logs::Logs;
+
 use super::connection::write_line;
+use super::logs::{self, Query};
 use crate::admin::{About, Failure, Request};
 
 /// What the requests are about.
@@ -11,6 +14,8 @@ use crate::admin::{About, Failure, Request};
 pub(in crate::up) struct Engine {
     /// Where it serves HTTP.
     pub(in crate::up) address: SocketAddr,
+    /// What its functions print.
+    pub(in crate::up) logs: Logs,
 }
 
 impl Engine {
@@ -20,9 +25,15 @@ impl Engine {
     /// What is to be answered instead, before any line was written.
     pub(super) fn answer(&self, request: Request, stream: &UnixStream) -> Result<(), Failure> {
         match request {
-            Request::About {} => self.about(stream),
+            Request::About {} => {
+                self.about(stream);
+                Ok(())
+            }
+            Request::Logs { function, lines, follow } => {
+                let query = Query { function: function.as_deref(), lines, follow };
+                logs::answer(&self.logs, query, stream)
+            }
         }
-        Ok(())
     }
 
     fn about(&self, stream: &UnixStream) {

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 
+use engine::logs::Logs;
 use tempfile::TempDir;
 
 use super::*;
@@ -19,7 +20,7 @@ fn parent() -> TempDir {
 fn start(parent: &TempDir, pid: u32) -> Admin {
     let directory = parent.path().join(format!("nightcore-{pid}"));
     std::fs::create_dir(&directory).unwrap();
-    Admin::start(&directory, Engine { address: ADDRESS }).unwrap()
+    Admin::start(&directory, Engine { address: ADDRESS, logs: Logs::default() }).unwrap()
 }
 
 fn place(parent: &TempDir, pid: Option<u32>) -> Place {

@@ -1,0 +1,184 @@
+//! Makes lines of what was read, and says where they go.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use ipc::mark::find_mark;
+
+use super::line::{Escaped, Line, Stream, decode};
+use super::splitter::{RawLine, Splitter};
+use super::{FunctionLog, Logs, State};
+
+/// Between two notices of a function's dropped lines.
+const NOTICE_EVERY: Duration = Duration::from_secs(1);
+
+/// One stream of one container, as far as it has been read.
+#[derive(Debug)]
+pub(super) struct Source {
+    log: Arc<FunctionLog>,
+    generation: u32,
+    stream: Stream,
+    splitter: Splitter,
+}
+
+/// See the module's description. Its lines are seen when they are published.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    logs: Logs,
+    /// Of the last line.
+    sequence: u64,
+    /// Lines that are in their rings and not published.
+    fresh: Vec<Arc<Line>>,
+    /// Functions with dropped lines, and when to tell of them.
+    untold: Vec<(Instant, Arc<FunctionLog>, u32)>,
+}
+
+impl Source {
+    pub(super) fn new(log: Arc<FunctionLog>, generation: u32, stream: Stream) -> Self {
+        Self { log, generation, stream, splitter: Splitter::default() }
+    }
+
+    /// Whether both are of the same function.
+    pub(super) fn is_sibling_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.log, &other.log)
+    }
+}
+
+impl Keeper {
+    pub(super) fn new(logs: Logs) -> Self {
+        Self { logs, sequence: 0, fresh: Vec::new(), untold: Vec::new() }
+    }
+
+    /// Keeps the lines that end in what was read, as many as the function may have.
+    pub(super) fn take_in(&mut self, source: &mut Source, mut chunk: &[u8], now: Instant) {
+        let log = Arc::clone(&source.log);
+        let mut state = log.state();
+        loop {
+            if !state.bucket.has_token(now) {
+                let skipped = source.splitter.skip(chunk);
+                return self.drop_lines(source, &mut state, skipped, now);
+            }
+            let (generation, stream) = (source.generation, source.stream);
+            let Some(raw) = source.splitter.next(&mut chunk) else { return };
+            state.bucket.take();
+            self.keep(&log, &mut state, generation, stream, raw);
+        }
+    }
+
+    /// The stream has ended: what was written last may lack its newline.
+    pub(super) fn end(&mut self, mut source: Source, now: Instant) {
+        let log = Arc::clone(&source.log);
+        let mut state = log.state();
+        let (generation, stream) = (source.generation, source.stream);
+        if let Some(raw) = source.splitter.rest() {
+            if state.bucket.has_token(now) {
+                state.bucket.take();
+                self.keep(&log, &mut state, generation, stream, raw);
+            } else {
+                self.drop_lines(&source, &mut state, 1, now);
+            }
+        }
+    }
+
+    /// When there is something to tell.
+    pub(super) fn notice_at(&self) -> Option<Instant> {
+        // They were put in one by one, each as long before its time.
+        self.untold.first().map(|(at, ..)| *at)
+    }
+
+    /// Tells of lines that were dropped, where it is time to.
+    pub(super) fn tell_dropped(&mut self, now: Instant) {
+        let due = self.untold.partition_point(|(at, ..)| *at <= now);
+        for (_, log, generation) in self.untold.drain(..due).collect::<Vec<_>>() {
+            let mut state = log.state();
+            let (count, rate) = (std::mem::take(&mut state.untold), state.bucket.rate());
+            let text = format!("{count} lines were dropped: there may be {rate} a second");
+            self.push(&mut state, |sequence| Line {
+                sequence,
+                time: SystemTime::now(),
+                function: Arc::clone(&log.name),
+                generation,
+                stream: Stream::Notice,
+                request_id: None,
+                text,
+                cut: 0,
+            });
+        }
+    }
+
+    /// The same of all functions, at the end.
+    pub(super) fn tell_all_dropped(&mut self) {
+        if let Some((at, ..)) = self.untold.last() {
+            self.tell_dropped(*at);
+        }
+    }
+
+    /// Lets everybody see the new lines, and writes them into the engine's own log.
+    pub(super) fn publish(&mut self) {
+        if self.fresh.is_empty() {
+            return;
+        }
+        self.logs.publish(self.sequence);
+        for line in self.fresh.drain(..) {
+            tell(&line);
+        }
+    }
+
+    fn keep(
+        &mut self,
+        log: &Arc<FunctionLog>,
+        state: &mut State,
+        generation: u32,
+        stream: Stream,
+        raw: RawLine<'_>,
+    ) {
+        log.kept.fetch_add(1, Ordering::Relaxed);
+        let mut push = |request_id: Option<&str>, raw| {
+            let (text, cut) = decode(raw);
+            self.push(state, |sequence| Line {
+                sequence,
+                time: SystemTime::now(),
+                function: Arc::clone(&log.name),
+                generation,
+                stream,
+                request_id: request_id.map(str::to_owned),
+                text,
+                cut,
+            });
+        };
+        let Some(marked) = find_mark(raw.bytes) else { return push(None, raw) };
+        if !marked.before.is_empty() {
+            push(None, RawLine { bytes: marked.before, omitted: 0 });
+        }
+        push(Some(marked.request_id), RawLine { bytes: marked.text, ..raw });
+    }
+
+    fn push(&mut self, state: &mut State, line: impl FnOnce(u64) -> Line) {
+        self.sequence += 1;
+        let line = Arc::new(line(self.sequence));
+        state.ring.push(Arc::clone(&line));
+        self.fresh.push(line);
+    }
+
+    fn drop_lines(&mut self, source: &Source, state: &mut State, count: u64, now: Instant) {
+        if count == 0 {
+            return;
+        }
+        source.log.dropped.fetch_add(count, Ordering::Relaxed);
+        if state.untold == 0 {
+            self.untold.push((now + NOTICE_EVERY, Arc::clone(&source.log), source.generation));
+        }
+        state.untold += count;
+    }
+}
+
+/// Writes a line into the engine's own log.
+fn tell(line: &Line) {
+    let Line { generation, stream, ref request_id, ref text, cut, .. } = *line;
+    let (function, stream) = (&*line.function, stream.as_str());
+    let request_id = request_id.as_deref();
+    let cut = (cut > 0).then_some(cut);
+    let text = Escaped(text);
+    tracing::info!(target: "function", function, generation, stream, request_id, cut, "{text}");
+}
