@@ -54,6 +54,8 @@ pub struct LogLine {
     pub time: String,
     /// The function.
     pub function: String,
+    /// Which deployment of it, from 1.
+    pub version: u32,
     /// Which of its containers, from 1.
     pub generation: u32,
     /// `stdout`, `stderr`, or `notice` for what the engine has to say of the lines.

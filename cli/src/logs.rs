@@ -47,10 +47,10 @@ fn write_json(line: &LogLine, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", serde_json::to_string(line)?)
 }
 
-/// Time, function and container, stream, request, text.
+/// Time, function with version and container, stream, request, text.
 fn write_text(line: &LogLine, out: &mut impl Write) -> io::Result<()> {
-    let LogLine { time, function, generation, stream, .. } = line;
-    write!(out, "{time} {function}/{generation} {stream} ")?;
+    let LogLine { time, function, version, generation, stream, .. } = line;
+    write!(out, "{time} {function}/{version}.{generation} {stream} ")?;
     if let Some(id) = &line.request_id {
         write!(out, "[{}] ", Escaped(id))?;
     }
@@ -76,13 +76,14 @@ mod tests {
         let mut line = LogLine {
             time: "2026-11-27T19:12:26.123456Z".to_owned(),
             function: "echo".to_owned(),
-            generation: 2,
+            version: 2,
+            generation: 3,
             stream: "stderr".to_owned(),
             request_id: None,
             text: "red \x1b[31m\r\u{9b}2J\\xff".to_owned(),
             cut: 0,
         };
-        let start = "2026-11-27T19:12:26.123456Z echo/2 stderr ";
+        let start = "2026-11-27T19:12:26.123456Z echo/2.3 stderr ";
         let text = "red \\x1b[31m\\x0d\\x9b2J\\xff";
         assert_eq!(shown(&line), format!("{start}{text}\n"));
         line.request_id = Some("6f1c".to_owned());

@@ -85,7 +85,8 @@ Percentiles are estimates from the buckets of a histogram. A dash stands for wha
 );
 
 const LOGS_HELP: &str = "\
-A line has the time, the function and which of its containers printed it, the stream, the request's id
+A line has the time, the function and which version and container of it
+printed it, the stream, the request's id
 where the function said it, and the text, with control characters escaped. A notice is the engine's word
 that lines are missing. The engine keeps the last 1,000 lines or 256 KiB of each function.
 

@@ -178,7 +178,7 @@ fn every_key_is_read() {
     assert_eq!(first.placement, Placement::Free);
     assert_eq!(first.env, [("A".into(), "1".into()), ("B".into(), "2".into())]);
     assert_eq!(second.env, [("C".into(), "3".into())]);
-    assert_eq!((first.line, second.line), (17, 34));
+    assert_eq!((first.line, second.line), (21, 43));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use ipc::control::{ControlListener, ControlSocket, PROTOCOL_VERSION, ToLauncher}
 
 use super::lease::Lease;
 use super::process::Process;
+use super::rollout::Stage;
 use super::runtime::{Runtimes, Start};
 use super::watch::{Source, Watch};
 use super::{Container, ContainerSpec};
@@ -31,6 +32,7 @@ pub(super) struct Slot {
     /// Counts the containers that the function has had.
     pub(super) generation: u32,
     pub(super) phase: Phase,
+    pub(super) stage: Stage,
     /// Whether a call waits for the next container.
     pub(super) wanted: bool,
     /// The last container that was stopped, until it has gone.
@@ -88,7 +90,8 @@ impl Slot {
         let since = Instant::now();
         let phase = Phase::Waiting { until: since };
         let (generation, early_deaths) = (0, 0);
-        Self { spec, generation, phase, wanted: false, leaving: None, since, early_deaths }
+        let (stage, wanted, leaving) = (Stage::Serving, false, None);
+        Self { spec, generation, phase, stage, wanted, leaving, since, early_deaths }
     }
 
     /// Starts the next container; its socket lies in `sockets`, named for the function's `index`.
@@ -106,7 +109,7 @@ impl Slot {
             .map_err(|error| format!("its control socket could not be made: {error}"))?;
         let failed = |error| format!("its container could not be started: {error}");
         let (spec, socket) = (&self.spec, listener.path());
-        let output = capture.open(&spec.name, spec.log_rate, self.generation).map_err(failed)?;
+        let output = capture.open(spec, self.generation).map_err(failed)?;
         let start = Start { spec, name: &name, socket, output };
         let process = runtimes.of(spec.kind).start(start).map_err(failed)?;
         let until = since + HELLO_TIMEOUT;
@@ -334,6 +337,7 @@ mod tests {
     fn due(idle_timeout: Option<Duration>) -> Slot {
         Slot::new(ContainerSpec {
             name: "echo".to_owned(),
+            version: 1,
             library: "libecho.so".into(),
             kind: ContainerKind::Process,
             limits: Limits::default(),
@@ -341,6 +345,7 @@ mod tests {
             read_only: Vec::new(),
             env: Vec::new(),
             payload_max: 1 << 20,
+            min_workers: 1,
             max_workers: 1,
             idle_timeout,
             log_rate: 1000,

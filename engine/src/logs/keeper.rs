@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ipc::mark::find_mark;
 
-use super::line::{Escaped, Line, Stream, decode};
+use super::line::{Escaped, Line, Origin, Stream, decode};
 use super::splitter::{RawLine, Splitter};
 use super::{FunctionLog, Logs, State};
 
@@ -17,8 +17,7 @@ const NOTICE_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Source {
     log: Arc<FunctionLog>,
-    generation: u32,
-    stream: Stream,
+    origin: Origin,
     splitter: Splitter,
 }
 
@@ -31,12 +30,12 @@ pub(super) struct Keeper {
     /// Lines that are in their rings and not published.
     fresh: Vec<Arc<Line>>,
     /// Functions with dropped lines, and when to tell of them.
-    untold: Vec<(Instant, Arc<FunctionLog>, u32)>,
+    untold: Vec<(Instant, Arc<FunctionLog>, Origin)>,
 }
 
 impl Source {
-    pub(super) fn new(log: Arc<FunctionLog>, generation: u32, stream: Stream) -> Self {
-        Self { log, generation, stream, splitter: Splitter::default() }
+    pub(super) fn new(log: Arc<FunctionLog>, origin: Origin) -> Self {
+        Self { log, origin, splitter: Splitter::default() }
     }
 
     /// Whether both are of the same function.
@@ -59,10 +58,10 @@ impl Keeper {
                 let skipped = source.splitter.skip(chunk);
                 return self.drop_lines(source, &mut state, skipped, now);
             }
-            let (generation, stream) = (source.generation, source.stream);
+            let origin = source.origin;
             let Some(raw) = source.splitter.next(&mut chunk) else { return };
             state.bucket.take();
-            self.keep(&log, &mut state, generation, stream, raw);
+            self.keep(&log, &mut state, origin, raw);
         }
     }
 
@@ -70,11 +69,11 @@ impl Keeper {
     pub(super) fn end(&mut self, mut source: Source, now: Instant) {
         let log = Arc::clone(&source.log);
         let mut state = log.state();
-        let (generation, stream) = (source.generation, source.stream);
+        let origin = source.origin;
         if let Some(raw) = source.splitter.rest() {
             if state.bucket.has_token(now) {
                 state.bucket.take();
-                self.keep(&log, &mut state, generation, stream, raw);
+                self.keep(&log, &mut state, origin, raw);
             } else {
                 self.drop_lines(&source, &mut state, 1, now);
             }
@@ -90,7 +89,7 @@ impl Keeper {
     /// Tells of lines that were dropped, where it is time to.
     pub(super) fn tell_dropped(&mut self, now: Instant) {
         let due = self.untold.partition_point(|(at, ..)| *at <= now);
-        for (_, log, generation) in self.untold.drain(..due).collect::<Vec<_>>() {
+        for (_, log, origin) in self.untold.drain(..due).collect::<Vec<_>>() {
             let mut state = log.state();
             let (count, rate) = (std::mem::take(&mut state.untold), state.bucket.rate());
             let text = format!("{count} lines were dropped: there may be {rate} a second");
@@ -98,8 +97,7 @@ impl Keeper {
                 sequence,
                 time: SystemTime::now(),
                 function: Arc::clone(&log.name),
-                generation,
-                stream: Stream::Notice,
+                origin: Origin { stream: Stream::Notice, ..origin },
                 request_id: None,
                 text,
                 cut: 0,
@@ -129,8 +127,7 @@ impl Keeper {
         &mut self,
         log: &Arc<FunctionLog>,
         state: &mut State,
-        generation: u32,
-        stream: Stream,
+        origin: Origin,
         raw: RawLine<'_>,
     ) {
         log.kept.fetch_add(1, Ordering::Relaxed);
@@ -140,8 +137,7 @@ impl Keeper {
                 sequence,
                 time: SystemTime::now(),
                 function: Arc::clone(&log.name),
-                generation,
-                stream,
+                origin,
                 request_id: request_id.map(str::to_owned),
                 text,
                 cut,
@@ -167,7 +163,7 @@ impl Keeper {
         }
         source.log.dropped.fetch_add(count, Ordering::Relaxed);
         if state.untold == 0 {
-            self.untold.push((now + NOTICE_EVERY, Arc::clone(&source.log), source.generation));
+            self.untold.push((now + NOTICE_EVERY, Arc::clone(&source.log), source.origin));
         }
         state.untold += count;
     }
@@ -175,10 +171,11 @@ impl Keeper {
 
 /// Writes a line into the engine's own log.
 fn tell(line: &Line) {
-    let Line { generation, stream, ref request_id, ref text, cut, .. } = *line;
+    let Line { origin, ref request_id, ref text, cut, .. } = *line;
+    let Origin { version, generation, stream } = origin;
     let (function, stream) = (&*line.function, stream.as_str());
     let request_id = request_id.as_deref();
     let cut = (cut > 0).then_some(cut);
     let text = Escaped(text);
-    tracing::info!(target: "function", function, generation, stream, request_id, cut, "{text}");
+    tracing::info!(target: "function", function, version, generation, stream, request_id, cut, "{text}");
 }

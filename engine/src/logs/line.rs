@@ -15,10 +15,8 @@ pub struct Line {
     pub time: SystemTime,
     /// Whose it is.
     pub function: Arc<str>,
-    /// Which of the function's containers wrote it.
-    pub generation: u32,
-    /// Where it was written.
-    pub stream: Stream,
+    /// Who wrote it, and where.
+    pub origin: Origin,
     /// The request that it belongs to, as far as the container says.
     pub request_id: Option<String>,
     /// What it says. Bytes that are no UTF-8 stand as `\xff`; control characters stand as they are.
@@ -27,7 +25,18 @@ pub struct Line {
     pub cut: u64,
 }
 
-/// Where a line comes from.
+/// Who wrote a line, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Which deployment of the function.
+    pub version: u32,
+    /// Which of its containers.
+    pub generation: u32,
+    /// Where it was written.
+    pub stream: Stream,
+}
+
+/// What a line comes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.

@@ -27,7 +27,7 @@ use std::time::Instant;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use self::bucket::Bucket;
-pub use self::line::{Escaped, Line, Stream};
+pub use self::line::{Escaped, Line, Origin, Stream};
 pub use self::reader::Capture;
 pub(crate) use self::reader::Output;
 use self::ring::Ring;
@@ -122,7 +122,7 @@ impl Logs {
                 let text = "lines are missing here: they came faster than they were read";
                 let gap = Line {
                     sequence: state.ring.lost(),
-                    stream: Stream::Notice,
+                    origin: Origin { stream: Stream::Notice, ..first.origin },
                     request_id: None,
                     text: text.to_owned(),
                     cut: 0,

@@ -17,7 +17,8 @@ use nix::unistd::pipe2;
 
 use super::Logs;
 use super::keeper::{Keeper, Source};
-use super::line::Stream;
+use super::line::{Origin, Stream};
+use crate::container::ContainerSpec;
 use crate::mailbox::{Mailbox, Post, mailbox};
 
 /// Bytes read of one pipe at a time: all that a pipe holds.
@@ -105,17 +106,18 @@ impl Capture {
         Ok(Self { logs, post, thread: Some(thread) })
     }
 
-    /// Makes the pipes of a function's next container. `rate`: lines a second.
+    /// Makes the pipes of a function's next container.
     ///
     /// # Errors
     /// When there are no descriptors left.
-    pub(crate) fn open(&self, function: &str, rate: u32, generation: u32) -> io::Result<Output> {
-        let log = self.logs.open(function, rate, Instant::now());
+    pub(crate) fn open(&self, spec: &ContainerSpec, generation: u32) -> io::Result<Output> {
+        let log = self.logs.open(&spec.name, spec.log_rate, Instant::now());
         let pipe = |stream| {
             let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
             // Of this end alone: the container's writes wait for room.
             fcntl(&reading, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-            let source = Source::new(log.clone(), generation, stream);
+            let origin = Origin { version: spec.version, generation, stream };
+            let source = Source::new(log.clone(), origin);
             Ok::<_, io::Error>((Pipe { file: File::from(reading), source }, writing))
         };
         let (out, stdout) = pipe(Stream::Stdout)?;

@@ -47,7 +47,7 @@ impl Ring {
 mod tests {
     use std::time::SystemTime;
 
-    use super::super::line::Stream;
+    use super::super::line::{Origin, Stream};
     use super::*;
 
     fn line(sequence: u64, size: usize) -> Arc<Line> {
@@ -55,8 +55,7 @@ mod tests {
             sequence,
             time: SystemTime::UNIX_EPOCH,
             function: "echo".into(),
-            generation: 1,
-            stream: Stream::Stdout,
+            origin: Origin { version: 1, generation: 1, stream: Stream::Stdout },
             request_id: None,
             text: "x".repeat(size),
             cut: 0,

@@ -92,8 +92,9 @@ fn shown(line: &Line) -> LogLine {
     LogLine {
         time: rfc3339(line.time),
         function: line.function.to_string(),
-        generation: line.generation,
-        stream: line.stream.as_str().to_owned(),
+        version: line.origin.version,
+        generation: line.origin.generation,
+        stream: line.origin.stream.as_str().to_owned(),
         request_id: line.request_id.clone(),
         text: line.text.clone(),
         cut: line.cut,
