@@ -34,6 +34,35 @@ pub enum Request {
         /// And those to come, until one side closes.
         follow: bool,
     },
+    /// Deploy functions, each as the next version of the one of its name if there is one: a
+    /// [`Report`] of each.
+    Deploy {
+        /// Where the text stands, for messages and for relative paths of libraries.
+        file: PathBuf,
+        /// A configuration.
+        text: String,
+        /// Which of its functions; none: all.
+        functions: Vec<String>,
+    },
+    /// Remove functions once their last calls have ended: a [`Report`] of each.
+    Remove {
+        /// Their names.
+        functions: Vec<String>,
+    },
+    /// Read the configuration file again: a [`Report`] of each function that differs.
+    Reload {},
+}
+
+/// What became of one function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// Its name, or the section of a configuration that cannot be changed.
+    pub function: String,
+    /// Whether it is as was asked.
+    pub done: bool,
+    /// What was done, or why not, in one line.
+    pub message: String,
 }
 
 /// The engine that answers.

@@ -162,12 +162,12 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let (mail, stats) = (shards.mailbox, shards.stats);
     let mut supervisor =
         Supervisor::new(&host, sockets, specs, posts, mail, signals, stats, capture);
+    let deployer = Arc::new(Deployer::new(config, plan, shards.supervisor));
+    let asked = admin::Engine { address, logs, deployer: Arc::clone(&deployer) };
     let started = supervisor
         .start_all()
         .map_err(|error| UpError::start(config, error))
-        .and_then(|()| {
-            system("no admin socket", Admin::start(&directory, admin::Engine { address, logs }))
-        })
+        .and_then(|()| system("no admin socket", Admin::start(&directory, asked)))
         .and_then(|admin| match listener.listen() {
             Ok(listener) => Ok((admin, listener)),
             Err(error) => Err(UpError::Listen { address, error }),
@@ -186,7 +186,6 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         }
     };
     summarize(config, address, shards.posts.len(), shards.raised, &supervisor);
-    let deployer = Arc::new(Deployer::new(config, plan, shards.supervisor));
     deploy::reload_on_hangup(hangups, deployer);
     let stopped = supervisor.run(config.engine.drain_timeout);
     supervisor.shut_down();

@@ -7,7 +7,10 @@ use engine::logs::Logs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::admin::{About, AdminError, Place, REQUEST_SIZE_MAX, Request};
+use crate::admin::{About, AdminError, Place, REQUEST_SIZE_MAX, Report, Request};
+use crate::config::{Config, Overrides};
+use crate::up::deploy::Deployer;
+use crate::up::plan::Plan;
 
 const ADDRESS: SocketAddr = crate::config::LISTEN_DEFAULT;
 
@@ -20,7 +23,11 @@ fn parent() -> TempDir {
 fn start(parent: &TempDir, pid: u32) -> Admin {
     let directory = parent.path().join(format!("nightcore-{pid}"));
     std::fs::create_dir(&directory).unwrap();
-    Admin::start(&directory, Engine { address: ADDRESS, logs: Logs::default() }).unwrap()
+    let config = Config::read("", "nightcore.toml".as_ref(), Overrides::default()).unwrap();
+    let (supervisor, _) = engine::mailbox::mailbox().unwrap();
+    let deployer = Arc::new(Deployer::new(&config, Plan::new(&config, 1, 1), supervisor));
+    let engine = Engine { address: ADDRESS, logs: Logs::default(), deployer };
+    Admin::start(&directory, engine).unwrap()
 }
 
 fn place(parent: &TempDir, pid: Option<u32>) -> Place {
@@ -97,6 +104,31 @@ fn what_is_no_request_is_refused_with_the_reason() {
         let failure = failure(&stream);
         assert_eq!(failure.error, FailureKind::BadRequest, "{bytes:?}: {}", failure.message);
         assert!(failure.message.starts_with("not a request: "), "{}", failure.message);
+    }
+}
+
+#[test]
+fn a_change_that_an_engine_which_ends_cannot_do_is_told() {
+    let parent = parent();
+    let _admin = start(&parent, 1);
+    let request = Request::Remove { functions: vec!["f".to_owned()] };
+    let report = place(&parent, None).ask(&request).unwrap().read::<Report>().unwrap().unwrap();
+    assert_eq!((report.function.as_str(), report.done), ("f", false));
+    assert!(report.message.contains("is being stopped"), "{}", report.message);
+}
+
+#[test]
+fn what_cannot_be_deployed_is_refused_as_a_whole() {
+    let parent = parent();
+    let _admin = start(&parent, 1);
+    for (text, functions, words) in
+        [("x = 1", vec![], "f.toml:1: x"), ("", vec!["f".to_owned()], "no function \"f\"")]
+    {
+        let (file, text) = ("/f.toml".into(), text.to_owned());
+        let mut answers =
+            place(&parent, None).ask(&Request::Deploy { file, text, functions }).unwrap();
+        let error = answers.read::<Report>().unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
     }
 }
 
