@@ -61,22 +61,29 @@ impl Keeper {
             let origin = source.origin;
             let Some(raw) = source.splitter.next(&mut chunk) else { return };
             state.bucket.take();
+            log.kept.fetch_add(1, Ordering::Relaxed);
             self.keep(&log, &mut state, origin, raw);
         }
     }
 
-    /// The stream has ended: what was written last may lack its newline.
-    pub(super) fn end(&mut self, mut source: Source, now: Instant) {
+    /// The stream has ended. Its last words are kept whatever the rate: those that were dropped, as few
+    /// as they are, and a line that lacks its newline.
+    pub(super) fn end(&mut self, mut source: Source) {
         let log = Arc::clone(&source.log);
         let mut state = log.state();
         let origin = source.origin;
+        let words = source.splitter.last_words();
+        if !words.is_empty() {
+            state.untold = state.untold.saturating_sub(words.len() as u64);
+            self.untold.retain(|(_, other, _)| !Arc::ptr_eq(other, &log));
+            self.notice(&log, &mut state, origin);
+        }
+        for word in &words {
+            self.keep(&log, &mut state, origin, RawLine { bytes: word, omitted: 0 });
+        }
         if let Some(raw) = source.splitter.rest() {
-            if state.bucket.has_token(now) {
-                state.bucket.take();
-                self.keep(&log, &mut state, origin, raw);
-            } else {
-                self.drop_lines(&source, &mut state, 1, now);
-            }
+            log.kept.fetch_add(1, Ordering::Relaxed);
+            self.keep(&log, &mut state, origin, raw);
         }
     }
 
@@ -90,18 +97,7 @@ impl Keeper {
     pub(super) fn tell_dropped(&mut self, now: Instant) {
         let due = self.untold.partition_point(|(at, ..)| *at <= now);
         for (_, log, origin) in self.untold.drain(..due).collect::<Vec<_>>() {
-            let mut state = log.state();
-            let (count, rate) = (std::mem::take(&mut state.untold), state.bucket.rate());
-            let text = format!("{count} lines were dropped: there may be {rate} a second");
-            self.push(&mut state, |sequence| Line {
-                sequence,
-                time: SystemTime::now(),
-                function: Arc::clone(&log.name),
-                origin: Origin { stream: Stream::Notice, ..origin },
-                request_id: None,
-                text,
-                cut: 0,
-            });
+            self.notice(&log, &mut log.state(), origin);
         }
     }
 
@@ -130,7 +126,6 @@ impl Keeper {
         origin: Origin,
         raw: RawLine<'_>,
     ) {
-        log.kept.fetch_add(1, Ordering::Relaxed);
         let mut push = |request_id: Option<&str>, raw| {
             let (text, cut) = decode(raw);
             self.push(state, |sequence| Line {
@@ -148,6 +143,24 @@ impl Keeper {
             push(None, RawLine { bytes: marked.before, omitted: 0 });
         }
         push(Some(marked.request_id), RawLine { bytes: marked.text, ..raw });
+    }
+
+    /// Tells how many lines were dropped since that was last told, if any were.
+    fn notice(&mut self, log: &FunctionLog, state: &mut State, origin: Origin) {
+        let (count, rate) = (std::mem::take(&mut state.untold), state.bucket.rate());
+        if count == 0 {
+            return;
+        }
+        let text = format!("{count} lines were dropped: log_rate allows {rate} a second");
+        self.push(state, |sequence| Line {
+            sequence,
+            time: SystemTime::now(),
+            function: Arc::clone(&log.name),
+            origin: Origin { stream: Stream::Notice, ..origin },
+            request_id: None,
+            text,
+            cut: 0,
+        });
     }
 
     fn push(&mut self, state: &mut State, line: impl FnOnce(u64) -> Line) {

@@ -153,7 +153,7 @@ impl Reader {
             let now = Instant::now();
             for event in &events[..count] {
                 match event.data() {
-                    BELL if self.read_mail(now) => return self.finish(now),
+                    BELL if self.read_mail() => return self.finish(now),
                     BELL => {}
                     token => self.read(token, now),
                 }
@@ -172,24 +172,24 @@ impl Reader {
     }
 
     /// Whether it said to stop.
-    fn read_mail(&mut self, now: Instant) -> bool {
+    fn read_mail(&mut self) -> bool {
         self.mailbox.hush();
         while let Some(message) = self.mailbox.take() {
             match message {
-                ToReader::Open(pipe) => self.open(pipe, now),
+                ToReader::Open(pipe) => self.open(pipe),
                 ToReader::Stop => return true,
             }
         }
         false
     }
 
-    fn open(&mut self, pipe: Pipe, now: Instant) {
+    fn open(&mut self, pipe: Pipe) {
         let of_function =
             self.pipes.iter().filter(|(_, other)| other.source.is_sibling_of(&pipe.source));
         let tokens: Vec<u64> = of_function.map(|(token, _)| *token).collect();
         if tokens.len() >= PIPES_MAX {
             // Who still writes there is no container any more.
-            self.close(tokens[0], now);
+            self.close(tokens[0]);
         }
         self.last_token += 1;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, self.last_token);
@@ -212,13 +212,13 @@ impl Reader {
                     error.kind(),
                     io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
                 ) => {}
-            Ok(_) | Err(_) => self.close(token, now),
+            Ok(_) | Err(_) => self.close(token),
         }
     }
 
-    fn close(&mut self, token: u64, now: Instant) {
+    fn close(&mut self, token: u64) {
         let Some(pipe) = self.pipes.remove(&token) else { return };
-        self.keeper.end(pipe.source, now);
+        self.keeper.end(pipe.source);
     }
 
     /// Reads what is left. Whoever wrote it has ended, but for children of containers.
@@ -228,7 +228,7 @@ impl Reader {
             for _ in 0..LAST_CHUNKS {
                 self.read(token, now);
             }
-            self.close(token, now);
+            self.close(token);
         }
         self.keeper.tell_all_dropped();
         self.keeper.publish();

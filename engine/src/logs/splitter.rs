@@ -5,6 +5,10 @@
 
 /// Longest line in bytes, without its newline. More than two screens of text.
 pub(super) const LINE_SIZE_MAX: usize = 8 << 10;
+/// What is remembered of lines that were passed over, in bytes of the last of them.
+const TAIL_SIZE_MAX: usize = 4 << 10;
+/// Most of them that are given in the end: a message and a short backtrace.
+const LAST_WORDS_MAX: usize = 20;
 
 /// The line that has begun and not ended.
 #[derive(Debug, Default)]
@@ -13,6 +17,10 @@ pub(super) struct Splitter {
     omitted: u64,
     /// Whether what is kept has been given away.
     is_given: bool,
+    /// The last lines that were passed over since one was given, with their newlines.
+    tail: Vec<u8>,
+    /// Whether the beginning of the first of them is gone.
+    is_tail_cut: bool,
 }
 
 /// A line without its newline.
@@ -45,10 +53,25 @@ impl Splitter {
             self.keep(chunk);
             return 0;
         };
-        self.is_given = true;
+        let (ended, begun) = chunk.split_at(last + 1);
         self.begin_if_given();
-        self.keep(&chunk[last + 1..]);
-        chunk[..=last].iter().map(|byte| u64::from(*byte == b'\n')).sum()
+        let first = std::mem::take(&mut self.kept);
+        self.remember(&first);
+        self.remember(ended);
+        self.omitted = 0;
+        self.keep(begun);
+        ended.iter().map(|byte| u64::from(*byte == b'\n')).sum()
+    }
+
+    /// The last lines that were passed over, if none was given after them.
+    pub(super) fn last_words(&mut self) -> Vec<Vec<u8>> {
+        let tail = std::mem::take(&mut self.tail);
+        let mut lines: Vec<_> = tail.split_inclusive(|byte| *byte == b'\n').collect();
+        if self.is_tail_cut && !lines.is_empty() {
+            lines.remove(0);
+        }
+        let last = &lines[lines.len().saturating_sub(LAST_WORDS_MAX)..];
+        last.iter().map(|line| line[..line.len() - 1].to_vec()).collect()
     }
 
     /// The line that never ended, if there is one.
@@ -59,6 +82,8 @@ impl Splitter {
 
     fn give(&mut self) -> RawLine<'_> {
         self.is_given = true;
+        self.tail.clear();
+        self.is_tail_cut = false;
         RawLine { bytes: &self.kept, omitted: self.omitted }
     }
 
@@ -67,6 +92,14 @@ impl Splitter {
             self.kept.clear();
             self.omitted = 0;
         }
+    }
+
+    fn remember(&mut self, skipped: &[u8]) {
+        let new = &skipped[skipped.len().saturating_sub(TAIL_SIZE_MAX)..];
+        let excess = (self.tail.len() + new.len()).saturating_sub(TAIL_SIZE_MAX);
+        self.is_tail_cut |= excess > 0 || new.len() < skipped.len();
+        self.tail.drain(..excess);
+        self.tail.extend_from_slice(new);
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -148,7 +181,7 @@ mod tests {
             // In the model's order, without those that were skipped.
             let (mut lines, mut expected) = (Vec::new(), Vec::new());
             let all = model(&output);
-            let mut seen = 0;
+            let (mut seen, mut given) = (0, 0);
             let mut left = &output[..];
             for (size, skips) in steps.iter().cycle() {
                 if left.is_empty() {
@@ -164,8 +197,14 @@ mod tests {
                     lines.push(owned(line));
                     expected.push(all[seen].clone());
                     seen += 1;
+                    given = seen;
                 }
             }
+            let skipped = &all[given..seen];
+            let words: Vec<_> = splitter.last_words().into_iter().map(|word| (word, 0)).collect();
+            prop_assert_eq!(&words[..], &skipped[skipped.len() - words.len()..]);
+            let last = skipped.last().map(|(line, _)| line.len());
+            prop_assert_eq!(words.is_empty(), last.is_none_or(|size| size + 1 > TAIL_SIZE_MAX));
             if let Some(line) = splitter.rest() {
                 lines.push(owned(line));
                 expected.push(all[seen].clone());
