@@ -10,7 +10,7 @@
  *   lines COUNT     so many numbered lines
  *   flood           lines without end, from a thread of its own
  *   close           closes standard output, then says so on standard error
- *   orphan TEXT     a child that lives on, with the container's output, while the container aborts
+ *   orphan TEXT     a child that says its pid lives on with the container's output, and it aborts
  *   die TEXT        half a line, then it aborts
  */
 #define _POSIX_C_SOURCE 200809L
@@ -41,9 +41,9 @@ static void line(int fd, const char* text) {
 static void* flood(void* unused) {
     static char block[1 << 16];
     size_t at;
-    (void)unused;
-    for (at = 0; at < sizeof block; at += 32) memcpy(block + at, "a flood of lines without an end\n", 32);
-    for (;;) put(1, block, sizeof block);
+    for (at = 0; at < sizeof block; at++) block[at] = "a flood of lines without an end\n"[at % 32];
+    while (write(1, block, sizeof block) > 0) continue;
+    return unused;
 }
 
 static void numbered(long count) {
@@ -94,6 +94,8 @@ int nightcore_call(void* worker, nightcore_call_context* context, const nightcor
         line(2, "closed");
     }
     if (strcmp(text, "orphan") == 0 && fork() == 0) {
+        snprintf(text, sizeof text, "child %ld", (long)getpid());
+        line(2, text);
         for (;;) pause();
     }
     if (strcmp(text, "orphan") == 0) line(2, rest);

@@ -192,3 +192,129 @@ fn tell(line: &Line) {
     let text = Escaped(text);
     tracing::info!(target: "function", function, version, generation, stream, request_id, cut, "{text}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Counts;
+    use super::*;
+
+    struct Bench {
+        logs: Logs,
+        keeper: Keeper,
+        start: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let logs = Logs::default();
+            Self { keeper: Keeper::new(logs.clone()), logs, start: Instant::now() }
+        }
+
+        fn source(&self, function: &str, rate: u32, stream: Stream) -> Source {
+            let log = self.logs.open(function, rate, self.start);
+            Source::new(log, Origin { version: 1, generation: 1, stream })
+        }
+
+        fn after(&self, ms: u64) -> Instant {
+            self.start + Duration::from_millis(ms)
+        }
+
+        fn texts(&mut self, function: &str) -> Vec<String> {
+            self.keeper.publish();
+            let batch = self.logs.read(Some(function), None).unwrap();
+            batch.lines.iter().map(|line| line.text.clone()).collect()
+        }
+    }
+
+    #[test]
+    fn what_is_beyond_the_rate_is_dropped_counted_and_told_once_a_second() {
+        let mut bench = Bench::new();
+        let mut source = bench.source("f", 2, Stream::Stdout);
+        bench.keeper.take_in(&mut source, b"1\n2\n3\n4\n5\nrest", bench.after(0));
+        bench.keeper.take_in(&mut source, b" of 6\n7\n", bench.after(10));
+        assert_eq!(bench.texts("f"), ["1", "2"]);
+        assert_eq!(bench.logs.counts("f"), Counts { kept: 2, dropped: 5 });
+        assert_eq!(bench.keeper.notice_at(), Some(bench.after(1_000)));
+        bench.keeper.tell_dropped(bench.after(999));
+        assert_eq!(bench.texts("f").len(), 2);
+        bench.keeper.tell_dropped(bench.after(1_000));
+        bench.keeper.take_in(&mut source, b"8\n", bench.after(1_000));
+        let notice = "5 lines were dropped: log_rate allows 2 a second";
+        assert_eq!(bench.texts("f"), ["1", "2", notice, "8"]);
+        assert_eq!(bench.keeper.notice_at(), None);
+    }
+
+    #[test]
+    fn both_streams_share_the_rate_and_functions_do_not() {
+        let mut bench = Bench::new();
+        let mut out = bench.source("f", 3, Stream::Stdout);
+        let mut err = bench.source("f", 3, Stream::Stderr);
+        let mut other = bench.source("g", 3, Stream::Stdout);
+        bench.keeper.take_in(&mut out, b"1\n2\n", bench.start);
+        bench.keeper.take_in(&mut err, b"3\n4\n", bench.start);
+        bench.keeper.take_in(&mut other, b"5\n6\n", bench.start);
+        assert_eq!(bench.texts("f"), ["1", "2", "3"]);
+        assert_eq!(bench.texts("g"), ["5", "6"]);
+        let all = bench.logs.read(None, None).unwrap();
+        let sequences: Vec<_> = all.lines.iter().map(|line| line.sequence).collect();
+        assert_eq!((sequences, all.last), (vec![1, 2, 3, 4, 5], 5));
+    }
+
+    #[test]
+    fn the_last_words_are_kept_behind_the_word_of_those_that_were_not() {
+        let mut bench = Bench::new();
+        let mut source = bench.source("f", 1, Stream::Stderr);
+        let lines: String = (1..=100).map(|n| format!("{n}\n")).collect();
+        bench.keeper.take_in(&mut source, format!("{lines}end").as_bytes(), bench.start);
+        bench.keeper.end(source);
+        let texts = bench.texts("f");
+        let last: Vec<_> = (81..=100).map(|n| n.to_string()).chain(["end".to_owned()]).collect();
+        assert_eq!(texts[..2], ["1", "79 lines were dropped: log_rate allows 1 a second"]);
+        assert_eq!(texts[2..], last);
+        assert_eq!(bench.keeper.notice_at(), None);
+    }
+
+    #[test]
+    fn marks_are_taken_off_and_split_the_line_they_are_in() {
+        let mut bench = Bench::new();
+        let mut source = bench.source("f", 10, Stream::Stderr);
+        let mut output = b"half".to_vec();
+        ipc::mark::write_marked(b"id-1", b"one\ntwo", &mut output);
+        bench.keeper.take_in(&mut source, &output, bench.start);
+        bench.keeper.publish();
+        let batch = bench.logs.read(Some("f"), None).unwrap();
+        let lines = batch.lines.iter().map(|line| (line.request_id.as_deref(), &*line.text));
+        let expected = [(None, "half"), (Some("id-1"), "one"), (Some("id-1"), "two")];
+        assert_eq!(lines.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn who_reads_too_late_is_told_of_the_gap() {
+        let mut bench = Bench::new();
+        let mut source = bench.source("f", 100_000, Stream::Stdout);
+        bench.keeper.take_in(&mut source, b"0\n", bench.start);
+        bench.keeper.publish();
+        let seen = bench.logs.read(None, None).unwrap().last;
+        let lines: String = (1..=1_500).map(|n| format!("{n}\n")).collect();
+        bench.keeper.take_in(&mut source, lines.as_bytes(), bench.start);
+        bench.keeper.publish();
+        let batch = bench.logs.read(None, Some(seen)).unwrap();
+        assert_eq!((batch.lines.len(), batch.last), (1_001, 1_501));
+        assert_eq!(batch.lines[0].origin.stream, Stream::Notice);
+        assert_eq!(batch.lines[1].text, "501");
+        assert!(bench.logs.read(None, Some(batch.last)).unwrap().lines.is_empty());
+    }
+
+    #[test]
+    fn a_function_that_is_forgotten_is_unknown_until_it_comes_again() {
+        let mut bench = Bench::new();
+        let mut source = bench.source("f", 10, Stream::Stdout);
+        bench.keeper.take_in(&mut source, b"1\n", bench.start);
+        assert_eq!(bench.texts("f"), ["1"]);
+        bench.logs.forget("f");
+        assert!(bench.logs.read(Some("f"), None).is_none());
+        bench.keeper.take_in(&mut source, b"2\n", bench.start);
+        let _next = bench.source("f", 10, Stream::Stdout);
+        assert_eq!(bench.texts("f"), [] as [&str; 0]);
+    }
+}

@@ -247,3 +247,117 @@ impl Pace {
         *self = Self { since: Instant::now(), size: 0 };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::path::PathBuf;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+    use crate::container::{ContainerKind, Limits};
+
+    fn spec(log_rate: u32) -> ContainerSpec {
+        ContainerSpec {
+            name: "f".to_owned(),
+            version: 1,
+            library: PathBuf::new(),
+            kind: ContainerKind::Process,
+            limits: Limits::default(),
+            network: false,
+            read_only: Vec::new(),
+            env: Vec::new(),
+            payload_max: 0,
+            min_workers: 0,
+            max_workers: 0,
+            idle_timeout: None,
+            log_rate,
+            niceness: 0,
+        }
+    }
+
+    fn texts(logs: &Logs) -> Vec<String> {
+        let batch = logs.read(Some("f"), None).expect("it was opened");
+        batch.lines.iter().map(|line| line.text.clone()).collect()
+    }
+
+    #[test]
+    fn what_is_in_the_pipes_at_the_end_is_read_though_a_writer_stays() {
+        let logs = Logs::default();
+        let capture = Capture::start(logs.clone()).unwrap();
+        let output = capture.open(&spec(1_000), 1).unwrap();
+        let (mut out, mut err) = (File::from(output.stdout), File::from(output.stderr));
+        out.write_all(b"one\ntwo\nthr").unwrap();
+        err.write_all(b"four\n").unwrap();
+        drop(err);
+        drop(capture);
+        let mut texts = texts(&logs);
+        texts.sort();
+        assert_eq!(texts, ["four", "one", "thr", "two"]);
+        assert!(logs.has_ended());
+        assert!(out.write_all(b"five\n").is_err(), "nobody reads any more");
+    }
+
+    #[test]
+    fn whoever_follows_is_woken_by_lines_and_by_the_end() {
+        let logs = Logs::default();
+        let capture = Capture::start(logs.clone()).unwrap();
+        let follower = logs.follow().unwrap();
+        let output = capture.open(&spec(1_000), 1).unwrap();
+        let mut out = File::from(output.stdout);
+        let wait = || {
+            let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(&follower), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::NONE).unwrap();
+            follower.hush();
+        };
+        for (count, line) in [(1, b"one\n"), (2, b"two\n")] {
+            out.write_all(line).unwrap();
+            while texts(&logs).len() < count {
+                wait();
+            }
+        }
+        drop(capture);
+        while !logs.has_ended() {
+            wait();
+        }
+    }
+
+    #[test]
+    fn outputs_that_are_held_open_are_let_go_when_they_are_too_many() {
+        let logs = Logs::default();
+        let capture = Capture::start(logs.clone()).unwrap();
+        let outputs: Vec<_> =
+            (0..6).map(|generation| capture.open(&spec(1_000), generation).unwrap()).collect();
+        let mut files: Vec<_> = outputs.into_iter().map(|o| File::from(o.stderr)).collect();
+        // The first is let go once the thread has heard of the fifth.
+        while files[0].write_all(b"x\n").is_ok() {
+            std::thread::yield_now();
+        }
+        while files[1].write_all(b"x\n").is_ok() {
+            std::thread::yield_now();
+        }
+        for file in &mut files[2..] {
+            file.write_all(b"y\n").unwrap();
+        }
+        drop(capture);
+        assert_eq!(texts(&logs).iter().filter(|text| *text == "y").count(), 4);
+    }
+
+    #[test]
+    fn a_writer_without_end_is_never_blocked_for_good() {
+        let logs = Logs::default();
+        let capture = Capture::start(logs.clone()).unwrap();
+        let output = capture.open(&spec(10), 1).unwrap();
+        let mut out = File::from(output.stdout);
+        let block = b"0123456\n".repeat(8 << 10);
+        // Many times what the pipe holds and a tick allows.
+        for _ in 0..64 {
+            out.write_all(&block).unwrap();
+        }
+        drop((out, output.stderr));
+        drop(capture);
+        let counts = logs.counts("f");
+        assert_eq!(counts.kept + counts.dropped, 64 * (8 << 10));
+    }
+}
