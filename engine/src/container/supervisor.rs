@@ -35,6 +35,7 @@ use super::slot::{Ended, HELLO_TIMEOUT, LEAVE_TIMEOUT, Phase, Slot};
 use super::watch::{Source, Watch};
 use super::{ContainerSpec, HostSpec, SocketDirectory};
 use crate::core::FunctionId;
+use crate::logs::Capture;
 use crate::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use crate::stats::Stats;
 
@@ -88,6 +89,8 @@ pub struct Supervisor {
     /// Containers that are gone and whose slots wait, with the reason; not yet told to anybody.
     ended: Vec<(usize, String)>,
     failure: Option<String>,
+    /// Behind the slots: it ends when their containers have, with their last words.
+    capture: Capture,
 }
 
 /// Whether a signal asked to stop.
@@ -100,6 +103,7 @@ enum Signal {
 impl Supervisor {
     /// Makes a supervisor; nothing is started yet. `signals` must be blocked in every thread.
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "each is the only one of its kind")]
     pub fn new(
         host: &HostSpec,
         sockets: SocketDirectory,
@@ -108,6 +112,7 @@ impl Supervisor {
         mailbox: Mailbox<ToSupervisor>,
         signals: SignalFd,
         stats: Arc<Stats>,
+        capture: Capture,
     ) -> Self {
         let slots = specs.into_iter().map(Slot::new).collect();
         let runtimes = Runtimes::new(host);
@@ -123,6 +128,7 @@ impl Supervisor {
             drained: 0,
             ended: Vec::new(),
             failure: None,
+            capture,
         }
     }
 
@@ -228,7 +234,7 @@ impl Supervisor {
     }
 
     pub(super) fn start(&mut self, index: usize) -> Result<(), String> {
-        self.slots[index].start(index, &self.runtimes, self.sockets.path())?;
+        self.slots[index].start(index, &self.runtimes, self.sockets.path(), &self.capture)?;
         self.stats.containers.count_start(index);
         Ok(())
     }
