@@ -4,7 +4,6 @@ mod process;
 mod sandbox;
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use self::process::PlainProcess;
@@ -12,6 +11,7 @@ use self::sandbox::Sandbox;
 use super::cgroup::{self, Group};
 use super::process::Process;
 use super::{ContainerKind, ContainerSpec, HostSpec};
+use crate::logs::Output;
 
 /// Starts containers of one kind.
 pub(super) trait Runtime: std::fmt::Debug {
@@ -43,7 +43,7 @@ pub(super) struct Start<'a> {
     /// The control groups that the container enters before it runs anything.
     pub(super) group: &'a Group,
     /// Where standard output and standard error go.
-    pub(super) output: OwnedFd,
+    pub(super) output: Output,
 }
 
 /// The runtimes of this host.

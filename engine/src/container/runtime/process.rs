@@ -36,8 +36,8 @@ impl Runtime for PlainProcess {
         command.env_clear().envs(environment(spec, start.socket));
         command
             .stdin(Stdio::null())
-            .stderr(Stdio::from(start.output.try_clone()?))
-            .stdout(Stdio::from(start.output));
+            .stdout(Stdio::from(start.output.stdout))
+            .stderr(Stdio::from(start.output.stderr));
         command.process_group(0);
         let niceness = spec.niceness;
         // Where no control group limits it: what it allocates, not what it shares or maps.

@@ -18,6 +18,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setpgid, write};
 
 use super::{Group, Process, cgroup};
+use crate::logs::Output;
 
 /// `clone_args.cgroup` is used. `libc` has it for a wider type of flags than it has itself.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -42,7 +43,7 @@ pub(super) struct Birth<'a> {
     pub(super) arguments: Vec<CString>,
     pub(super) environment: Vec<CString>,
     /// Its standard output and standard error.
-    pub(super) output: OwnedFd,
+    pub(super) output: Output,
     pub(super) namespaces: Namespaces,
     /// The control groups that it is in before it runs anything.
     pub(super) group: &'a Group,
@@ -143,8 +144,8 @@ impl Birth<'_> {
             }
         }
         dup2_stdin(null).map_err(at(6))?;
-        dup2_stdout(&self.output).map_err(at(6))?;
-        dup2_stderr(&self.output).map_err(at(6))?;
+        dup2_stdout(&self.output.stdout).map_err(at(6))?;
+        dup2_stderr(&self.output.stderr).map_err(at(6))?;
         // A belt: the engine opens everything so that it closes with `exec`.
         let cloexec = libc::CLOSE_RANGE_CLOEXEC;
         // SAFETY: marks descriptors of this process, none of which is used by its number later.
