@@ -271,7 +271,7 @@ fn a_container_that_closes_its_output_goes_on_without_it() {
 
 #[test]
 fn a_child_that_outlives_its_container_holds_up_nothing() {
-    let stage = Stage::set(&[], "");
+    let stage = Stage::set(&[], "container = \"process\"\n");
     stage.stack.call("chatter", b"orphan words").failure(502, "container_died");
     stage.line("words");
     let lines = stage.lines_when("the child speaks", |lines| {

@@ -110,7 +110,7 @@ impl Slot {
         let failed = |error| format!("its container could not be started: {error}");
         let (spec, socket) = (&self.spec, listener.path());
         let output = capture.open(spec, self.generation).map_err(failed)?;
-        let start = Start { spec, name: &name, socket, output };
+        let start = Start { spec, index, name: &name, socket, output };
         let process = runtimes.of(spec.kind).start(start).map_err(failed)?;
         let until = since + HELLO_TIMEOUT;
         self.phase = Phase::Starting { process, listener, peer: None, since, until };
