@@ -53,6 +53,8 @@ pub(super) enum Phase {
         process: Process,
         listener: ControlListener,
         peer: Option<ControlSocket>,
+        /// Connections of others that were turned away.
+        strangers: u32,
         since: Instant,
         until: Instant,
     },
@@ -113,7 +115,7 @@ impl Slot {
         let start = Start { spec, index, name: &name, socket, output };
         let process = runtimes.of(spec.kind).start(start).map_err(failed)?;
         let until = since + HELLO_TIMEOUT;
-        self.phase = Phase::Starting { process, listener, peer: None, since, until };
+        self.phase = Phase::Starting { process, listener, peer: None, strangers: 0, since, until };
         Ok(())
     }
 

@@ -42,6 +42,10 @@ use crate::stats::Stats;
 /// Control messages taken from one container before others get their turn.
 const CONTROL_BUDGET: usize = 64;
 
+/// Strangers that are turned away from one container's control socket before it is ended: whoever finds
+/// the socket is most likely a child of that container.
+const STRANGERS_MAX: u32 = 16;
+
 /// The containers could not all be started.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -315,7 +319,9 @@ impl Supervisor {
 
     fn accept(&mut self, index: usize) {
         let slot = &mut self.slots[index];
-        let Phase::Starting { process, listener, peer: peer @ None, .. } = &mut slot.phase else {
+        let Phase::Starting { process, listener, peer: peer @ None, strangers, .. } =
+            &mut slot.phase
+        else {
             return;
         };
         match listener.accept_process(process.pid(), process.pidfd()) {
@@ -324,10 +330,17 @@ impl Supervisor {
                 self.read_control(index);
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(
-                function = slot.spec.name,
-                "a stranger at a container's control socket was turned away: {error}"
-            ),
+            Err(error) => {
+                *strangers += 1;
+                let many = *strangers > STRANGERS_MAX;
+                tracing::warn!(
+                    function = slot.spec.name,
+                    "a stranger at a container's control socket was turned away: {error}"
+                );
+                if many {
+                    self.end(index, "too many strangers came to its control socket".to_owned());
+                }
+            }
         }
     }
 
@@ -377,18 +390,14 @@ impl Supervisor {
             }
             FromLauncher::Refused { message } => Err(message),
             FromLauncher::SpawnFailed { shard, lane, message } => {
-                let name = &slot.spec.name;
-                tracing::warn!(function = name, lane, "a worker could not be started: {message}");
                 let post = self.shards.get(usize::from(shard));
                 let post = post.ok_or_else(|| format!("there is no shard {shard}"))?;
-                let (generation, lane) = (slot.generation, ipc::LaneIndex(lane));
-                post.send(ToShard::WorkerFailed { function, generation, lane });
-                match slot.stage {
-                    Stage::Candidate { .. } => {
-                        Err(format!("a worker could not be started: {message}"))
-                    }
-                    _ => Ok(()),
+                if let Stage::Candidate { .. } = slot.stage {
+                    return Err(format!("a worker could not be started: {message}"));
                 }
+                let (generation, lane) = (slot.generation, ipc::LaneIndex(lane));
+                post.send(ToShard::WorkerFailed { function, generation, lane, message });
+                Ok(())
             }
         }
     }
