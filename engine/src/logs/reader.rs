@@ -207,6 +207,8 @@ impl Reader {
             Ok(size) if size > 0 => {
                 self.pace.size += size;
                 self.keeper.take_in(&mut pipe.source, &self.buffer[..size], now);
+                // At once, so that never more lines wait to be told than one pipe holds.
+                self.keeper.publish();
             }
             Err(error)
                 if matches!(
