@@ -2,7 +2,8 @@
 //!
 //! [`Engine`] is one shard's half of the engine. `link` is one container as this shard sees it,
 //! `attention` bounds
-//! what it may ask of the loop, `payload` keeps what a queued call will need once it is dispatched. `moves` carries calls to other
+//! what it may ask of the loop, `payload` keeps what a queued call will need once it is dispatched, `mail`
+//! is what the supervisor says. `moves` carries calls to other
 //! shards and back, by the parcels and the board of `exchange`.
 
 mod attention;
@@ -13,6 +14,7 @@ mod engine;
 mod exchange;
 mod lanes;
 mod link;
+mod mail;
 mod moves;
 mod parting;
 mod payload;
