@@ -58,6 +58,13 @@ impl Process {
         pids.filter_map(child).collect()
     }
 
+    /// Its command line, empty if it has ended.
+    pub fn arguments(self) -> impl Iterator<Item = String> {
+        let text = fs::read_to_string(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let arguments: Vec<String> = text.split('\0').map(str::to_owned).collect();
+        arguments.into_iter()
+    }
+
     /// Whether it has not ended. One that ended and was not waited for has ended.
     #[must_use]
     pub fn is_alive(self) -> bool {

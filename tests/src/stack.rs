@@ -16,6 +16,9 @@ use crate::config::with_runtime_dir;
 use crate::process::Process;
 use crate::watchdog::{PATIENCE, wait_until};
 
+/// Lets the system choose a port.
+const ANY_PORT: &str = "127.0.0.1:0";
+
 /// A running stack. Killed when dropped, unless it was stopped.
 #[derive(Debug)]
 pub struct Stack {
@@ -59,7 +62,31 @@ impl Stack {
     /// If it does not serve.
     #[must_use]
     pub fn start_with(config: &str, environment: &[(&str, &Path)]) -> Stack {
-        let mut run = Run::start(config, "127.0.0.1:0", environment);
+        Stack::serve(Run::start(Command::new(built("nightcore")), config, ANY_PORT, environment))
+    }
+
+    /// Starts a stack that listens on this address.
+    ///
+    /// # Panics
+    /// If it does not serve.
+    #[must_use]
+    pub fn start_at(config: &str, address: SocketAddr) -> Stack {
+        let command = Command::new(built("nightcore"));
+        Stack::serve(Run::start(command, config, &address.to_string(), &[]))
+    }
+
+    /// Starts a stack that may have so many files open, and may not change that.
+    ///
+    /// # Panics
+    /// If it does not serve.
+    #[must_use]
+    pub fn start_with_files(config: &str, files_max: u32) -> Stack {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={files_max}:{files_max}")).arg("--").arg(built("nightcore"));
+        Stack::serve(Run::start(command, config, ANY_PORT, &[]))
+    }
+
+    fn serve(mut run: Run) -> Stack {
         let stdout = run.child.stdout.take().expect("it is a pipe");
         match read_address(stdout) {
             Some(address) => Stack { run, address },
@@ -93,6 +120,12 @@ impl Stack {
     #[must_use]
     pub fn containers(&self) -> Vec<Process> {
         self.run.process.children()
+    }
+
+    /// The process of a function's container, if there is one.
+    #[must_use]
+    pub fn container(&self, function: &str) -> Option<Process> {
+        self.containers().into_iter().find(|process| process.arguments().any(|it| it == function))
     }
 
     /// A new connection.
@@ -179,7 +212,7 @@ impl Stack {
 /// If it serves, or does not end.
 #[must_use]
 pub fn refused(config: &str) -> Ended {
-    refused_at(config, "127.0.0.1:0")
+    refused_at(config, ANY_PORT)
 }
 
 /// The same, with an address to listen on.
@@ -188,7 +221,7 @@ pub fn refused(config: &str) -> Ended {
 /// If it serves, or does not end.
 #[must_use]
 pub fn refused_at(config: &str, listen: &str) -> Ended {
-    let mut run = Run::start(config, listen, &[]);
+    let mut run = Run::start(Command::new(built("nightcore")), config, listen, &[]);
     let mut stdout = String::new();
     let mut pipe = run.child.stdout.take().expect("it is a pipe");
     let (done, watchdog) = mpsc::channel();
@@ -206,14 +239,20 @@ pub fn refused_at(config: &str, listen: &str) -> Ended {
 }
 
 impl Run {
-    fn start(config: &str, listen: &str, environment: &[(&str, &Path)]) -> Run {
+    /// `command` runs `nightcore`; its arguments are still to come.
+    fn start(
+        mut command: Command,
+        config: &str,
+        listen: &str,
+        environment: &[(&str, &Path)],
+    ) -> Run {
         let directory = TempDir::with_prefix("nightcore-test-").expect("a temporary directory");
         let run_directory = directory.path().join("run");
         fs::create_dir(&run_directory).expect("a directory");
         let path = directory.path().join("nightcore.toml");
         fs::write(&path, with_runtime_dir(config, &run_directory)).expect("a file");
         let stderr = File::create(directory.path().join("stderr")).expect("a file");
-        let child = Command::new(built("nightcore"))
+        let child = command
             .args(["up", "--listen", listen, "--config"])
             .arg(&path)
             .env_remove("NIGHTCORE_LOG")
