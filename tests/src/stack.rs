@@ -75,15 +75,16 @@ impl Stack {
         Stack::serve(Run::start(command, config, &address.to_string(), &[]))
     }
 
-    /// Starts a stack that may have so many files open, and may not change that.
+    /// Starts a stack by another command, which takes `nightcore` and its arguments as its last ones
+    /// and becomes it.
     ///
     /// # Panics
     /// If it does not serve.
     #[must_use]
-    pub fn start_with_files(config: &str, files_max: u32) -> Stack {
-        let mut command = Command::new("prlimit");
-        command.arg(format!("--nofile={files_max}:{files_max}")).arg("--").arg(built("nightcore"));
-        Stack::serve(Run::start(command, config, ANY_PORT, &[]))
+    pub fn start_by(command: &[&str], config: &str) -> Stack {
+        let mut by = Command::new(command[0]);
+        by.args(&command[1..]).arg(built("nightcore"));
+        Stack::serve(Run::start(by, config, ANY_PORT, &[]))
     }
 
     fn serve(mut run: Run) -> Stack {
@@ -176,6 +177,13 @@ impl Stack {
             labels.rsplit_once(' ')?.1.parse().ok()
         });
         samples.collect()
+    }
+
+    /// The sockets that lie in its `runtime_dir` now.
+    #[must_use]
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        let directories = entries(&self.run.directory.path().join("run"));
+        directories.iter().flat_map(|directory| entries(directory)).collect()
     }
 
     /// All it has written to standard error so far.
