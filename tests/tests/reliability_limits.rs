@@ -9,12 +9,10 @@ use std::time::Duration;
 use nightcore_tests::fault::{OTHERS, others_do_not_feel, strike};
 use nightcore_tests::functions::build;
 use nightcore_tests::load::{Outcome, Traffic};
-use nightcore_tests::stack::refused;
 use nightcore_tests::{Stack, config, functions, post, wait_until};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-const NOP: Traffic = Traffic { function: "nop", input: Some(""), per_second: 50, connections: 4 };
 /// How long the host has nothing to give.
 const SHORTAGE: Duration = Duration::from_millis(500);
 
@@ -35,7 +33,6 @@ fn expect_late_start(name: &str, take: impl Fn(&Stack) -> String, give: &str) {
             waiting.read().ok();
         });
         seen.expect_failures(&[]);
-        println!("{}", stack.stderr());
         assert!(stack.stderr().contains("nop"), "it was not felt: {}", stack.stderr());
         seen
     });
@@ -52,28 +49,6 @@ fn a_channel_that_has_no_memory_is_made_later() {
     // Room for all but the memory of a channel.
     let take = |stack: &Stack| format!("as={}:", stack.process().address_space() + (64 << 20));
     expect_late_start("no memory for a channel", take, "as=unlimited:");
-}
-
-#[test]
-fn a_full_dev_shm_concerns_nobody() {
-    let script = "mount -t tmpfs -o size=64k full /dev/shm && \
-                  ! head -c 1M /dev/zero 2>/dev/null >/dev/shm/full && exec \"$@\"";
-    let by = ["unshare", "--mount", "sh", "-c", script, "sh"];
-    let config = functions(&[OTHERS[0], OTHERS[1], "nop"]) + "idle_timeout = \"100ms\"\n";
-    others_do_not_feel(|| {
-        let stack = Stack::start_by(&by, &config);
-        let seen = strike("a full /dev/shm", &stack, &NOP, |_| {});
-        seen.expect_failures(&[]);
-        seen
-    });
-}
-
-#[test]
-fn a_container_whose_memory_does_not_suffice_to_start_is_refused_in_one_line() {
-    let ended = refused(&(functions(&["echo"]) + "memory = \"1MiB\"\n"));
-    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert!(ended.stderr.contains("function \"echo\""), "{}", ended.stderr);
-    assert_eq!(ended.left, [] as [std::path::PathBuf; 0]);
 }
 
 #[test]
