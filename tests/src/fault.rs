@@ -1,6 +1,7 @@
 //! One fault under load: what the clients of the function that it hits saw of it, and those of others.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,13 +11,13 @@ use crate::stack::Stack;
 /// Until every connection and worker that the load needs is there.
 const WARM_UP: Duration = Duration::from_millis(300);
 /// Calm that the fault is compared with.
-const CALM: Duration = Duration::from_millis(700);
+const CALM: Duration = Duration::from_millis(500);
 /// What counts as "during the fault" where it takes no time.
 const DURING_MIN: Duration = Duration::from_millis(500);
 /// By then all is as before.
 pub const RECOVERY_MAX: Duration = Duration::from_secs(1);
 /// What is looked at behind that.
-const AFTER: Duration = Duration::from_millis(300);
+const AFTER: Duration = Duration::from_millis(200);
 
 /// Latencies up to this one are what a machine that others use as well does by itself.
 const NOISE: Duration = Duration::from_millis(20);
@@ -25,6 +26,9 @@ const RUNS_MAX: u32 = 3;
 
 /// Functions that have nothing to do with the fault, but for the stack that they run in; examples.
 pub const OTHERS: [&str; 2] = ["echo", "chain"];
+
+/// One fault at a time, where the tests of a file run side by side.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// What was seen of a fault.
 #[derive(Debug)]
@@ -45,6 +49,7 @@ pub struct Seen {
 /// # Panics
 /// If a request for the others failed.
 pub fn strike(name: &str, stack: &Stack, victim: &Traffic, fault: impl FnOnce(&Stack)) -> Seen {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let others = [
         Traffic { function: "echo", input: None, per_second: 400, connections: 4 },
         Traffic { function: "chain", input: Some("{\"n\": 4}"), per_second: 200, connections: 4 },

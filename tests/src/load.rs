@@ -18,6 +18,9 @@ use serde::Deserialize;
 
 use crate::client::{Answer, Body, Connection, request};
 
+/// Longer ones count as this one, a minute.
+const LATENCY_MAX_US: u64 = 60_000_000;
+
 /// Requests for one function.
 #[derive(Clone, Debug)]
 pub struct Traffic {
@@ -217,7 +220,8 @@ impl Report {
     /// If none was due then.
     #[must_use]
     pub fn p99(&self, from: Instant, to: Instant) -> Duration {
-        let mut latencies = Histogram::<u64>::new(3).expect("three digits are few");
+        let mut latencies =
+            Histogram::<u64>::new_with_max(LATENCY_MAX_US, 3).expect("valid bounds");
         for record in self.records.iter().filter(|record| (from..to).contains(&record.due)) {
             let micros = (record.ended - record.due).as_micros();
             latencies.saturating_record(u64::try_from(micros).unwrap_or(u64::MAX));

@@ -79,14 +79,16 @@ fn clients_that_break_off_in_the_middle_of_a_call_cost_nobody_a_worker() {
     others_do_not_feel(|| {
         let stack = Stack::start(&config);
         let seen = strike("resets in mid-call", &stack, &load, |stack| {
-            let call = post("/function/victim", b"{\"ms\": 300}");
+            let call = post("/function/victim", b"{\"ms\": 1000}");
             let mut leaving: Vec<Connection> = (0..50).map(|_| stack.connect()).collect();
             leaving.iter_mut().for_each(|connection| connection.send(&call));
-            wait_until("they run", || stack.count("victim", "running") >= 50);
+            let count = |key| stack.count("victim", key);
+            wait_until("they are under way", || count("running") + count("queued") >= 50);
             leaving.into_iter().for_each(Connection::reset);
         });
         seen.expect_failures(&[]);
-        wait_until("no call is left", || stack.count("victim", "running") == 0);
+        let count = |key| stack.count("victim", key);
+        wait_until("no call is left", || count("running") + count("queued") == 0);
         seen
     });
 }
