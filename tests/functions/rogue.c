@@ -4,6 +4,7 @@
  *   "segv", "stack", "memory"  write to nowhere, recurse without end, allocate without end
  *   "loop"                     computes for ever, whoever waits or does not
  *   "launcher"                 ends the container's first thread, and no other; answered with "ok"
+ *   "large"                    is answered with 6 MiB
  *   "fork"                     makes 400 processes that stay for a minute; answered with how many there are
  */
 #define _GNU_SOURCE
@@ -20,6 +21,7 @@
 #define STEP (16u << 20)
 #define STEPS_MAX 256
 #define FORKS 400
+#define LARGE (6u << 20)
 
 uint32_t nightcore_abi_version(void) { return NIGHTCORE_ABI_VERSION; }
 
@@ -84,6 +86,12 @@ int nightcore_call(void* worker, nightcore_call_context* context, const nightcor
     if (is("memory", input, input_length)) memory();
     if (is("loop", input, input_length)) for (;;) {}
     if (is("launcher", input, input_length)) launcher();
+    if (is("large", input, input_length)) {
+        uint8_t* answer = host->output_reserve(context, LARGE);
+        if (answer == NULL) return 1;
+        memset(answer, 'x', LARGE);
+        return NIGHTCORE_OK;
+    }
     if (is("fork", input, input_length)) snprintf(text, sizeof text, "%d", forks());
     return host->output_append(context, (const uint8_t*)text, strlen(text));
 }

@@ -1,7 +1,7 @@
 //! Faults inside a container, under load: they cost the calls in it, and nobody else anything.
 //! `docs/reliability.md` has a row for each.
 
-use nightcore_tests::fault::{OTHERS, others_do_not_feel, strike};
+use nightcore_tests::fault::{OTHERS, strike, within_bounds};
 use nightcore_tests::functions::build;
 use nightcore_tests::load::{Outcome, Traffic};
 use nightcore_tests::{Stack, config, functions, wait_until};
@@ -22,7 +22,7 @@ fn rogue(settings: &str) -> (String, TempDir) {
 /// Strikes the container of `rogue` by a call of it that is answered with 502.
 fn expect_death(name: &str, settings: &str, input: &str) {
     let (config, _directory) = rogue(settings);
-    others_do_not_feel(|| {
+    within_bounds(|| {
         let stack = Stack::start(&config);
         let seen = strike(name, &stack, &WAITING, |stack| {
             stack.call("rogue", input.as_bytes()).failure(502, "container_died");
@@ -52,7 +52,7 @@ fn memory_without_end_costs_the_calls_in_the_container() {
 #[test]
 fn a_container_that_is_killed_takes_only_the_calls_in_it_along() {
     let (config, _directory) = rogue("");
-    others_do_not_feel(|| {
+    within_bounds(|| {
         let stack = Stack::start(&config);
         let seen = strike("SIGKILL of a container", &stack, &WAITING, |stack| {
             let container = stack.container("rogue").expect("it is up");
@@ -67,7 +67,7 @@ fn a_container_that_is_killed_takes_only_the_calls_in_it_along() {
 #[test]
 fn a_launcher_that_ends_without_its_workers_is_noticed() {
     let (config, _directory) = rogue("");
-    others_do_not_feel(|| {
+    within_bounds(|| {
         let stack = Stack::start(&config);
         let seen = strike("death of the launcher thread", &stack, &WAITING, |stack| {
             let container = stack.container("rogue").expect("it is up");
@@ -84,7 +84,7 @@ fn a_launcher_that_ends_without_its_workers_is_noticed() {
 
 #[test]
 fn a_panic_costs_its_call_and_the_container_stays() {
-    others_do_not_feel(|| {
+    within_bounds(|| {
         let stack = Stack::start(&functions(&[OTHERS[0], OTHERS[1], "panic"]));
         let before = stack.containers();
         let echo = Traffic { function: "echo", input: None, per_second: 100, connections: 2 };
@@ -102,7 +102,7 @@ fn a_panic_costs_its_call_and_the_container_stays() {
 #[test]
 fn a_loop_without_end_is_answered_in_time_and_its_container_replaced() {
     let (config, _directory) = rogue("timeout = \"300ms\"\ngrace = \"200ms\"\n");
-    others_do_not_feel(|| {
+    within_bounds(|| {
         let stack = Stack::start(&config);
         let seen = strike("infinite loop", &stack, &WAITING, |stack| {
             let container = stack.container("rogue").expect("it is up");
@@ -121,7 +121,7 @@ fn a_loop_without_end_is_answered_in_time_and_its_container_replaced() {
 #[test]
 fn a_container_that_is_held_is_replaced_once_a_call_has_overrun() {
     let (config, _directory) = rogue("timeout = \"300ms\"\ngrace = \"200ms\"\n");
-    others_do_not_feel(|| {
+    within_bounds(|| {
         let stack = Stack::start(&config);
         let seen = strike("SIGSTOP of a container", &stack, &WAITING, |stack| {
             let container = stack.container("rogue").expect("it is up");

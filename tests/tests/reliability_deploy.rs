@@ -1,7 +1,7 @@
 //! Versions of a function that come under load, also those that cannot. `docs/reliability.md` has a row
 //! for each.
 
-use nightcore_tests::fault::{OTHERS, others_do_not_feel, strike};
+use nightcore_tests::fault::{OTHERS, strike, within_bounds};
 use nightcore_tests::functions::build;
 use nightcore_tests::load::Traffic;
 use nightcore_tests::{Stack, config, functions, wait_until};
@@ -44,7 +44,7 @@ fn wait_for(stack: &Stack, version: &str) {
 /// after `give`.
 fn expect_former(name: &str, take: impl Fn(&Stack) -> String, logged: &str, give: &str) {
     let versions = Versions::new();
-    others_do_not_feel(|| {
+    within_bounds(|| {
         let stack = Stack::start(&versions.config("one", ""));
         let seen = strike(name, &stack, &CALLS, |stack| {
             stack.process().limit(&take(stack));
@@ -66,7 +66,7 @@ fn expect_former(name: &str, take: impl Fn(&Stack) -> String, logged: &str, give
 #[test]
 fn a_deploy_under_load_loses_no_call() {
     let versions = Versions::new();
-    others_do_not_feel(|| {
+    within_bounds(|| {
         let stack = Stack::start(&versions.config("one", ""));
         let seen = strike("deploy", &stack, &CALLS, |stack| {
             for version in ["two", "three", "four"] {
@@ -96,7 +96,7 @@ fn a_deploy_without_memory_for_its_channel_leaves_the_former_version() {
 #[test]
 fn a_deploy_of_what_cannot_run_within_its_memory_leaves_the_former_version() {
     let versions = Versions::new();
-    others_do_not_feel(|| {
+    within_bounds(|| {
         let stack = Stack::start(&versions.config("one", ""));
         let seen = strike("deploy of what has too little memory", &stack, &CALLS, |stack| {
             versions.deploy(stack, "two", "memory = \"1MiB\"\n");
@@ -114,7 +114,7 @@ fn a_full_dev_shm_concerns_nobody() {
                   ! head -c 1M /dev/zero 2>/dev/null >/dev/shm/full && exec \"$@\"";
     let by = ["unshare", "--mount", "sh", "-c", script, "sh"];
     let versions = Versions::new();
-    others_do_not_feel(|| {
+    within_bounds(|| {
         let stack = Stack::start_by(&by, &versions.config("one", ""));
         let seen = strike("full /dev/shm", &stack, &CALLS, |stack| {
             versions.deploy(stack, "two", "");

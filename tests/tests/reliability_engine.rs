@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nightcore_tests::client::Body;
-use nightcore_tests::fault::{OTHERS, RECOVERY_MAX, others_do_not_feel, strike};
+use nightcore_tests::fault::{OTHERS, RECOVERY_MAX, strike, within_bounds};
 use nightcore_tests::load::{Load, Outcome, Traffic};
 use nightcore_tests::{Connection, Stack, functions, post, wait_until};
 use nix::sys::signal::Signal;
@@ -75,7 +75,7 @@ fn an_engine_that_was_killed_is_replaced_on_the_same_port() {
 fn a_crowd_takes_no_descriptor_from_containers_and_those_who_came_before() {
     let config = functions(&[OTHERS[0], OTHERS[1], "nop"]);
     let nop = Traffic { function: "nop", input: Some(""), per_second: 100, connections: 4 };
-    others_do_not_feel(|| {
+    within_bounds(|| {
         let stack = Stack::start_by(&["prlimit", "--nofile=128:128", "--"], &config);
         let seen = strike("descriptors run out", &stack, &nop, |stack| {
             let mut crowd: Vec<Connection> = (0..300).map(|_| stack.connect()).collect();

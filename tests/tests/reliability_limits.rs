@@ -6,13 +6,15 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use nightcore_tests::fault::{OTHERS, others_do_not_feel, strike};
+use nightcore_tests::fault::{OTHERS, strike, within_bounds};
 use nightcore_tests::functions::build;
 use nightcore_tests::load::{Outcome, Traffic};
 use nightcore_tests::{Stack, config, functions, post, wait_until};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+/// A channel takes more address space than this.
+const CHANNEL_MIN: u64 = 256 << 20;
 /// How long the host has nothing to give.
 const SHORTAGE: Duration = Duration::from_millis(500);
 
@@ -20,11 +22,16 @@ const SHORTAGE: Duration = Duration::from_millis(500);
 /// gives it back by `give`.
 fn expect_late_start(name: &str, take: impl Fn(&Stack) -> String, give: &str) {
     let config = functions(&[OTHERS[0], OTHERS[1], "nop"]) + "idle_timeout = \"100ms\"\n";
+    let config = config + "[engine]\nshards = 1\n";
     let echo = Traffic { function: "echo", input: None, per_second: 100, connections: 2 };
-    others_do_not_feel(|| {
+    within_bounds(|| {
         let stack = Stack::start(&config);
+        stack.call("nop", b"").ok();
+        let with_channel = stack.process().address_space();
         let seen = strike(name, &stack, &echo, |stack| {
             wait_until("it is cold", || stack.container("nop").is_none());
+            let unmapped = || stack.process().address_space() + CHANNEL_MIN < with_channel;
+            wait_until("its channel is unmapped", unmapped);
             let mut waiting = stack.connect();
             stack.process().limit(&take(stack));
             waiting.send(&post("/function/nop", b""));
@@ -60,7 +67,7 @@ fn a_fork_bomb_ends_at_its_limit_and_with_its_container() {
     let config = format!("{}{rogue}pids = 64\nmax_workers = 16\n", functions(&OTHERS));
     let waiting =
         Traffic { function: "rogue", input: Some("wait"), per_second: 100, connections: 8 };
-    others_do_not_feel(|| {
+    within_bounds(|| {
         let stack = Stack::start(&config);
         let seen = strike("fork bomb", &stack, &waiting, |stack| {
             let answer = stack.call("rogue", b"fork");
