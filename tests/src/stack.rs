@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
@@ -15,9 +17,6 @@ use crate::client::{Answer, Connection, get, post};
 use crate::config::with_runtime_dir;
 use crate::process::Process;
 use crate::watchdog::{PATIENCE, wait_until};
-
-/// Lets the system choose a port.
-const ANY_PORT: &str = "127.0.0.1:0";
 
 /// A running stack. Killed when dropped, unless it was stopped.
 #[derive(Debug)]
@@ -62,7 +61,9 @@ impl Stack {
     /// If it does not serve.
     #[must_use]
     pub fn start_with(config: &str, environment: &[(&str, &Path)]) -> Stack {
-        Stack::serve(Run::start(Command::new(built("nightcore")), config, ANY_PORT, environment))
+        let mut command = Command::new(built("nightcore"));
+        command.envs(environment.iter().copied());
+        Stack::serving(Run::start(command, config, "127.0.0.1:0", None))
     }
 
     /// Starts a stack that listens on this address.
@@ -72,22 +73,19 @@ impl Stack {
     #[must_use]
     pub fn start_at(config: &str, address: SocketAddr) -> Stack {
         let command = Command::new(built("nightcore"));
-        Stack::serve(Run::start(command, config, &address.to_string(), &[]))
+        Stack::serving(Run::start(command, config, &address.to_string(), None))
     }
 
-    /// Starts a stack by another command, which takes `nightcore` and its arguments as its last ones
-    /// and becomes it.
+    /// Starts a stack by a command of which `nightcore` is the end, as another user if one is given.
     ///
     /// # Panics
     /// If it does not serve.
     #[must_use]
-    pub fn start_by(command: &[&str], config: &str) -> Stack {
-        let mut by = Command::new(command[0]);
-        by.args(&command[1..]).arg(built("nightcore"));
-        Stack::serve(Run::start(by, config, ANY_PORT, &[]))
+    pub fn start_by(config: &str, command: Command, user: Option<u32>) -> Stack {
+        Stack::serving(Run::start(command, config, "127.0.0.1:0", user))
     }
 
-    fn serve(mut run: Run) -> Stack {
+    fn serving(mut run: Run) -> Stack {
         let stdout = run.child.stdout.take().expect("it is a pipe");
         match read_address(stdout) {
             Some(address) => Stack { run, address },
@@ -117,10 +115,22 @@ impl Stack {
         self.run.process
     }
 
+    /// Its `runtime_dir`.
+    #[must_use]
+    pub fn runtime_dir(&self) -> PathBuf {
+        self.run.directory.path().join("run")
+    }
+
     /// The processes of the containers.
     #[must_use]
     pub fn containers(&self) -> Vec<Process> {
         self.run.process.children()
+    }
+
+    /// Its `runtime_dir`.
+    #[must_use]
+    pub fn runtime_directory(&self) -> PathBuf {
+        self.run.directory.path().join("run")
     }
 
     /// The process of a function's container, if there is one.
@@ -182,7 +192,7 @@ impl Stack {
     /// The sockets that lie in its `runtime_dir` now.
     #[must_use]
     pub fn sockets(&self) -> Vec<PathBuf> {
-        let directories = entries(&self.run.directory.path().join("run"));
+        let directories = entries(&self.runtime_directory());
         directories.iter().flat_map(|directory| entries(directory)).collect()
     }
 
@@ -234,7 +244,7 @@ impl Stack {
 /// If it serves, or does not end.
 #[must_use]
 pub fn refused(config: &str) -> Ended {
-    refused_at(config, ANY_PORT)
+    refused_at(config, "127.0.0.1:0")
 }
 
 /// The same, with an address to listen on.
@@ -243,7 +253,16 @@ pub fn refused(config: &str) -> Ended {
 /// If it serves, or does not end.
 #[must_use]
 pub fn refused_at(config: &str, listen: &str) -> Ended {
-    let mut run = Run::start(Command::new(built("nightcore")), config, listen, &[]);
+    refused_by(config, Command::new(built("nightcore")), listen)
+}
+
+/// The same by a command of which `nightcore` is the end.
+///
+/// # Panics
+/// If it serves, or does not end.
+#[must_use]
+pub fn refused_by(config: &str, command: Command, listen: &str) -> Ended {
+    let mut run = Run::start(command, config, listen, None);
     let mut stdout = String::new();
     let mut pipe = run.child.stdout.take().expect("it is a pipe");
     let (done, watchdog) = mpsc::channel();
@@ -261,24 +280,23 @@ pub fn refused_at(config: &str, listen: &str) -> Ended {
 }
 
 impl Run {
-    /// `command` runs `nightcore`; its arguments are still to come.
-    fn start(
-        mut command: Command,
-        config: &str,
-        listen: &str,
-        environment: &[(&str, &Path)],
-    ) -> Run {
+    fn start(mut command: Command, config: &str, listen: &str, user: Option<u32>) -> Run {
         let directory = TempDir::with_prefix("nightcore-test-").expect("a temporary directory");
         let run_directory = directory.path().join("run");
         fs::create_dir(&run_directory).expect("a directory");
         let path = directory.path().join("nightcore.toml");
         configure(directory.path(), config);
         let stderr = File::create(directory.path().join("stderr")).expect("a file");
+        if let Some(user) = user {
+            for path in [directory.path(), &run_directory, &path] {
+                chown(path, Some(user), Some(user)).expect("to be done by root");
+            }
+            command.uid(user).gid(user);
+        }
         let child = command
             .args(["up", "--listen", listen, "--config"])
             .arg(&path)
             .env_remove("NIGHTCORE_LOG")
-            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr)

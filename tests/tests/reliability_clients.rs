@@ -106,7 +106,7 @@ fn whoever_ends_his_half_behind_the_request_gets_the_answer() {
         let stack = Stack::start(&config);
         let seen = strike("half-closes", &stack, &load, |stack| {
             let call = post("/function/victim", b"{\"ms\": 50}");
-            let mut half: Vec<Connection> = (0..30).map(|_| stack.connect()).collect();
+            let mut half: Vec<Connection> = (0..50).map(|_| stack.connect()).collect();
             for connection in &mut half {
                 connection.send(&call);
                 connection.end_sending();

@@ -1,6 +1,9 @@
 //! Versions of a function that come under load, also those that cannot. `docs/reliability.md` has a row
 //! for each.
 
+use std::process::Command;
+
+use nightcore_tests::binaries::built;
 use nightcore_tests::fault::{OTHERS, strike, within_bounds};
 use nightcore_tests::functions::build;
 use nightcore_tests::load::Traffic;
@@ -112,10 +115,11 @@ fn a_deploy_of_what_cannot_run_within_its_memory_leaves_the_former_version() {
 fn a_full_dev_shm_concerns_nobody() {
     let script = "mount -t tmpfs -o size=64k full /dev/shm && \
                   ! head -c 1M /dev/zero 2>/dev/null >/dev/shm/full && exec \"$@\"";
-    let by = ["unshare", "--mount", "sh", "-c", script, "sh"];
     let versions = Versions::new();
     within_bounds(|| {
-        let stack = Stack::start_by(&by, &versions.config("one", ""));
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh"]).arg(built("nightcore"));
+        let stack = Stack::start_by(&versions.config("one", ""), command, None);
         let seen = strike("full /dev/shm", &stack, &CALLS, |stack| {
             versions.deploy(stack, "two", "");
             wait_for(stack, "two");

@@ -1,8 +1,10 @@
 //! Faults of the engine's own process, under load. `docs/reliability.md` has a row for each.
 
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nightcore_tests::binaries::built;
 use nightcore_tests::client::Body;
 use nightcore_tests::fault::{OTHERS, RECOVERY_MAX, strike, within_bounds};
 use nightcore_tests::load::{Load, Outcome, Traffic};
@@ -76,7 +78,9 @@ fn a_crowd_takes_no_descriptor_from_containers_and_those_who_came_before() {
     let config = functions(&[OTHERS[0], OTHERS[1], "nop"]);
     let nop = Traffic { function: "nop", input: Some(""), per_second: 100, connections: 4 };
     within_bounds(|| {
-        let stack = Stack::start_by(&["prlimit", "--nofile=128:128", "--"], &config);
+        let mut command = Command::new("prlimit");
+        command.args(["--nofile=128:128", "--"]).arg(built("nightcore"));
+        let stack = Stack::start_by(&config, command, None);
         let seen = strike("descriptors run out", &stack, &nop, |stack| {
             let mut crowd: Vec<Connection> = (0..300).map(|_| stack.connect()).collect();
             let mut refused = 0;
