@@ -8,12 +8,16 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
+use super::cgroup::Group;
+
 /// A child process and the descriptor that says when it ended.
 #[derive(Debug)]
 pub(super) struct Process {
     pid: u32,
     pidfd: OwnedFd,
     reaped: bool,
+    /// What limits it, removed once it has ended.
+    group: Option<Group>,
 }
 
 impl Process {
@@ -21,7 +25,7 @@ impl Process {
     pub(super) fn of_child(child: &Child) -> io::Result<Self> {
         let pid = child.id();
         match pidfd_open(pid) {
-            Ok(pidfd) => Ok(Self { pid, pidfd, reaped: false }),
+            Ok(pidfd) => Ok(Self { pid, pidfd, reaped: false, group: None }),
             Err(error) => {
                 kill_and_reap(pid);
                 Err(error)
@@ -31,7 +35,18 @@ impl Process {
 
     /// Takes over a child that was made together with its pidfd.
     pub(super) fn of_clone(pid: u32, pidfd: OwnedFd) -> Self {
-        Self { pid, pidfd, reaped: false }
+        Self { pid, pidfd, reaped: false, group: None }
+    }
+
+    /// Keeps the control groups that it has entered.
+    pub(super) fn keep(&mut self, mut group: Group) {
+        group.close();
+        self.group = Some(group);
+    }
+
+    /// How often the kernel killed for its limit of memory; `None` where there is none.
+    pub(super) fn oom_kills(&self) -> Option<u64> {
+        self.group.as_ref().and_then(Group::oom_kills)
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -47,6 +62,9 @@ impl Process {
     pub(super) fn ended(&mut self) -> Option<String> {
         match self.wait(WaitPidFlag::WNOHANG) {
             Ok(WaitStatus::StillAlive) => None,
+            Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)) if self.oom_kills() > Some(0) => {
+                Some("it was killed for using more than its `memory`".to_owned())
+            }
             Ok(status) => Some(describe(status)),
             Err(error) => Some(format!("it could not be waited for: {error}")),
         }
@@ -62,9 +80,7 @@ impl Process {
 
     pub(super) fn kill(&mut self) {
         if !self.reaped {
-            let fd = self.pidfd.as_raw_fd();
-            // SAFETY: plain numbers, and a null pointer where no details are given.
-            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, 0, 0) };
+            pidfd_kill(self.pidfd());
         }
     }
 
@@ -96,7 +112,14 @@ fn kill_and_reap(pid: u32) {
     let _ = nix::sys::wait::waitpid(pid, None);
 }
 
-fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+/// Kills the process, if it still runs.
+pub(super) fn pidfd_kill(pidfd: BorrowedFd<'_>) {
+    let fd = pidfd.as_raw_fd();
+    // SAFETY: plain numbers, and a null pointer where no details are given.
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, 0, 0) };
+}
+
+pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes two plain numbers and returns a new descriptor or -1.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     let fd = RawFd::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
