@@ -2,35 +2,45 @@
 //! refused in one line that shows nothing but text.
 
 use std::collections::HashSet;
-use std::io::{Seek, Write};
-use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
-use nightcore_cli::config::{
-    Config, FUNCTIONS_MAX, Overrides, SHARDS_MAX, WORKERS_MAX, is_function_name,
+use crate::command::config::{
+    Config, FUNCTIONS_MAX, Overrides, SHARDS_MAX, WORKERS_MAX, is_function_name, parse_duration,
 };
-use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// Bytes of a refusal at most, for a text without long names and paths: those are repeated.
+/// Bytes of a refusal at most, for a text without long names and paths: those are repeated, escaped,
+/// a path once for each place where it was looked for.
 const REFUSAL_MAX: usize = 2048;
+const REFUSAL_PER_BYTE: usize = 32;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// Takes the bytes for a file.
+/// Takes the bytes for a file, and for a duration.
 pub fn run(data: &[u8]) {
-    let memory = memfd_create(c"nightcore.toml", MFdFlags::MFD_CLOEXEC).expect("a memory");
-    let path = PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
-    let mut file = std::fs::File::from(memory);
-    file.write_all(data).and_then(|()| file.rewind()).expect("room in memory");
-    match Config::load(&path, Overrides::default()) {
+    // The reader of the file says no to other bytes.
+    let Ok(text) = str::from_utf8(data) else { return };
+    duration(text);
+    match Config::read(text, Path::new("/proc/nightcore.toml"), Overrides::default()) {
         Ok(config) => check(&config),
         Err(error) => {
-            let text = error.to_string();
-            assert!(!text.chars().any(char::is_control), "one line of text: {text:?}");
-            assert!(text.len() <= REFUSAL_MAX + 8 * data.len(), "{} bytes", text.len());
+            let refusal = error.to_string();
+            assert!(!refusal.chars().any(char::is_control), "one line of text: {refusal:?}");
+            let size_max = REFUSAL_MAX + REFUSAL_PER_BYTE * text.len();
+            assert!(refusal.len() <= size_max, "{} bytes", refusal.len());
         }
     }
+}
+
+/// A number with its unit and nothing else.
+fn duration(text: &str) {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let factor = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+    let factor = factor.into_iter().find(|(name, _)| *name == unit).map(|(_, factor)| factor);
+    let expected = number.parse::<u64>().ok().zip(factor);
+    let expected = expected.and_then(|(number, factor)| number.checked_mul(factor));
+    assert_eq!(parse_duration(text), expected.map(Duration::from_millis));
 }
 
 fn check(config: &Config) {

@@ -11,31 +11,49 @@
 //! - `answer`: what a function answers, on its way to the client.
 //!
 //! Beside them: `input` reads values from the bytes, `shared` writes into a channel's memory as the
-//! other side of it would, `front` is a gateway with one client.
+//! other side of it would, `front` is a gateway with one client, `reading` what that client sees,
+//! `bound` ends a try that allocates too much.
 #![no_main]
 
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 
+mod answer;
+mod bound;
 mod config;
 mod control;
 mod descriptor;
 mod engine_side;
 mod envelope;
+mod front;
 mod input;
+mod reading;
+mod request;
 mod shared;
 mod worker_side;
+
+/// Of the command, compiled from its files: as a dependency it would bring all of its own.
+#[path = "../../cli/src"]
+#[allow(dead_code, unreachable_pub, reason = "the command uses what a target does not")]
+mod command {
+    pub mod config;
+}
 
 /// Name and function of each target.
 const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("config", config::run),
     ("control", control::run),
-    ("descriptor", descriptor::run),
+    ("request", request::run),
     ("envelope", envelope::run),
+    ("descriptor", descriptor::run),
     ("engine_side", engine_side::run),
     ("worker_side", worker_side::run),
+    ("answer", answer::run),
 ];
+
+#[global_allocator]
+static ALLOCATOR: bound::Bounded = bound::Bounded;
 
 static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
     let name = std::env::var("FUZZ_TARGET").unwrap_or_default();
