@@ -46,12 +46,9 @@ fn duration(text: &str) {
 fn check(config: &Config) {
     let gateway = &config.gateway;
     assert!((1..=256 << 20).contains(&gateway.body_max) && gateway.connections_max > 0);
-    for time in [
-        gateway.head_timeout,
-        gateway.body_timeout,
-        gateway.idle_timeout,
-        gateway.write_timeout,
-    ] {
+    for time in
+        [gateway.head_timeout, gateway.body_timeout, gateway.idle_timeout, gateway.write_timeout]
+    {
         assert!((MILLISECOND..=DAY).contains(&time));
     }
     let engine = &config.engine;

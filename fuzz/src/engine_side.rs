@@ -122,7 +122,8 @@ impl World {
         };
         let tail = &mut self.tails[usize::from(lane.0)];
         let slot = (*tail % RING_DEPTH) as usize;
-        let bytes: Vec<u8> = message.encode().0.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let bytes: Vec<u8> =
+            message.encode().0.iter().flat_map(|word| word.to_le_bytes()).collect();
         self.b.write(self.geometry.to_engine_slots(lane) + slot * 64, &bytes);
         *tail = tail.wrapping_add(1);
         self.b.write(self.geometry.to_engine_tail(lane), &tail.to_le_bytes());

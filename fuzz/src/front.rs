@@ -78,8 +78,12 @@ pub fn converse<F: FnMut() -> Answer>(
         end.set_nonblocking(true).expect("a socket can be non-blocking");
     }
     REACTOR.with_borrow_mut(|reactor| {
-        let mut front =
-            Front { gateway: Gateway::new(config.clone(), 7), reactor, functions, seen: Vec::new() };
+        let mut front = Front {
+            gateway: Gateway::new(config.clone(), 7),
+            reactor,
+            functions,
+            seen: Vec::new(),
+        };
         front.gateway.adopt(front.reactor, NOW, OwnedFd::from(socket));
         for piece in pieces {
             if piece.moves {
@@ -154,7 +158,7 @@ impl<F: FnMut() -> Answer> Upstream for Functions<F> {
     fn resolve(&self, name: &[u8]) -> Option<u32> {
         assert!((1..=64).contains(&name.len()), "a name of {} bytes", name.len());
         assert!(name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(byte)));
-        FUNCTIONS.iter().position(|function| *function == name).map(|index| index as u32)
+        (0..).zip(FUNCTIONS).find(|(_, function)| *function == name).map(|(index, _)| index)
     }
 
     fn submit(&mut self, _: &mut Reactor, _: Nanos, call: NewCall<'_>) -> Result<u64, Refusal> {

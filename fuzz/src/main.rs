@@ -40,8 +40,10 @@ mod command {
     pub mod config;
 }
 
-/// Name and function of each target.
-const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// Its name, and what tries bytes.
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: &[Target] = &[
     ("config", config::run),
     ("control", control::run),
     ("request", request::run),

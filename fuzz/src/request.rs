@@ -21,12 +21,7 @@ pub fn run(data: &[u8]) {
     let sizes: [u8; 4] = input.array();
     let moves = input.u8();
     let stream = [input.rest(), END].concat();
-    let config = Config {
-        body_max: 2000,
-        head_max: 1024,
-        headers_max: 16,
-        ..Config::default()
-    };
+    let config = Config { body_max: 2000, head_max: 1024, headers_max: 16, ..Config::default() };
 
     let mut whole = Functions::new(answer);
     let one = [Piece { bytes: &stream, moves: false }];

@@ -147,7 +147,8 @@ impl World {
             _ => ToWorker::Retire,
         };
         let slot = (self.tail % RING_DEPTH) as usize;
-        let bytes: Vec<u8> = message.encode().0.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let bytes: Vec<u8> =
+            message.encode().0.iter().flat_map(|word| word.to_le_bytes()).collect();
         self.a.write(self.geometry.to_worker_slots(LANE) + slot * 64, &bytes);
         self.tail = self.tail.wrapping_add(1);
         self.a.write(self.geometry.to_worker_tail(LANE), &self.tail.to_le_bytes());
@@ -187,7 +188,10 @@ impl World {
         let region = [Region::Small, Region::Large, Region::Outbound][input.below(3)];
         let block = Block { region, ..any_block(input) };
         let seen = self.check_inbound(&block);
-        assert!(region != Region::Outbound || seen.is_err(), "a block that the engine cannot write");
+        assert!(
+            region != Region::Outbound || seen.is_err(),
+            "a block that the engine cannot write"
+        );
         Ok(())
     }
 
