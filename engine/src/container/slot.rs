@@ -13,6 +13,7 @@ use super::rollout::Stage;
 use super::runtime::{Runtimes, Start};
 use super::watch::{Source, Watch};
 use super::{Container, ContainerSpec};
+use crate::logs::Capture;
 
 /// A launcher that has not said hello by then is taken for dead: loading a library takes milliseconds.
 pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,6 +53,8 @@ pub(super) enum Phase {
         process: Process,
         listener: ControlListener,
         peer: Option<ControlSocket>,
+        /// Connections of others that were turned away.
+        strangers: u32,
         since: Instant,
         until: Instant,
     },
@@ -99,6 +102,7 @@ impl Slot {
         index: usize,
         runtimes: &Runtimes,
         sockets: &Path,
+        capture: &Capture,
     ) -> Result<(), String> {
         let since = Instant::now();
         self.generation = self.generation.wrapping_add(1);
@@ -106,12 +110,12 @@ impl Slot {
         let listener = ControlListener::bind(sockets, &name)
             .map_err(|error| format!("its control socket could not be made: {error}"))?;
         let failed = |error| format!("its container could not be started: {error}");
-        let output = std::io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
         let (spec, socket) = (&self.spec, listener.path());
-        let start = Start { spec, name: &name, socket, output };
+        let output = capture.open(spec, self.generation).map_err(failed)?;
+        let start = Start { spec, index, name: &name, socket, output };
         let process = runtimes.of(spec.kind).start(start).map_err(failed)?;
         let until = since + HELLO_TIMEOUT;
-        self.phase = Phase::Starting { process, listener, peer: None, since, until };
+        self.phase = Phase::Starting { process, listener, peer: None, strangers: 0, since, until };
         Ok(())
     }
 
@@ -335,6 +339,7 @@ mod tests {
     fn due(idle_timeout: Option<Duration>) -> Slot {
         Slot::new(ContainerSpec {
             name: "echo".to_owned(),
+            version: 1,
             library: "libecho.so".into(),
             kind: ContainerKind::Process,
             limits: Limits::default(),
@@ -345,6 +350,7 @@ mod tests {
             min_workers: 1,
             max_workers: 1,
             idle_timeout,
+            log_rate: 1000,
             niceness: 0,
         })
     }
