@@ -8,7 +8,8 @@
 //! - `envelope`, `descriptor`: what travels in a lane;
 //! - `engine_side`: a container that writes anything anywhere in its memory;
 //! - `worker_side`: an engine that does;
-//! - `answer`: what a function answers, on its way to the client.
+//! - `answer`: what a function answers, on its way to the client;
+//! - `output`: what it prints.
 //!
 //! Beside them: `input` reads values from the bytes, `shared` writes into a channel's memory as the
 //! other side of it would, `front` is a gateway with one client, `reading` what that client sees,
@@ -28,6 +29,7 @@ mod engine_side;
 mod envelope;
 mod front;
 mod input;
+mod output;
 mod reading;
 mod request;
 mod shared;
@@ -52,6 +54,7 @@ const TARGETS: &[Target] = &[
     ("engine_side", engine_side::run),
     ("worker_side", worker_side::run),
     ("answer", answer::run),
+    ("output", output::run),
 ];
 
 #[global_allocator]
