@@ -37,8 +37,8 @@ pub fn run(data: &[u8]) {
     }
     let answered = whole_seen.iter().filter(|answer| answer.body == ANSWER).count();
     assert!(answered <= whole.calls.len(), "an answer that no function gave");
-    let all = stream.len() == END.len() || !whole_seen.is_empty();
-    assert!(all || stream.iter().all(|byte| b"\r\n".contains(byte)), "no answer");
+    let says_something = stream.iter().any(|byte| !b"\r\n".contains(byte));
+    assert!(!says_something || !whole_seen.is_empty(), "no answer");
 }
 
 /// The same answers. But a request for what is not there is turned away before its body has come, for
