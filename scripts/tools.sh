@@ -9,6 +9,7 @@
 packages_of() {
     case "$1" in
         cc) echo gcc libc6-dev ;;
+        c++) echo g++ ;;
         curl) echo curl ca-certificates ;;
         *) echo "$1" ;;
     esac

@@ -245,7 +245,7 @@ impl Config {
         let source = Source::new(path, text);
         let document = DeTable::parse(text).map_err(|error| source.syntax(&error))?;
         let known = &["gateway", "engine", "function"];
-        let root = Table::open(&source, "", document.get_ref(), 1, known)?;
+        let root = Table::open(&source, "", document.get_ref(), 0, known)?;
 
         let gateway = read_gateway(root.get("gateway").as_ref(), overrides.listen)?;
         let mut engine = read_engine(root.get("engine").as_ref())?;

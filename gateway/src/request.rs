@@ -57,10 +57,10 @@ impl Connection {
     }
 
     fn feed_head(&mut self, io: &mut Io<'_>, upstream: &mut impl Upstream, bytes: &[u8]) -> usize {
-        if bytes.is_empty() {
+        // Empty lines ahead of a request are skipped, as RFC 9112, 2.2 asks. Half of one begins none.
+        if bytes.is_empty() || bytes == b"\r" {
             return 0;
         }
-        // Empty lines ahead of a request are skipped, as RFC 9112, 2.2 asks.
         if bytes.starts_with(b"\r\n") {
             return 2;
         }

@@ -1,6 +1,6 @@
 //! What can be wrong with a configuration, told in one line each.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read at all.
-    #[error("{file}: cannot be read: {source}")]
+    #[error("{}: cannot be read: {source}", OneLine(file))]
     Unreadable {
         /// Path as given.
         file: String,
@@ -17,7 +17,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The file is no TOML.
-    #[error("{file}:{line}: not valid TOML: {message}")]
+    #[error("{}:{line}: not valid TOML: {}", OneLine(file), OneLine(message))]
     Syntax {
         /// Path as given.
         file: String,
@@ -27,7 +27,7 @@ pub enum ConfigError {
         message: String,
     },
     /// A key or its value cannot be used.
-    #[error("{place}: {problem}")]
+    #[error("{}: {}", OneLine(place), OneLine(problem))]
     Refused {
         /// Where it stands.
         place: Place,
@@ -114,6 +114,26 @@ impl fmt::Display for Place {
             Place::Line { file, line, key } => write!(f, "{file}:{line}: {key}"),
             Place::Option(option) => f.write_str(option),
         }
+    }
+}
+
+/// Control characters escaped: keys and paths may hold line ends, and what a terminal obeys.
+struct OneLine<T>(T);
+
+impl<T: fmt::Display> fmt::Display for OneLine<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Escaped(f), "{}", self.0)
+    }
+}
+
+struct Escaped<'a, 'f>(&'a mut fmt::Formatter<'f>);
+
+impl fmt::Write for Escaped<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|character| match character.is_control() {
+            true => write!(self.0, "{}", character.escape_default()),
+            false => self.0.write_char(character),
+        })
     }
 }
 

@@ -4,7 +4,7 @@
 //! value but not its key, and its messages speak of Rust types.
 
 use std::fmt::Display;
-use std::ops::{Range, RangeInclusive};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -28,15 +28,16 @@ pub(super) struct Source<'a> {
 pub(super) struct Table<'a> {
     source: &'a Source<'a>,
     path: String,
-    line: usize,
+    at: usize,
     entries: &'a DeTable<'a>,
 }
 
-/// One value with its place.
+/// One value with its place: the byte where it begins, of which the line is found when it is asked
+/// for. To count lines for every value would take as long as the file is long, squared.
 pub(super) struct Value<'a> {
     source: &'a Source<'a>,
     path: String,
-    line: usize,
+    at: usize,
     value: &'a DeValue<'a>,
 }
 
@@ -48,20 +49,24 @@ impl<'a> Source<'a> {
     pub(super) fn syntax(&self, error: &toml::de::Error) -> ConfigError {
         ConfigError::Syntax {
             file: self.file.display().to_string(),
-            line: self.line(&error.span().unwrap_or(0..0)),
+            line: self.line(error.span().map_or(0, |span| span.start)),
             message: error.message().replace('\n', ", "),
         }
     }
 
-    /// Line of the first byte of `span`, counted from 1.
-    fn line(&self, span: &Range<usize>) -> usize {
-        let before = self.text.as_bytes().iter().take(span.start);
+    /// Line of the byte at `at`, counted from 1.
+    fn line(&self, at: usize) -> usize {
+        let before = self.text.as_bytes().iter().take(at);
         before.filter(|byte| **byte == b'\n').count() + 1
     }
 
-    fn refused(&self, line: usize, key: &str, problem: Problem) -> ConfigError {
+    fn place(&self, at: usize, key: &str) -> Place {
         let file = self.file.display().to_string();
-        ConfigError::Refused { place: Place::Line { file, line, key: key.to_owned() }, problem }
+        Place::Line { file, line: self.line(at), key: key.to_owned() }
+    }
+
+    fn refused(&self, at: usize, key: &str, problem: Problem) -> ConfigError {
+        ConfigError::Refused { place: self.place(at, key), problem }
     }
 }
 
@@ -71,22 +76,22 @@ impl<'a> Table<'a> {
         source: &'a Source<'a>,
         path: &str,
         entries: &'a DeTable<'a>,
-        line: usize,
+        at: usize,
         known: &'static [&'static str],
     ) -> Result<Table<'a>, ConfigError> {
         let unknown = entries.keys().filter(|key| !known.contains(&key.get_ref().as_ref()));
         match unknown.min_by_key(|key| key.span().start) {
             Some(key) => Err(source.refused(
-                source.line(&key.span()),
+                key.span().start,
                 &dotted(path, key.get_ref()),
                 Problem::UnknownKey { known },
             )),
-            None => Ok(Table { source, path: path.to_owned(), line, entries }),
+            None => Ok(Table { source, path: path.to_owned(), at, entries }),
         }
     }
 
     pub(super) fn line(&self) -> usize {
-        self.line
+        self.source.line(self.at)
     }
 
     pub(super) fn get(&self, key: &str) -> Option<Value<'a>> {
@@ -100,7 +105,7 @@ impl<'a> Table<'a> {
         expected: &'static str,
     ) -> Result<Value<'a>, ConfigError> {
         self.get(key).ok_or_else(|| {
-            self.source.refused(self.line, &dotted(&self.path, key), Problem::Missing { expected })
+            self.source.refused(self.at, &dotted(&self.path, key), Problem::Missing { expected })
         })
     }
 
@@ -120,16 +125,15 @@ impl<'a> Table<'a> {
 
 impl<'a> Value<'a> {
     fn new(source: &'a Source<'a>, path: String, value: &'a Spanned<DeValue<'a>>) -> Value<'a> {
-        Value { source, path, line: source.line(&value.span()), value: value.get_ref() }
+        Value { source, path, at: value.span().start, value: value.get_ref() }
     }
 
     pub(super) fn place(&self) -> Place {
-        let file = self.source.file.display().to_string();
-        Place::Line { file, line: self.line, key: self.path.clone() }
+        self.source.place(self.at, &self.path)
     }
 
     pub(super) fn refused(&self, problem: Problem) -> ConfigError {
-        self.source.refused(self.line, &self.path, problem)
+        self.source.refused(self.at, &self.path, problem)
     }
 
     pub(super) fn unexpected(&self, expected: impl Display) -> ConfigError {
@@ -150,7 +154,7 @@ impl<'a> Value<'a> {
             .value
             .as_table()
             .ok_or_else(|| self.unexpected(format_args!("a table [{}]", self.path)))?;
-        Table::open(self.source, &self.path, entries, self.line, known)
+        Table::open(self.source, &self.path, entries, self.at, known)
     }
 
     /// The elements of an array of at most `count_max`.

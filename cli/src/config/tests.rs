@@ -45,6 +45,17 @@ fn refused_function(line: &str) -> String {
 }
 
 #[test]
+fn a_refusal_is_one_line_whatever_keys_and_paths_hold() {
+    let known = "unknown key, expected one of gateway, engine, function";
+    let message = refusal("\"a\\nb\" = 1");
+    assert_eq!(message, format!("nightcore.toml:1: a\\nb: {known}"));
+    let fixture = Fixture::new();
+    let text = "[[function]]\nname = \"f\"\nlibrary = \"a\\n\\u001b[1m\"\n";
+    let message = fixture.parse(text).unwrap_err().to_string();
+    assert!(message.ends_with("/a\\n\\u{1b}[1m"), "{message:?}");
+}
+
+#[test]
 fn an_empty_file_gives_the_defaults() {
     let config = Fixture::new().parse("").unwrap();
     assert_eq!(config.gateway.listen, "127.0.0.1:8080".parse().unwrap());

@@ -93,12 +93,14 @@ pub(crate) fn parse<'h, 'b: 'h>(
     storage: &'h mut Storage<'b>,
     config: &Config,
 ) -> Result<Option<Head<'h>>, Reject> {
-    let head_max = config.head_max as usize;
+    let limit = Limit::of(bytes, config.head_max as usize);
+    let window = &bytes[..bytes.len().min(limit.size)];
     let mut request = httparse::Request::new(&mut []);
     let fields = &mut storage[..config.headers_max];
-    let size = match request.parse_with_uninit_headers(bytes, fields) {
+    let size = match request.parse_with_uninit_headers(window, fields) {
         Ok(httparse::Status::Complete(size)) => size,
-        Ok(httparse::Status::Partial) => return partial(bytes, head_max).map(|()| None),
+        Ok(httparse::Status::Partial) if bytes.len() < limit.size => return Ok(None),
+        Ok(httparse::Status::Partial) => return Err(limit.reject),
         Err(error) => return Err(refuse(error)),
     };
     let (Some(method), Some(target), Some(version)) =
@@ -108,9 +110,6 @@ pub(crate) fn parse<'h, 'b: 'h>(
     };
     if target.len() > TARGET_MAX {
         return Err(Reject::UriTooLong);
-    }
-    if size > head_max {
-        return Err(Reject::HeaderTooLarge);
     }
     require_crlf(&bytes[..size])?;
     let mut head = Head {
@@ -141,13 +140,22 @@ pub(crate) fn parse<'h, 'b: 'h>(
     Ok(Some(head))
 }
 
-/// A head that is not complete: may it still become one?
-fn partial(bytes: &[u8], head_max: usize) -> Result<(), Reject> {
-    let line_ended = bytes.iter().take(METHOD_MAX + TARGET_MAX).any(|byte| *byte == b'\n');
-    if !line_ended && bytes.len() >= (METHOD_MAX + TARGET_MAX).min(head_max) {
-        return Err(Reject::UriTooLong);
+/// How many bytes may be looked at for the end of a head, and why there are no more. Nothing behind
+/// them is read, so a head that comes at once is refused as one that comes in pieces.
+struct Limit {
+    size: usize,
+    reject: Reject,
+}
+
+impl Limit {
+    fn of(bytes: &[u8], head_max: usize) -> Limit {
+        let line_max = (METHOD_MAX + TARGET_MAX).min(head_max);
+        let line = bytes.get(..line_max);
+        if line.is_some_and(|line| !line.contains(&b'\n')) {
+            return Limit { size: line_max, reject: Reject::UriTooLong };
+        }
+        Limit { size: head_max, reject: Reject::HeaderTooLarge }
     }
-    if bytes.len() >= head_max { Err(Reject::HeaderTooLarge) } else { Ok(()) }
 }
 
 fn refuse(error: httparse::Error) -> Reject {
@@ -273,6 +281,29 @@ mod tests {
         assert_eq!(refused(&format!("GET /{}", "x".repeat(9_000))), Reject::UriTooLong);
         let fields = "X: y\r\nY: ".to_owned() + &"z".repeat(17_000);
         assert_eq!(refused(&format!("GET / HTTP/1.1\r\n{fields}")), Reject::HeaderTooLarge);
+    }
+
+    #[test]
+    fn a_head_over_a_limit_is_refused_alike_whole_and_in_pieces() {
+        let config = Config { head_max: 1024, ..Config::default() }.bounded();
+        let long = |size: usize| "x".repeat(size);
+        for head in [
+            format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", long(1100)),
+            format!("GET /{}( HTTP/1.1\r\nHost: h\r\n\r\n", long(1019)),
+            format!("{}( / HTTP/1.1\r\nHost: h\r\n\r\n", long(1024)),
+            with(&format!("X: {}\r\n", long(1100))),
+            with(&format!("X: {}\0\r\n", long(1100))),
+        ] {
+            let parse = |size: usize| {
+                let mut storage = storage();
+                let parsed = parse(&head.as_bytes()[..size], &mut storage, &config);
+                parsed.map(|head| head.is_some())
+            };
+            let whole = parse(head.len());
+            let pieces = (1..=head.len()).map(parse).find(|parsed| *parsed != Ok(false));
+            assert!(whole.is_err(), "{head:?}");
+            assert_eq!(Some(whole), pieces, "{head:?}");
+        }
     }
 
     #[test]

@@ -145,3 +145,19 @@ fn random_bytes_never_stop_the_server() {
     assert_eq!(Client::connect(server.address).get("/healthz").status, 200);
     server.wait_for(|report| report.is_empty && report.blocks == 0);
 }
+
+#[test]
+fn an_empty_line_in_two_pieces_is_no_request() {
+    let server = server();
+    let mut client = Client::connect(server.address);
+    client.send("\r");
+    server.wait_for(|report| report.received == 1);
+    client.send("\n");
+    assert_eq!(client.get("/healthz").status, 200);
+    client.send("\r");
+    let size = "\r\nGET /healthz HTTP/1.1\r\nHost: h\r\n\r\n\r".len() as u64;
+    server.wait_for(|report| report.received == size);
+    client.send("\n");
+    client.finish();
+    client.expect_close();
+}
