@@ -8,12 +8,16 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
+use super::runtime::Place;
+
 /// A child process and the descriptor that says when it ended.
 #[derive(Debug)]
 pub(super) struct Process {
     pid: u32,
     pidfd: OwnedFd,
     reaped: bool,
+    /// What its runtime made for it, removed once it has ended.
+    _place: Option<Place>,
 }
 
 impl Process {
@@ -21,12 +25,18 @@ impl Process {
     pub(super) fn of_child(child: &Child) -> io::Result<Self> {
         let pid = child.id();
         match pidfd_open(pid) {
-            Ok(pidfd) => Ok(Self { pid, pidfd, reaped: false }),
+            Ok(pidfd) => Ok(Self { pid, pidfd, reaped: false, _place: None }),
             Err(error) => {
                 kill_and_reap(pid);
                 Err(error)
             }
         }
+    }
+
+    /// Takes over a container that an OCI runtime has made and left to us, its subreaper.
+    pub(super) fn of_runtime(pid: u32, place: Place) -> io::Result<Self> {
+        let pidfd = pidfd_open(pid)?;
+        Ok(Self { pid, pidfd, reaped: false, _place: Some(place) })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -83,7 +93,8 @@ fn kill_and_reap(pid: u32) {
     let _ = nix::sys::wait::waitpid(pid, None);
 }
 
-fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+/// A descriptor that becomes readable when the process has ended.
+pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes two plain numbers and returns a new descriptor or -1.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     let fd = RawFd::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;

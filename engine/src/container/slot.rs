@@ -9,7 +9,7 @@ use ipc::control::{ControlListener, ControlSocket, PROTOCOL_VERSION, ToLauncher}
 
 use super::lease::Lease;
 use super::process::Process;
-use super::runtime::{Runtimes, Start};
+use super::runtime::{Making, Runtimes, Start, Started};
 use super::watch::{Source, Watch};
 use super::{Container, ContainerSpec};
 
@@ -44,6 +44,13 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) enum Phase {
     Waiting {
+        until: Instant,
+    },
+    /// A runtime makes the container, which may connect already.
+    Making {
+        making: Making,
+        listener: ControlListener,
+        since: Instant,
         until: Instant,
     },
     Starting {
@@ -106,16 +113,43 @@ impl Slot {
         let output = std::io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
         let (spec, socket) = (&self.spec, listener.path());
         let start = Start { spec, name: &name, socket, output };
-        let process = runtimes.of(spec.kind).start(start).map_err(failed)?;
         let until = since + HELLO_TIMEOUT;
-        self.phase = Phase::Starting { process, listener, peer: None, since, until };
+        self.phase = match runtimes.of(spec.kind).start(start).map_err(failed)? {
+            Started::Running(process) => {
+                Phase::Starting { process, listener, peer: None, since, until }
+            }
+            Started::Making(making) => Phase::Making { making, listener, since, until },
+        };
         Ok(())
+    }
+
+    /// The runtime has news: goes on with the container, if it is made.
+    pub(super) fn made(&mut self) -> Result<(), String> {
+        match std::mem::replace(&mut self.phase, Phase::Stopped) {
+            Phase::Making { mut making, listener, since, until } => match making.finish() {
+                Some(Ok(process)) => {
+                    self.phase = Phase::Starting { process, listener, peer: None, since, until };
+                    Ok(())
+                }
+                unfinished => {
+                    self.phase = Phase::Making { making, listener, since, until };
+                    let failed = |error| format!("its container could not be started: {error}");
+                    unfinished.map_or(Ok(()), |result| result.map(drop).map_err(failed))
+                }
+            },
+            phase => {
+                self.phase = phase;
+                Ok(())
+            }
+        }
     }
 
     /// When something is due without news.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let due = match &self.phase {
-            Phase::Waiting { until } | Phase::Starting { until, .. } => Some(*until),
+            Phase::Waiting { until }
+            | Phase::Making { until, .. }
+            | Phase::Starting { until, .. } => Some(*until),
             Phase::Up { .. } | Phase::Idle | Phase::Stopped => None,
         };
         self.leaving.as_ref().map(|leaving| leaving.until).into_iter().chain(due).min()
@@ -135,6 +169,7 @@ impl Slot {
             watch.add(Source::Leaving(index), leaving.process.pidfd());
         }
         match &self.phase {
+            Phase::Making { making, .. } => watch.add(Source::Making(index), making.pidfd()),
             Phase::Starting { process, listener, peer, .. } => {
                 watch.add(Source::Process(index), process.pidfd());
                 match peer {
@@ -155,14 +190,14 @@ impl Slot {
         match &self.phase {
             Phase::Starting { peer, .. } => peer.as_ref(),
             Phase::Up { container, .. } => Some(&container.control),
-            Phase::Waiting { .. } | Phase::Idle | Phase::Stopped => None,
+            _ => None,
         }
     }
 
     pub(super) fn process(&mut self) -> Option<&mut Process> {
         match &mut self.phase {
             Phase::Starting { process, .. } | Phase::Up { process, .. } => Some(process),
-            Phase::Waiting { .. } | Phase::Idle | Phase::Stopped => None,
+            _ => None,
         }
     }
 
@@ -211,7 +246,7 @@ impl Slot {
                 self.early_deaths = if early { self.early_deaths + 1 } else { 0 };
                 Ended::Up
             }
-            Phase::Starting { .. } => {
+            Phase::Making { .. } | Phase::Starting { .. } => {
                 self.early_deaths += 1;
                 Ended::Starting
             }

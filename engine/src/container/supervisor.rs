@@ -15,6 +15,9 @@
 //!                 nobody called when the next start was due
 //! ```
 //!
+//! A container that a runtime makes is `Making` before it is `Starting`, until the runtime is done: the
+//! supervisor waits for neither.
+//!
 //! A container that ends is started again at once; one that keeps ending soon after its start waits
 //! longer each time. `idleness` stops those that nobody calls. During [`Supervisor::start_all`] nothing is retried: the first failure is the result.
 
@@ -70,9 +73,10 @@ pub enum Stopped {
 /// See the module's description.
 #[derive(Debug)]
 pub struct Supervisor {
+    // Dropped in this order: containers, what runtimes have of them, their directory.
+    pub(super) slots: Vec<Slot>,
     runtimes: Runtimes,
     sockets: SocketDirectory,
-    pub(super) slots: Vec<Slot>,
     pub(super) shards: Vec<Post<ToShard>>,
     pub(super) stats: Arc<Stats>,
     mailbox: Mailbox<ToSupervisor>,
@@ -103,9 +107,9 @@ impl Supervisor {
         stats: Arc<Stats>,
     ) -> Self {
         let slots = specs.into_iter().map(Slot::new).collect();
-        let runtimes = Runtimes::new(host);
+        let runtimes = Runtimes::new(host, sockets.parent());
         let (drained, ended, failure) = (0, Vec::new(), None);
-        Self { runtimes, sockets, slots, shards, stats, mailbox, signals, drained, ended, failure }
+        Self { slots, runtimes, sockets, shards, stats, mailbox, signals, drained, ended, failure }
     }
 
     /// Starts every container and returns when all are up.
@@ -165,7 +169,7 @@ impl Supervisor {
                     leaving.push(process);
                 }
                 Phase::Starting { mut process, .. } => process.kill(),
-                Phase::Waiting { .. } | Phase::Idle | Phase::Stopped => {}
+                Phase::Waiting { .. } | Phase::Making { .. } | Phase::Idle | Phase::Stopped => {}
             }
             leaving.extend(slot.leaving.take().map(|leaving| leaving.process));
         }
@@ -221,6 +225,11 @@ impl Supervisor {
                         signal = Signal::Stop;
                     }
                 }
+                Source::Making(index) => {
+                    if let Err(reason) = self.slots[index].made() {
+                        self.end(index, reason);
+                    }
+                }
                 Source::Process(index) => self.process_ended(index),
                 // What has left is reaped below.
                 Source::Leaving(_) => {}
@@ -231,7 +240,12 @@ impl Supervisor {
         let now = Instant::now();
         for index in 0..self.slots.len() {
             self.slots[index].reap();
-            if matches!(&self.slots[index].phase, Phase::Starting { until, .. } if *until <= now) {
+            let (Phase::Making { until, .. } | Phase::Starting { until, .. }) =
+                &self.slots[index].phase
+            else {
+                continue;
+            };
+            if *until <= now {
                 self.end(index, format!("its launcher said nothing within {HELLO_TIMEOUT:?}"));
             }
         }

@@ -9,10 +9,10 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use super::{HostSpec, Process, Runtime, Start};
+use super::{HostSpec, Process, Runtime, Start, Started};
 
 /// Variables of the engine's own environment that a container may see.
-const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
+pub(super) const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 
 /// See the module's description.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl PlainProcess {
 }
 
 impl Runtime for PlainProcess {
-    fn start(&self, start: Start<'_>) -> io::Result<Process> {
+    fn start(&self, start: Start<'_>) -> io::Result<Started> {
         let spec = start.spec;
         let mut command = Command::new(&self.worker);
         command.arg("--library").arg(&spec.library).arg("--function").arg(&spec.name);
@@ -49,7 +49,7 @@ impl Runtime for PlainProcess {
         // SAFETY: the closure runs between fork and exec and makes async-signal-safe system calls only;
         // it allocates nothing and touches no lock.
         unsafe { command.pre_exec(move || settle(parent, memory, niceness)) };
-        Process::of_child(&command.spawn()?)
+        Process::of_child(&command.spawn()?).map(Started::Running)
     }
 }
 
