@@ -87,6 +87,14 @@ impl Records {
         }
     }
 
+    /// Nothing is known of the function that gets this place.
+    pub(super) fn reset(&self, index: usize) {
+        let cell = &self.0[index];
+        cell.state.store(State::Starting as u8, Ordering::Relaxed);
+        cell.starts.store(0, Ordering::Relaxed);
+        cell.start_ns.store(0, Ordering::Relaxed);
+    }
+
     pub(super) fn set_state(&self, index: usize, state: State) {
         self.0[index].state.store(state as u8, Ordering::Relaxed);
     }

@@ -9,6 +9,7 @@ use ipc::control::{ControlListener, ControlSocket, PROTOCOL_VERSION, ToLauncher}
 
 use super::lease::Lease;
 use super::process::Process;
+use super::rollout::Stage;
 use super::runtime::{Making, Runtimes, Start, Started};
 use super::watch::{Source, Watch};
 use super::{Container, ContainerSpec};
@@ -30,6 +31,7 @@ pub(super) struct Slot {
     /// Counts the containers that the function has had.
     pub(super) generation: u32,
     pub(super) phase: Phase,
+    pub(super) stage: Stage,
     /// Whether a call waits for the next container.
     pub(super) wanted: bool,
     /// The last container that was stopped, until it has gone.
@@ -94,7 +96,8 @@ impl Slot {
         let since = Instant::now();
         let phase = Phase::Waiting { until: since };
         let (generation, early_deaths) = (0, 0);
-        Self { spec, generation, phase, wanted: false, leaving: None, since, early_deaths }
+        let (stage, wanted, leaving) = (Stage::Serving, false, None);
+        Self { spec, generation, phase, stage, wanted, leaving, since, early_deaths }
     }
 
     /// Starts the next container; its socket lies in `sockets`, named for the function's `index`.
@@ -374,6 +377,7 @@ mod tests {
             read_only: Vec::new(),
             env: Vec::new(),
             payload_max: 1 << 20,
+            min_workers: 1,
             max_workers: 1,
             idle_timeout,
             niceness: 0,

@@ -32,6 +32,7 @@ use thiserror::Error;
 use super::lease::Reply;
 use super::process::Process;
 use super::record::State;
+use super::rollout::Stage;
 use super::runtime::Runtimes;
 use super::slot::{Ended, HELLO_TIMEOUT, LEAVE_TIMEOUT, Phase, Slot};
 use super::watch::{Source, Watch};
@@ -81,6 +82,8 @@ pub struct Supervisor {
     pub(super) stats: Arc<Stats>,
     mailbox: Mailbox<ToSupervisor>,
     signals: SignalFd,
+    /// Whether a signal asked to stop: nothing is changed any more.
+    pub(super) is_stopping: bool,
     drained: usize,
     /// Containers that are gone and whose slots wait, with the reason; not yet told to anybody.
     ended: Vec<(usize, String)>,
@@ -108,8 +111,19 @@ impl Supervisor {
     ) -> Self {
         let slots = specs.into_iter().map(Slot::new).collect();
         let runtimes = Runtimes::new(host, sockets.parent());
-        let (drained, ended, failure) = (0, Vec::new(), None);
-        Self { slots, runtimes, sockets, shards, stats, mailbox, signals, drained, ended, failure }
+        Self {
+            slots,
+            runtimes,
+            sockets,
+            shards,
+            stats,
+            mailbox,
+            signals,
+            is_stopping: false,
+            drained: 0,
+            ended: Vec::new(),
+            failure: None,
+        }
     }
 
     /// Starts every container and returns when all are up.
@@ -135,13 +149,15 @@ impl Supervisor {
     /// Supervises until a signal, then lets the shards finish within `drain_timeout`.
     #[must_use]
     pub fn run(&mut self, drain_timeout: Duration) -> Stopped {
-        while self.failure.is_none() && self.step(self.next_look()) == Signal::None {
+        while self.failure.is_none() && self.step(self.next_due()) == Signal::None {
+            self.go_on_with_changes();
             self.restart_ended();
             self.look_for_idle();
         }
         if let Some(reason) = self.failure.take() {
             return Stopped::Failed(reason);
         }
+        self.is_stopping = true;
         // The first shard accepts for all: it passes this on once it has stopped, so that no connection
         // reaches a shard that believes it is done.
         if let Some(acceptor) = self.shards.first() {
@@ -207,7 +223,11 @@ impl Supervisor {
         }
     }
 
-    fn start(&mut self, index: usize) -> Result<(), String> {
+    fn next_due(&self) -> Option<Instant> {
+        self.next_look().into_iter().chain(self.next_change()).min()
+    }
+
+    pub(super) fn start(&mut self, index: usize) -> Result<(), String> {
         self.slots[index].start(index, &self.runtimes, self.sockets.path())?;
         self.stats.containers.count_start(index);
         Ok(())
@@ -277,6 +297,10 @@ impl Supervisor {
                     self.shard_answered(function, generation, Reply::Kept);
                 }
                 ToSupervisor::Wanted { function } => self.call_waits(function),
+                ToSupervisor::Warm { function } => self.warm(function),
+                ToSupervisor::Routed { name } => self.routed(&name),
+                ToSupervisor::Left { function, empty } => self.left(function, empty),
+                ToSupervisor::Change(change) => self.change(change),
                 ToSupervisor::Condemn { function, generation, reason } => {
                     let index = function.index();
                     let slot = self.slots.get(index);
@@ -354,6 +378,9 @@ impl Supervisor {
                     function,
                     container: Arc::clone(&container),
                 });
+                if self.slots[index].spec.min_workers == 0 {
+                    self.warm(function);
+                }
                 Ok(())
             }
             FromLauncher::Refused { message } => Err(message),
@@ -364,13 +391,18 @@ impl Supervisor {
                 let post = post.ok_or_else(|| format!("there is no shard {shard}"))?;
                 let (generation, lane) = (slot.generation, ipc::LaneIndex(lane));
                 post.send(ToShard::WorkerFailed { function, generation, lane });
-                Ok(())
+                match slot.stage {
+                    Stage::Candidate { .. } => {
+                        Err(format!("a worker could not be started: {message}"))
+                    }
+                    _ => Ok(()),
+                }
             }
         }
     }
 
     /// Ends what runs in the slot; shards that knew of it forget it.
-    fn end(&mut self, index: usize, reason: String) {
+    pub(super) fn end(&mut self, index: usize, reason: String) {
         let ended = self.slots[index].end();
         if ended == Ended::Up {
             let (function, generation) =
@@ -386,7 +418,9 @@ impl Supervisor {
     /// Tells of containers that ended, and starts those whose wait is over.
     fn restart_ended(&mut self) {
         for (index, reason) in std::mem::take(&mut self.ended) {
-            self.back_off(index, &reason);
+            if !self.ends_candidate(index, &reason) {
+                self.back_off(index, &reason);
+            }
         }
         let now = Instant::now();
         for index in 0..self.slots.len() {

@@ -7,7 +7,8 @@ use std::fmt;
 
 use reactor::clock;
 
-use super::engine::Engine;
+use super::deploy::Stage;
+use super::engine::{Engine, Function};
 use crate::container::Record;
 use crate::core::FunctionId;
 use crate::stats::{FAILURES, Totals};
@@ -16,6 +17,7 @@ use crate::stats::{FAILURES, Totals};
 struct Entry<'a> {
     /// Letters, digits and "_.-": there is nothing to escape.
     name: &'a str,
+    version: u32,
     container: Record,
     totals: Totals,
 }
@@ -27,8 +29,10 @@ impl Engine {
     /// Whether every function's container is up, or will be when a call comes.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        let functions = (0..self.functions.len()).map(FunctionId::from_index);
-        functions.map(|id| self.stats.containers.read(id)).all(|record| record.state.is_healthy())
+        let serving = self.functions.iter().enumerate();
+        let serving = serving.filter(|(_, state)| state.stage == Stage::Serving);
+        let records = serving.map(|(index, _)| self.record(index));
+        records.into_iter().all(|record| record.state.is_healthy())
     }
 
     /// Appends the functions' metrics in Prometheus text format, summed over all shards.
@@ -42,19 +46,35 @@ impl Engine {
         json::write(out, &self.entries());
     }
 
+    /// One a name: what an older version still does is its successor's, if there is one.
     fn entries(&self) -> Vec<Entry<'_>> {
         let now = clock::now();
-        let states = self.functions.iter().enumerate();
-        states
-            .map(|(index, state)| {
-                let id = FunctionId::from_index(index);
-                let mut totals = self.stats.totals(id, now);
+        let mut entries: Vec<Entry<'_>> = Vec::with_capacity(self.functions.len());
+        for stage in [Stage::Serving, Stage::Retired] {
+            for (index, state) in self.functions.iter().enumerate() {
+                if state.stage != stage {
+                    continue;
+                }
+                let Function { name, spec, version, .. } = &state.function;
+                let mut totals = self.stats.totals(FunctionId::from_index(index), now);
                 // The shards share these workers.
-                totals.limit = totals.limit.min(state.function.spec.max_workers.into());
-                let name = &state.function.name;
-                Entry { name, container: self.stats.containers.read(id), totals }
-            })
-            .collect()
+                totals.limit = totals.limit.min(spec.max_workers.into());
+                let is_newer = |entry: &&mut Entry<'_>| entry.name == name;
+                let newer = (stage == Stage::Retired).then(|| entries.iter_mut().find(is_newer));
+                match newer.flatten() {
+                    Some(newer) => newer.totals.add(&totals),
+                    None => {
+                        let container = self.record(index);
+                        entries.push(Entry { name, version: *version, container, totals });
+                    }
+                }
+            }
+        }
+        entries
+    }
+
+    fn record(&self, index: usize) -> Record {
+        self.stats.containers.read(FunctionId::from_index(index))
     }
 }
 
@@ -104,7 +124,7 @@ mod tests {
         }
         let start_time = Duration::from_micros(2_500);
         let container = Record { state: State::Up, starts: 3, start_time };
-        Entry { name, container, totals }
+        Entry { name, version: 2, container, totals }
     }
 
     #[test]

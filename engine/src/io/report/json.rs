@@ -21,7 +21,7 @@ pub(super) fn write(out: &mut String, entries: &[Entry<'_>]) {
 // A String takes every write.
 
 fn write_entry(out: &mut String, entry: &Entry<'_>) {
-    let Entry { name, container, totals } = entry;
+    let Entry { name, version, container, totals } = entry;
     let state = container.state.as_str();
     let failed: u64 = totals.failed.iter().sum();
     let _ = write!(
@@ -52,7 +52,7 @@ fn write_entry(out: &mut String, entry: &Entry<'_>) {
     write_histogram(out, &totals.queue_delay);
     let _ = write!(out, ",\"processing_estimate_ns\":{},\"processing\":", totals.processing_ns);
     write_histogram(out, &totals.processing);
-    out.push('}');
+    let _ = write!(out, ",\"version\":{version}}}");
 }
 
 fn write_histogram(out: &mut String, histogram: &Histogram) {
@@ -104,7 +104,7 @@ mod tests {
             r#""buckets":[4,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]},"#,
             r#""processing_estimate_ns":20000,"#,
             r#""processing":{"count":4,"sum_ns":20000060000,"p50_ns":20000,"p99_ns":10000000000,"#,
-            r#""buckets":[0,3,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,1]}},{"name":"idle","#,
+            r#""buckets":[0,3,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,1]},"version":2},{"name":"idle","#,
         ];
         assert!(out.contains(&expected.concat()), "{out}");
         let nothing = r#"{"count":0,"sum_ns":0,"p50_ns":null,"p99_ns":null,"buckets":[0,"#;
