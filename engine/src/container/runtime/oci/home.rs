@@ -72,6 +72,11 @@ impl Home {
         self.path.join("containers").join(name)
     }
 
+    /// What the runtime keeps of a container, as long as it is not deleted.
+    pub(super) fn state(&self, id: &str) -> PathBuf {
+        self.path.join("state").join(id)
+    }
+
     /// What the runtime calls a container of this name; its control groups are called the same.
     pub(super) fn id(&self, name: &str) -> String {
         format!("nightcore-{}-{name}", self.owner)

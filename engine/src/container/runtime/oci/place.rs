@@ -15,6 +15,9 @@ use crate::container::watch::{Source, Watch};
 
 /// A runtime that is not done by then, long after anybody waits for it, is killed.
 const MAKING_MAX: Duration = Duration::from_secs(5);
+/// Deletions of one container. A runtime tries for a third of a second to remove its control groups,
+/// and says that it has when it has not: on a busy host its last thread may take longer to end.
+const TRIES: u32 = 4;
 
 /// See the module's description.
 #[derive(Debug)]
@@ -63,22 +66,24 @@ impl Drop for Place {
         delete.args(["delete", "--force", &self.id]);
         delete.stdin(Stdio::null());
         let (maker, bundle) = (self.maker.take(), self.bundle.clone());
+        let state = self.home.state(&self.id);
         self.home.delete(move || {
             if let Some(mut maker) = maker {
                 wait_or_kill(&mut maker);
             }
-            let deleted = delete.output();
-            match deleted {
-                Ok(output) if output.status.success() => {
+            let mut complaint = String::new();
+            for _ in 0..TRIES {
+                complaint = match delete.output() {
+                    Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+                    Err(error) => error.to_string(),
+                };
+                if !state.exists() {
                     // What cannot be removed now is the watchdog's.
                     let _ = fs::remove_dir_all(&bundle);
+                    return;
                 }
-                Ok(output) => {
-                    let message = String::from_utf8_lossy(&output.stderr);
-                    tracing::warn!("a container could not be deleted: {}", message.trim());
-                }
-                Err(error) => tracing::warn!("a container could not be deleted: {error}"),
             }
+            tracing::warn!("a container is not deleted before the end: {}", complaint.trim());
         });
     }
 }

@@ -8,7 +8,15 @@ trap '' HUP INT TERM
 cd "$1" || exit 1
 read -r _
 
-ls state | xargs -r -n 1 -P 8 "$(cat runtime)" --root "$1/state" delete --force || exit 1
+# A runtime that says it has deleted a container may have left it, while its last thread ends.
+for _ in 1 2 3; do
+    ls state | xargs -r -n 1 -P 8 "$(cat runtime)" --root "$1/state" --log "$1/log" delete --force
+    [ -n "$(ls state)" ] || break
+done
+if [ -n "$(ls state)" ]; then
+    cat log >&2
+    exit 1
+fi
 
 # A runtime that was killed half-way leaves groups of which it has no state.
 owner=${1##*/nightcore-oci-}
