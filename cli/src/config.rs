@@ -224,7 +224,12 @@ impl Config {
             file: path.display().to_string(),
             source,
         })?;
-        Config::parse(&text, path, overrides, &Search::from(path))
+        Config::read(&text, path, overrides)
+    }
+
+    /// The same of a text, which is taken for that of the file.
+    pub fn read(text: &str, path: &Path, overrides: Overrides) -> Result<Config, ConfigError> {
+        Config::parse(text, path, overrides, &Search::from(path))
     }
 
     fn parse(

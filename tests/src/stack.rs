@@ -168,6 +168,12 @@ impl Stack {
         self.run.stderr()
     }
 
+    /// Its configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.run.directory.path().join("nightcore.toml")
+    }
+
     /// Replaces its configuration file, which it reads again at SIGHUP.
     ///
     /// # Panics

@@ -164,3 +164,86 @@ fn a_configuration_that_cannot_be_read_changes_nothing() {
     assert_eq!(stage.stack.call("f", b"0").text(), "one");
     assert_eq!(stage.stack.count("f", "version"), 1);
 }
+
+/// Runs `nightcore` with these words, about the stack of this stage.
+fn nightcore(stage: &Stage, words: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = std::process::Command::new(nightcore_tests::binaries::built("nightcore"));
+    let output = command.args(words).arg("-c").arg(stage.stack.config()).output();
+    let output = output.expect("`nightcore` can be run");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_commands_deploy_update_and_remove() {
+    let stage = Stage::set(2, &["nop"], "");
+    // One that is in no file.
+    let library = stage.library.path().join("libversioned.so");
+    let library = library.to_str().expect("a path of text");
+    let settings = ["--set", "min_workers = 2", "--set", "env = { VERSION = \"solo\" }"];
+    let mut words = vec!["deploy", "g", "--library", library];
+    words.extend(settings);
+    let (code, stdout, stderr) = nightcore(&stage, &words);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert!(stdout.starts_with("g: version 1 serves, process "), "{stdout}");
+    assert_eq!(stage.stack.call("g", b"0").text(), "solo");
+    assert_eq!(stage.stack.call("relay", b"g\n0").text(), "solo");
+
+    // One of the file's, changed there; the others stay as they are.
+    stage.stack.configure(&format!(
+        "{}{}",
+        stage.others,
+        versioned(stage.library.path(), "two", "")
+    ));
+    let (code, stdout, _) = nightcore(&stage, &["deploy", "f"]);
+    assert_eq!(code, Some(0));
+    assert!(stdout.starts_with("f: version 2 serves"), "{stdout}");
+    assert_eq!(stage.stack.call("f", b"0").text(), "two");
+    assert_eq!(stage.stack.count("nop", "version"), 1);
+
+    // Nothing is as broken as it was asked.
+    let broken = versioned(stage.library.path(), "broken", "");
+    stage.stack.configure(&format!("{}{broken}", stage.others));
+    let (code, stdout, stderr) = nightcore(&stage, &["deploy", "f"]);
+    assert_eq!((code, stderr.as_str()), (Some(1), "nightcore: 1 of 1 failed\n"));
+    assert!(stdout.starts_with("f: failed: a worker could not be started"), "{stdout}");
+    assert_eq!(stage.stack.call("f", b"0").text(), "two");
+    let (code, _, stderr) = nightcore(&stage, &["deploy", "h"]);
+    assert_eq!(code, Some(2), "{stderr}");
+
+    let (code, stdout, _) = nightcore(&stage, &["rm", "g", "h"]);
+    assert_eq!(code, Some(1));
+    assert!(stdout.starts_with("g: removed\nh: failed: there is no function \"h\""), "{stdout}");
+    assert_eq!(stage.stack.call("g", b"0").status, 404);
+
+    // The file has the last word.
+    stage.stack.configure(&format!(
+        "{}{}",
+        stage.others,
+        versioned(stage.library.path(), "six", "")
+    ));
+    let (code, stdout, _) = nightcore(&stage, &["reload", "--json"]);
+    assert_eq!(code, Some(0));
+    assert!(stdout.starts_with("{\"function\":\"f\",\"done\":true"), "{stdout}");
+    assert_eq!(stage.stack.call("f", b"0").text(), "six");
+}
+
+#[test]
+fn a_flood_of_updates_leaks_nothing() {
+    let stage = Stage::set(2, &[], "");
+    let update = || {
+        let (code, stdout, stderr) = nightcore(&stage, &["deploy", "f"]);
+        assert_eq!(code, Some(0), "{stdout}{stderr}");
+    };
+    let settled = || {
+        wait_until("older versions leave", || stage.stack.containers().len() == 2);
+        stage.stack.process().descriptors()
+    };
+    (0..3).for_each(|_| update());
+    let before = settled();
+    // More than there is room for at once.
+    (0..150).for_each(|_| update());
+    wait_until("their descriptors are closed", || settled() <= before);
+    assert_eq!(stage.stack.count("f", "version"), 154);
+    assert_eq!(stage.stack.call("f", b"0").text(), "one");
+}

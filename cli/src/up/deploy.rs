@@ -13,9 +13,11 @@ use engine::mailbox::{Post, ToSupervisor};
 use nix::sys::signalfd::SignalFd;
 
 use super::plan::Plan;
+use crate::admin::Report;
 use crate::config::{Config, Function};
 
 /// See the module's description. Whoever calls it waits until the change is done.
+#[derive(Debug)]
 pub(super) struct Deployer {
     file: PathBuf,
     plan: Plan,
@@ -24,6 +26,7 @@ pub(super) struct Deployer {
     state: Mutex<State>,
 }
 
+#[derive(Debug)]
 struct State {
     /// The configuration as it was read last.
     config: Config,
@@ -31,6 +34,7 @@ struct State {
 }
 
 /// A function that is served, and the file that its library was when it was deployed.
+#[derive(Debug)]
 struct Served {
     function: Function,
     library: Identity,
@@ -44,14 +48,6 @@ struct Identity {
     inode: u64,
     size: u64,
     modified_ns: i128,
-}
-
-/// What became of one function, in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Report {
-    pub(crate) function: String,
-    /// What was done; the error in one line if it could not be.
-    pub(crate) outcome: Result<String, String>,
 }
 
 impl Deployer {
@@ -70,41 +66,41 @@ impl Deployer {
     }
 
     /// Deploys these functions, each as the next version of the one of its name, if there is one.
-    pub(crate) fn deploy(&self, functions: &[Function]) -> Vec<Report> {
+    pub(super) fn deploy(&self, functions: &[Function], mut tell: impl FnMut(Report)) {
         let mut state = self.state();
-        functions.iter().map(|function| self.deploy_one(&mut state, function)).collect()
+        functions.iter().for_each(|function| tell(self.deploy_one(&mut state, function)));
     }
 
-    /// Removes a function once its last call has ended.
-    pub(crate) fn remove(&self, name: &str) -> Report {
-        self.remove_one(&mut self.state(), name)
+    /// Removes functions once their last calls have ended.
+    pub(super) fn remove(&self, names: &[String], mut tell: impl FnMut(Report)) {
+        let mut state = self.state();
+        names.iter().for_each(|name| tell(self.remove_one(&mut state, name)));
     }
 
     /// Reads the configuration file again, and deploys and removes what differs from what is served.
     ///
     /// # Errors
     /// When the file cannot be used; nothing is changed then.
-    pub(crate) fn reload(&self) -> Result<Vec<Report>, String> {
+    pub(super) fn reload(&self, mut tell: impl FnMut(Report)) -> Result<(), String> {
         let mut state = self.state();
         let config = Config::load(&self.file, state.config.overrides);
         let config = config.map_err(|error| error.to_string())?;
-        let mut reports = Vec::new();
-        let is_wanted = |name: &String| config.functions.iter().any(|f| f.name == *name);
-        let gone: Vec<_> = state.serving.keys().filter(|name| !is_wanted(name)).cloned().collect();
         for function in &config.functions {
             if !state.serving.get(&function.name).is_some_and(|served| served.is(function)) {
-                reports.push(self.deploy_one(&mut state, function));
+                tell(self.deploy_one(&mut state, function));
             }
         }
-        for name in gone {
-            reports.push(self.remove_one(&mut state, &name));
-        }
+        let is_wanted = |name: &String| config.functions.iter().any(|f| f.name == *name);
+        let mut gone: Vec<_> =
+            state.serving.keys().filter(|name| !is_wanted(name)).cloned().collect();
+        gone.sort_unstable();
+        gone.iter().for_each(|name| tell(self.remove_one(&mut state, name)));
         for section in state.differing_sections(&config) {
-            let outcome = Err("a change takes effect with the next start only".to_owned());
-            reports.push(Report { function: section.to_owned(), outcome });
+            let message = "a change takes effect with the next start only".to_owned();
+            tell(Report { function: section.to_owned(), done: false, message });
         }
         state.config = config;
-        Ok(reports)
+        Ok(())
     }
 
     fn deploy_one(&self, state: &mut State, function: &Function) -> Report {
@@ -114,23 +110,20 @@ impl Deployer {
         let library = Identity::of(&function.library);
         let deployment = self.plan.deployment(function, version).map_err(|e| e.to_string());
         let changed = deployment.and_then(|d| self.change(Wanted::Deploy(Box::new(d))));
-        let outcome = changed.map(|changed| {
+        if changed.is_ok() {
             let served = Served { function: function.clone(), library, version };
             state.serving.insert(name.clone(), served);
-            match changed {
-                Changed::Deployed { pid, .. } => format!("version {version} serves, pid {pid}"),
-                Changed::Removed => "removed".to_owned(),
-            }
-        });
-        Report { function: name.clone(), outcome }
+        }
+        report(name, version, changed)
     }
 
     fn remove_one(&self, state: &mut State, name: &str) -> Report {
-        let outcome = self.change(Wanted::Remove(name.to_owned()));
-        if outcome.is_ok() {
+        let version = state.serving.get(name).map_or(0, |served| served.version);
+        let changed = self.change(Wanted::Remove(name.to_owned()));
+        if changed.is_ok() {
             state.serving.remove(name);
         }
-        Report { function: name.to_owned(), outcome: outcome.map(|_| "removed".to_owned()) }
+        report(name, version, changed)
     }
 
     fn change(&self, what: Wanted) -> Result<Changed, String> {
@@ -187,9 +180,8 @@ impl Identity {
 pub(super) fn reload_on_hangup(hangups: SignalFd, deployer: Arc<Deployer>) {
     let body = move || {
         while let Ok(Some(_)) = hangups.read_signal() {
-            match deployer.reload() {
-                Ok(reports) if reports.is_empty() => tracing::info!("reloaded: nothing differs"),
-                Ok(reports) => reports.iter().for_each(log),
+            match deployer.reload(log) {
+                Ok(()) => tracing::info!("reloaded {}", deployer.file.display()),
                 Err(error) => tracing::error!("not reloaded: {error}"),
             }
         }
@@ -200,9 +192,19 @@ pub(super) fn reload_on_hangup(hangups: SignalFd, deployer: Arc<Deployer>) {
     }
 }
 
-fn log(Report { function, outcome }: &Report) {
-    match outcome {
-        Ok(text) => tracing::info!("reload: {function}: {text}"),
-        Err(error) => tracing::error!("reload: {function}: {error}"),
+fn log(Report { function, done, message }: Report) {
+    match done {
+        true => tracing::info!(function, "{message}"),
+        false => tracing::error!(function, "not as configured: {message}"),
     }
+}
+
+fn report(name: &str, version: u32, changed: Result<Changed, String>) -> Report {
+    let done = changed.is_ok();
+    let message = match changed {
+        Ok(Changed::Deployed { pid, .. }) => format!("version {version} serves, process {pid}"),
+        Ok(Changed::Removed) => "removed".to_owned(),
+        Err(reason) => reason,
+    };
+    Report { function: name.to_owned(), done, message }
 }

@@ -3,6 +3,7 @@
 //! The main thread becomes the supervisor of the containers; every shard runs on a thread of its own
 //! (`shard`). Nothing is served before everything stands, and a failed start leaves nothing behind.
 
+mod admin;
 mod balance;
 mod cores;
 mod deploy;
@@ -33,6 +34,7 @@ use nix::unistd::Pid;
 use reactor::Address;
 use thiserror::Error;
 
+use self::admin::Admin;
 use self::deploy::Deployer;
 use self::listener::Listener;
 use self::plan::Plan;
@@ -140,6 +142,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
     let sockets =
         SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
+    let directory = sockets.path().to_owned();
     let worker = system("the container's host binary is not there", worker_binary())?;
 
     let shards = start_shards(config, hook)?;
@@ -155,28 +158,35 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     };
     let mut supervisor =
         Supervisor::new(&host, sockets, specs, posts, shards.mailbox, signals, shards.stats);
+    let deployer = Arc::new(Deployer::new(config, plan, shards.supervisor));
+    let asked = admin::Engine { address, deployer: Arc::clone(&deployer) };
     let started = supervisor
         .start_all()
         .map_err(|error| UpError::start(config, error))
-        .and_then(|()| listener.listen().map_err(|error| UpError::Listen { address, error }));
-    match started {
-        Ok(listener) => {
+        .and_then(|()| system("no admin socket", Admin::start(&directory, asked)))
+        .and_then(|admin| match listener.listen() {
+            Ok(listener) => Ok((admin, listener)),
+            Err(error) => Err(UpError::Listen { address, error }),
+        });
+    let admin = match started {
+        Ok((admin, listener)) => {
             if let Some(acceptor) = shards.posts.first() {
                 acceptor.send(ToShard::Serve { listener });
             }
+            admin
         }
         Err(error) => {
             supervisor.shut_down();
             join(shards.threads);
             return Err(error);
         }
-    }
+    };
     summarize(config, address, shards.posts.len(), shards.raised, &supervisor);
-    let deployer = Arc::new(Deployer::new(config, plan, shards.supervisor));
     deploy::reload_on_hangup(hangups, deployer);
     let stopped = supervisor.run(config.engine.drain_timeout);
     supervisor.shut_down();
     join(shards.threads);
+    drop(admin);
     Ok(stopped)
 }
 
