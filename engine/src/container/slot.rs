@@ -15,7 +15,10 @@ use super::watch::{Source, Watch};
 use super::{Container, ContainerSpec};
 
 /// A launcher that has not said hello by then is taken for dead: loading a library takes milliseconds.
-pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// A runtime is taken to hang that is not done by then. It takes tens of milliseconds, but all functions of a
+/// start are made at once.
+const MAKING_TIMEOUT: Duration = Duration::from_secs(30);
 /// A container that lived this long was healthy: its end does not count towards the backoff.
 const HEALTHY_AFTER: Duration = Duration::from_secs(1);
 /// How long a container may take to leave when asked.
@@ -116,12 +119,14 @@ impl Slot {
         let output = std::io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
         let (spec, socket) = (&self.spec, listener.path());
         let start = Start { spec, name: &name, socket, output };
-        let until = since + HELLO_TIMEOUT;
         self.phase = match runtimes.of(spec.kind).start(start).map_err(failed)? {
             Started::Running(process) => {
+                let until = since + HELLO_TIMEOUT;
                 Phase::Starting { process, listener, peer: None, since, until }
             }
-            Started::Making(making) => Phase::Making { making, listener, since, until },
+            Started::Making(making) => {
+                Phase::Making { making, listener, since, until: since + MAKING_TIMEOUT }
+            }
         };
         Ok(())
     }
@@ -131,6 +136,7 @@ impl Slot {
         match std::mem::replace(&mut self.phase, Phase::Stopped) {
             Phase::Making { mut making, listener, since, until } => match making.finish() {
                 Some(Ok(process)) => {
+                    let until = Instant::now() + HELLO_TIMEOUT;
                     self.phase = Phase::Starting { process, listener, peer: None, since, until };
                     Ok(())
                 }
@@ -144,6 +150,19 @@ impl Slot {
                 self.phase = phase;
                 Ok(())
             }
+        }
+    }
+
+    /// Why the start that is under way has failed, if it takes too long.
+    pub(super) fn overdue(&self, now: Instant) -> Option<String> {
+        match &self.phase {
+            Phase::Making { until, .. } if *until <= now => {
+                Some(format!("its runtime was not done within {MAKING_TIMEOUT:?}"))
+            }
+            Phase::Starting { until, .. } if *until <= now => {
+                Some(format!("its launcher said nothing within {HELLO_TIMEOUT:?}"))
+            }
+            _ => None,
         }
     }
 

@@ -34,7 +34,7 @@ use super::process::Process;
 use super::record::State;
 use super::rollout::Stage;
 use super::runtime::Runtimes;
-use super::slot::{Ended, HELLO_TIMEOUT, LEAVE_TIMEOUT, Phase, Slot};
+use super::slot::{Ended, LEAVE_TIMEOUT, Phase, Slot};
 use super::watch::{Source, Watch};
 use super::{ContainerSpec, HostSpec, SocketDirectory};
 use crate::core::FunctionId;
@@ -260,13 +260,8 @@ impl Supervisor {
         let now = Instant::now();
         for index in 0..self.slots.len() {
             self.slots[index].reap();
-            let (Phase::Making { until, .. } | Phase::Starting { until, .. }) =
-                &self.slots[index].phase
-            else {
-                continue;
-            };
-            if *until <= now {
-                self.end(index, format!("its launcher said nothing within {HELLO_TIMEOUT:?}"));
+            if let Some(reason) = self.slots[index].overdue(now) {
+                self.end(index, reason);
             }
         }
         signal

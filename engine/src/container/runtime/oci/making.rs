@@ -73,3 +73,27 @@ fn complaint(log: &Path, status: ExitStatus) -> String {
     let message = messages.map(|message| message.trim().replace('\n', " ")).next();
     message.unwrap_or_else(|| format!("the OCI runtime failed without a word ({status})"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn a_runtimes_complaint_is_its_last_error_in_one_line() {
+        let log = std::env::temp_dir().join(format!("complaint-{}", std::process::id()));
+        let status = ExitStatus::from_raw(1 << 8);
+        let text = concat!(
+            "{\"level\":\"error\",\"msg\":\"first\",\"time\":\"2026-11-27T19:40:24Z\"}\n",
+            "{\"level\":\"error\",\"msg\":\"runc create failed:\\nno such file\"}\n",
+            "{\"level\":\"warning\",\"msg\":\"Failed to remove cgroup\"}\n",
+            "cut o",
+        );
+        fs::write(&log, text).unwrap();
+        assert_eq!(complaint(&log, status), "runc create failed: no such file");
+        fs::remove_file(&log).unwrap();
+        let silent = complaint(&log, status);
+        assert_eq!(silent, "the OCI runtime failed without a word (exit status: 1)");
+    }
+}
