@@ -112,10 +112,12 @@ fn a_container_gets_its_environment_and_what_it_may_read_and_nothing_else_of_the
     let stack = witness(directory.path(), &keys, &[]);
 
     assert_eq!(ask(&stack, "env COLOUR"), "red");
+    assert_eq!(ask(&stack, "env HOME"), "/tmp");
     assert_eq!(ask(&stack, &format!("read {}", open.display())), "for the function");
     for path in [&open, Path::new("/usr/lib/x"), Path::new("/nightcore/x"), Path::new("/x")] {
         let answer = ask(&stack, &format!("write {}", path.display()));
-        assert_eq!(answer, "error: Read-only file system", "{}", path.display());
+        let refusals = ["error: Read-only file system", "error: Permission denied"];
+        assert!(refusals.contains(&answer.as_str()), "{}: {answer}", path.display());
     }
     for path in [&secret, Path::new("/etc/passwd"), Path::new("/root"), Path::new("/home")] {
         let answer = ask(&stack, &format!("read {}", path.display()));
@@ -149,6 +151,8 @@ fn a_container_has_no_privileges() {
     for capabilities in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
         assert_eq!(field(capabilities).as_deref(), Some("0000000000000000"), "{capabilities}");
     }
+    assert_eq!(field("Uid:").as_deref(), Some("1879048192"));
+    assert_eq!(field("Gid:").as_deref(), Some("1879048192"));
     assert_eq!(field("NoNewPrivs:").as_deref(), Some("1"));
     assert_eq!(field("Seccomp:").as_deref(), Some("2"));
     assert_eq!(ask(&stack, "io_uring"), "error: Function not implemented");
@@ -361,7 +365,7 @@ fn containers_may_share_an_unpacked_image() {
     let stack = Stack::start(&text);
     assert_eq!(stack.call("echo", b"x").ok(), b"x");
     assert_eq!(ask(&stack, "read /of-the-image"), "here");
-    assert_eq!(ask(&stack, "write /of-the-image"), "error: Read-only file system");
+    assert_ne!(ask(&stack, "write /of-the-image"), "done");
     let mut connections: Vec<Connection> = (0..4).map(|_| stack.connect()).collect();
     for connection in &mut connections {
         connection.exchange(&post("/function/nop", b"")).ok();

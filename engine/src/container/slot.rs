@@ -118,7 +118,7 @@ impl Slot {
         let failed = |error| format!("its container could not be started: {error}");
         let output = std::io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
         let (spec, socket) = (&self.spec, listener.path());
-        let start = Start { spec, name: &name, socket, output };
+        let start = Start { spec, index, name: &name, socket, output };
         self.phase = match runtimes.of(spec.kind).start(start).map_err(failed)? {
             Started::Running(process) => {
                 let until = since + HELLO_TIMEOUT;

@@ -34,6 +34,8 @@ pub(super) enum Started {
 /// What is started.
 pub(super) struct Start<'a> {
     pub(super) spec: &'a ContainerSpec,
+    /// The function's place.
+    pub(super) index: usize,
     /// Names the container among all that this engine starts: the function's place and a count.
     pub(super) name: &'a str,
     /// The unix socket that listens for this container alone.

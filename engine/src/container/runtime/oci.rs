@@ -16,7 +16,9 @@ mod place;
 mod seccomp;
 
 use std::cell::OnceCell;
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -29,6 +31,9 @@ use self::adoption::Adoption;
 use self::bundle::Bundle;
 use self::home::Home;
 use super::{HostSpec, Runtime, Start, Started};
+
+/// User and group of the first function's containers; the same as those of sandboxes.
+const USER_FIRST: u32 = 0x7000_0000;
 
 /// See the module's description.
 #[derive(Debug)]
@@ -70,12 +75,15 @@ impl Runtime for Oci {
         let place = Place::make(home, start.name)?;
         Bundle {
             spec: start.spec,
+            user: user(start.index)?,
             worker: &self.worker,
             socket: start.socket,
             rootfs: self.rootfs.as_deref(),
             id: place.id(),
         }
         .write(place.bundle())?;
+        // The container's user connects to it. Nobody else comes as far: its directory is the engine's.
+        fs::set_permissions(start.socket, Permissions::from_mode(0o666))?;
         let mut command = home.command(&place.log());
         command.args(["run", "--detach", "--bundle"]).arg(place.bundle());
         command.arg("--pid-file").arg(place.pid_file()).arg(place.id());
@@ -91,6 +99,12 @@ impl Runtime for Oci {
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.runtime)))?;
         Making::new(child, place, adoption).map(Started::Making)
     }
+}
+
+/// Each function has a user of its own, since the kernel counts some things by user.
+fn user(index: usize) -> io::Result<u32> {
+    let user = u32::try_from(index).ok().and_then(|index| USER_FIRST.checked_add(index));
+    user.ok_or_else(|| io::Error::other("there is no user for its place"))
 }
 
 /// Has the runtime run at the container's niceness, which inherits it: a bundle cannot say it. Also

@@ -16,6 +16,7 @@ use oci_spec::runtime::{
     LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
     LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder, PosixRlimit,
     PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
+    UserBuilder,
 };
 
 use super::super::process::INHERITED;
@@ -54,6 +55,8 @@ const CGROUP2: &str = "/sys/fs/cgroup/cgroup.controllers";
 /// What one container is made of.
 pub(super) struct Bundle<'a> {
     pub(super) spec: &'a ContainerSpec,
+    /// User and group.
+    pub(super) user: u32,
     pub(super) worker: &'a Path,
     /// The control socket, for this container alone.
     pub(super) socket: &'a Path,
@@ -122,8 +125,13 @@ impl Bundle<'_> {
         let inherited = INHERITED
             .into_iter()
             .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
-        let own = ("NIGHTCORE_SOCKET".to_owned(), SOCKET.to_owned());
-        let variables = inherited.chain(self.spec.env.iter().cloned()).chain([own]);
+        // Nothing of the engine's user is there.
+        let home = ("HOME".to_owned(), "/tmp".to_owned());
+        let is_own = |name: &str| self.spec.env.iter().any(|(own, _)| own == name);
+        let given = inherited.filter(|(name, _)| name != "HOME").chain([home]);
+        let given = given.filter(|(name, _)| !is_own(name));
+        let socket = ("NIGHTCORE_SOCKET".to_owned(), SOCKET.to_owned());
+        let variables = given.chain(self.spec.env.iter().cloned()).chain([socket]);
         let none = Capabilities::new;
         let capabilities = LinuxCapabilitiesBuilder::default()
             .bounding(none())
@@ -133,6 +141,7 @@ impl Bundle<'_> {
             .ambient(none());
         ProcessBuilder::default()
             .terminal(false)
+            .user(UserBuilder::default().uid(self.user).gid(self.user).build()?)
             .cwd("/")
             .args(arguments.map(str::to_owned))
             .env(variables.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>())
