@@ -39,6 +39,11 @@ impl Process {
         Ok(Self { pid, pidfd, reaped: false, _place: Some(place) })
     }
 
+    /// Takes over a child that was made together with its pidfd.
+    pub(super) fn of_clone(pid: u32, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd, reaped: false, _place: None }
+    }
+
     pub(super) fn pid(&self) -> u32 {
         self.pid
     }
@@ -54,6 +59,14 @@ impl Process {
             Ok(WaitStatus::StillAlive) => None,
             Ok(status) => Some(describe(status)),
             Err(error) => Some(format!("it could not be waited for: {error}")),
+        }
+    }
+
+    /// Waits for its end; `None` unless it exited of itself.
+    pub(super) fn exit_code(mut self) -> Option<i32> {
+        match self.wait(WaitPidFlag::empty()) {
+            Ok(WaitStatus::Exited(_, code)) => Some(code),
+            _ => None,
         }
     }
 
@@ -107,7 +120,11 @@ pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
 
 fn describe(status: WaitStatus) -> String {
     match status {
-        WaitStatus::Exited(_, code) => format!("it exited with code {code}"),
+        WaitStatus::Exited(_, code) => match Signal::try_from(code - 128) {
+            // The first process of a namespace cannot be killed from within; it says so like this.
+            Ok(signal) => format!("it exited with code {code}, as of {signal}"),
+            Err(_) => format!("it exited with code {code}"),
+        },
         WaitStatus::Signaled(_, signal, _) => format!("it was killed by {signal}"),
         _ => "it ended".to_owned(),
     }

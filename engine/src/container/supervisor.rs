@@ -321,7 +321,7 @@ impl Supervisor {
         let Phase::Starting { process, listener, peer: peer @ None, .. } = &mut slot.phase else {
             return;
         };
-        match listener.accept(process.pid()) {
+        match listener.accept_process(process.pid(), process.pidfd()) {
             Ok(Some(socket)) => {
                 *peer = Some(socket);
                 self.read_control(index);
@@ -354,10 +354,10 @@ impl Supervisor {
 
     /// A launcher that closed its socket must be gone soon; one that stays is killed.
     fn expect_end(&mut self, index: usize) {
-        if let Some(process) = self.slots[index].process()
-            && process.ended().is_none()
-        {
-            process.kill();
+        let Some(process) = self.slots[index].process() else { return };
+        match process.ended() {
+            Some(how) => self.end(index, how),
+            None => process.kill(),
         }
     }
 

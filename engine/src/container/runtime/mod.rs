@@ -2,6 +2,7 @@
 
 mod oci;
 mod process;
+mod sandbox;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,6 +12,7 @@ pub(super) use self::oci::{Making, Place};
 
 use self::oci::Oci;
 use self::process::PlainProcess;
+use self::sandbox::Sandbox;
 use super::process::Process;
 use super::{ContainerKind, ContainerSpec, HostSpec};
 
@@ -48,19 +50,25 @@ pub(super) struct Start<'a> {
 #[derive(Debug)]
 pub(super) struct Runtimes {
     process: PlainProcess,
+    sandbox: Sandbox,
     oci: Oci,
 }
 
 impl Runtimes {
     /// `directory` is where the runtimes may make directories of their own.
     pub(super) fn new(host: &HostSpec, directory: &Path) -> Self {
-        Self { process: PlainProcess::new(host), oci: Oci::new(host, directory) }
+        Self {
+            process: PlainProcess::new(host),
+            sandbox: Sandbox::new(host),
+            oci: Oci::new(host, directory),
+        }
     }
 
     /// The one for containers of this kind.
     pub(super) fn of(&self, kind: ContainerKind) -> &dyn Runtime {
         match kind {
-            ContainerKind::Process | ContainerKind::Sandbox => &self.process,
+            ContainerKind::Process => &self.process,
+            ContainerKind::Sandbox => &self.sandbox,
             ContainerKind::Oci => &self.oci,
         }
     }

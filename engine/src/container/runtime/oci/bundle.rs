@@ -19,7 +19,7 @@ use oci_spec::runtime::{
     UserBuilder,
 };
 
-use super::super::process::INHERITED;
+use super::super::process::environment_inside;
 use super::seccomp;
 use crate::container::{ContainerSpec, Limits};
 
@@ -122,16 +122,8 @@ impl Bundle<'_> {
     fn process(&self) -> Result<Process, OciSpecError> {
         let library = self.library().display().to_string();
         let arguments = [WORKER, "--library", &library, "--function", &self.spec.name];
-        let inherited = INHERITED
-            .into_iter()
-            .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
-        // Nothing of the engine's user is there.
-        let home = ("HOME".to_owned(), "/tmp".to_owned());
-        let is_own = |name: &str| self.spec.env.iter().any(|(own, _)| own == name);
-        let given = inherited.filter(|(name, _)| name != "HOME").chain([home]);
-        let given = given.filter(|(name, _)| !is_own(name));
-        let socket = ("NIGHTCORE_SOCKET".to_owned(), SOCKET.to_owned());
-        let variables = given.chain(self.spec.env.iter().cloned()).chain([socket]);
+        let variables = environment_inside(self.spec, Path::new(SOCKET))
+            .map(|(name, value)| format!("{}={}", name.to_string_lossy(), value.to_string_lossy()));
         let none = Capabilities::new;
         let capabilities = LinuxCapabilitiesBuilder::default()
             .bounding(none())
@@ -144,7 +136,7 @@ impl Bundle<'_> {
             .user(UserBuilder::default().uid(self.user).gid(self.user).build()?)
             .cwd("/")
             .args(arguments.map(str::to_owned))
-            .env(variables.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>())
+            .env(variables.collect::<Vec<_>>())
             .capabilities(capabilities.build()?)
             .rlimits(rlimits()?)
             .no_new_privileges(true)
