@@ -41,6 +41,8 @@ const DEPTH_MAX: u16 = WORKERS_MAX;
 const QUEUE_MAX: u32 = 65_536;
 /// More than a host can do, of calls at once and of calls a second.
 const LIMIT_MAX: u32 = 10_000_000;
+/// Lines a second: what the reader of the functions' output can do.
+const LOG_RATE_MAX: u32 = 100_000;
 /// Processes and threads that a container may have beside its workers where nothing else is said: the
 /// launcher, and what the function starts itself.
 pub const PIDS_DEFAULT: u32 = 128;
@@ -174,6 +176,8 @@ pub struct Function {
     pub rate_limit: Option<u32>,
     /// How long a call may run on behind `timeout` until the container is replaced.
     pub grace: Duration,
+    /// Lines a second of its output that are kept, and as many at once.
+    pub log_rate: u32,
     /// A container without calls for so long is stopped, until the next call.
     pub idle_timeout: Option<Duration>,
     /// Line of its `[[function]]` in the file, for messages.
@@ -413,6 +417,7 @@ fn read_function<'a>(
         "rate_limit",
         "grace",
         "idle_timeout",
+        "log_rate",
     ])?;
     let name = table.require("name", "the function's name")?;
     let library = table.require("library", "the path of a shared library")?;
@@ -437,6 +442,7 @@ fn read_function<'a>(
         rate_limit: None,
         grace: Duration::from_secs(5),
         idle_timeout: None,
+        log_rate: 1000,
         line: table.line(),
     };
     table.read("max_workers", &mut function.max_workers, |value| value.integer(1..=WORKERS_MAX))?;
@@ -474,6 +480,7 @@ fn read_function<'a>(
     ] {
         table.read(key, field, |value| value.integer(1..=LIMIT_MAX).map(Some))?;
     }
+    table.read("log_rate", &mut function.log_rate, |value| value.integer(1..=LOG_RATE_MAX))?;
     table
         .read("grace", &mut function.grace, |value| value.duration(DURATION_MIN..=DURATION_MAX))?;
     table.read("concurrency", &mut function.concurrency, |value| {

@@ -39,14 +39,15 @@ impl Plan {
         version: u32,
     ) -> Result<Deployment, StartError> {
         let functions = self.functions(function, version)?;
-        Ok(Deployment { spec: self.container(function), functions })
+        Ok(Deployment { spec: self.container(function, version), functions })
     }
 
     /// How its container is started.
-    pub(super) fn container(&self, function: &config::Function) -> ContainerSpec {
+    pub(super) fn container(&self, function: &config::Function, version: u32) -> ContainerSpec {
         let pids = PIDS_DEFAULT + u32::from(function.max_workers);
         ContainerSpec {
             name: function.name.clone(),
+            version,
             library: function.library.clone(),
             kind: function.container,
             limits: Limits {
@@ -61,6 +62,7 @@ impl Plan {
             min_workers: function.min_workers,
             max_workers: function.max_workers,
             idle_timeout: function.idle_timeout,
+            log_rate: function.log_rate,
             niceness: self.niceness,
         }
     }

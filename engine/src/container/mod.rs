@@ -81,6 +81,8 @@ pub struct HostSpec {
 pub struct ContainerSpec {
     /// The function's name.
     pub name: String,
+    /// Counts the deployments of the name.
+    pub version: u32,
     /// Absolute path of its cdylib.
     pub library: PathBuf,
     /// How it is run.
@@ -101,6 +103,8 @@ pub struct ContainerSpec {
     pub max_workers: u16,
     /// Without a call for this long, the container is stopped until the next one.
     pub idle_timeout: Option<Duration>,
+    /// Lines a second of its output that are kept, and as many at once.
+    pub log_rate: u32,
     /// Niceness of the container relative to the supervisor's thread.
     pub niceness: i32,
 }

@@ -13,6 +13,7 @@ use super::rollout::Stage;
 use super::runtime::{Making, Runtimes, Start, Started};
 use super::watch::{Source, Watch};
 use super::{Container, ContainerSpec};
+use crate::logs::Capture;
 
 /// A launcher that has not said hello by then is taken for dead: loading a library takes milliseconds.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,6 +63,8 @@ pub(super) enum Phase {
         process: Process,
         listener: ControlListener,
         peer: Option<ControlSocket>,
+        /// Connections of others that were turned away.
+        strangers: u32,
         since: Instant,
         until: Instant,
     },
@@ -109,6 +112,7 @@ impl Slot {
         index: usize,
         runtimes: &Runtimes,
         sockets: &Path,
+        capture: &Capture,
     ) -> Result<(), String> {
         let since = Instant::now();
         self.generation = self.generation.wrapping_add(1);
@@ -116,13 +120,13 @@ impl Slot {
         let listener = ControlListener::bind(sockets, &name)
             .map_err(|error| format!("its control socket could not be made: {error}"))?;
         let failed = |error| format!("its container could not be started: {error}");
-        let output = std::io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
         let (spec, socket) = (&self.spec, listener.path());
+        let output = capture.open(spec, self.generation).map_err(failed)?;
         let start = Start { spec, index, name: &name, socket, output };
         self.phase = match runtimes.of(spec.kind).start(start).map_err(failed)? {
             Started::Running(process) => {
                 let until = since + HELLO_TIMEOUT;
-                Phase::Starting { process, listener, peer: None, since, until }
+                Phase::Starting { process, listener, peer: None, strangers: 0, since, until }
             }
             Started::Making(making) => {
                 Phase::Making { making, listener, since, until: since + MAKING_TIMEOUT }
@@ -137,7 +141,14 @@ impl Slot {
             Phase::Making { mut making, listener, since, until } => match making.finish() {
                 Some(Ok(process)) => {
                     let until = Instant::now() + HELLO_TIMEOUT;
-                    self.phase = Phase::Starting { process, listener, peer: None, since, until };
+                    self.phase = Phase::Starting {
+                        process,
+                        listener,
+                        peer: None,
+                        strangers: 0,
+                        since,
+                        until,
+                    };
                     Ok(())
                 }
                 unfinished => {
@@ -389,6 +400,7 @@ mod tests {
     fn due(idle_timeout: Option<Duration>) -> Slot {
         Slot::new(ContainerSpec {
             name: "echo".to_owned(),
+            version: 1,
             library: "libecho.so".into(),
             kind: ContainerKind::Process,
             limits: Limits::default(),
@@ -399,6 +411,7 @@ mod tests {
             min_workers: 1,
             max_workers: 1,
             idle_timeout,
+            log_rate: 1000,
             niceness: 0,
         })
     }

@@ -38,11 +38,16 @@ use super::slot::{Ended, LEAVE_TIMEOUT, Phase, Slot};
 use super::watch::{Source, Watch};
 use super::{ContainerSpec, HostSpec, SocketDirectory};
 use crate::core::FunctionId;
+use crate::logs::Capture;
 use crate::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use crate::stats::Stats;
 
 /// Control messages taken from one container before others get their turn.
 const CONTROL_BUDGET: usize = 64;
+
+/// Strangers that are turned away from one container's control socket before it is ended: whoever finds
+/// the socket is most likely a child of that container.
+const STRANGERS_MAX: u32 = 16;
 
 /// The containers could not all be started.
 #[derive(Debug, Error)]
@@ -88,6 +93,8 @@ pub struct Supervisor {
     /// Containers that are gone and whose slots wait, with the reason; not yet told to anybody.
     ended: Vec<(usize, String)>,
     failure: Option<String>,
+    /// Behind the slots: it ends when their containers have, with their last words.
+    capture: Capture,
 }
 
 /// Whether a signal asked to stop.
@@ -100,6 +107,7 @@ enum Signal {
 impl Supervisor {
     /// Makes a supervisor; nothing is started yet. `signals` must be blocked in every thread.
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "each is the only one of its kind")]
     pub fn new(
         host: &HostSpec,
         sockets: SocketDirectory,
@@ -108,6 +116,7 @@ impl Supervisor {
         mailbox: Mailbox<ToSupervisor>,
         signals: SignalFd,
         stats: Arc<Stats>,
+        capture: Capture,
     ) -> Self {
         let slots = specs.into_iter().map(Slot::new).collect();
         let runtimes = Runtimes::new(host, sockets.parent());
@@ -123,6 +132,7 @@ impl Supervisor {
             drained: 0,
             ended: Vec::new(),
             failure: None,
+            capture,
         }
     }
 
@@ -228,7 +238,7 @@ impl Supervisor {
     }
 
     pub(super) fn start(&mut self, index: usize) -> Result<(), String> {
-        self.slots[index].start(index, &self.runtimes, self.sockets.path())?;
+        self.slots[index].start(index, &self.runtimes, self.sockets.path(), &self.capture)?;
         self.stats.containers.count_start(index);
         Ok(())
     }
@@ -318,7 +328,9 @@ impl Supervisor {
 
     fn accept(&mut self, index: usize) {
         let slot = &mut self.slots[index];
-        let Phase::Starting { process, listener, peer: peer @ None, .. } = &mut slot.phase else {
+        let Phase::Starting { process, listener, peer: peer @ None, strangers, .. } =
+            &mut slot.phase
+        else {
             return;
         };
         match listener.accept_process(process.pid(), process.pidfd()) {
@@ -327,10 +339,17 @@ impl Supervisor {
                 self.read_control(index);
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(
-                function = slot.spec.name,
-                "a stranger at a container's control socket was turned away: {error}"
-            ),
+            Err(error) => {
+                *strangers += 1;
+                let many = *strangers > STRANGERS_MAX;
+                tracing::warn!(
+                    function = slot.spec.name,
+                    "a stranger at a container's control socket was turned away: {error}"
+                );
+                if many {
+                    self.end(index, "too many strangers came to its control socket".to_owned());
+                }
+            }
         }
     }
 
@@ -380,18 +399,14 @@ impl Supervisor {
             }
             FromLauncher::Refused { message } => Err(message),
             FromLauncher::SpawnFailed { shard, lane, message } => {
-                let name = &slot.spec.name;
-                tracing::warn!(function = name, lane, "a worker could not be started: {message}");
                 let post = self.shards.get(usize::from(shard));
                 let post = post.ok_or_else(|| format!("there is no shard {shard}"))?;
-                let (generation, lane) = (slot.generation, ipc::LaneIndex(lane));
-                post.send(ToShard::WorkerFailed { function, generation, lane });
-                match slot.stage {
-                    Stage::Candidate { .. } => {
-                        Err(format!("a worker could not be started: {message}"))
-                    }
-                    _ => Ok(()),
+                if let Stage::Candidate { .. } = slot.stage {
+                    return Err(format!("a worker could not be started: {message}"));
                 }
+                let (generation, lane) = (slot.generation, ipc::LaneIndex(lane));
+                post.send(ToShard::WorkerFailed { function, generation, lane, message });
+                Ok(())
             }
         }
     }

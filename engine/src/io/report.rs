@@ -11,6 +11,7 @@ use super::deploy::Stage;
 use super::engine::{Engine, Function};
 use crate::container::Record;
 use crate::core::FunctionId;
+use crate::logs::Counts;
 use crate::stats::{FAILURES, Totals};
 
 /// A function as it is reported.
@@ -20,6 +21,7 @@ struct Entry<'a> {
     version: u32,
     container: Record,
     totals: Totals,
+    printed: Counts,
 }
 
 /// Thousandths, as a decimal number.
@@ -65,7 +67,8 @@ impl Engine {
                     Some(newer) => newer.totals.add(&totals),
                     None => {
                         let container = self.record(index);
-                        entries.push(Entry { name, version: *version, container, totals });
+                        let printed = self.stats.logs.counts(name);
+                        entries.push(Entry { name, version: *version, container, totals, printed });
                     }
                 }
             }
@@ -124,7 +127,8 @@ mod tests {
         }
         let start_time = Duration::from_micros(2_500);
         let container = Record { state: State::Up, starts: 3, start_time };
-        Entry { name, version: 2, container, totals }
+        let printed = Counts { kept: 5, dropped: 2 };
+        Entry { name, version: 2, container, totals, printed }
     }
 
     #[test]

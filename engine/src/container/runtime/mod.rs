@@ -5,7 +5,6 @@ mod process;
 mod sandbox;
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 pub(super) use self::oci::{Making, Place};
@@ -15,6 +14,7 @@ use self::process::PlainProcess;
 use self::sandbox::Sandbox;
 use super::process::Process;
 use super::{ContainerKind, ContainerSpec, HostSpec};
+use crate::logs::Output;
 
 /// Starts containers of one kind.
 pub(super) trait Runtime: std::fmt::Debug {
@@ -43,7 +43,7 @@ pub(super) struct Start<'a> {
     /// The unix socket that listens for this container alone.
     pub(super) socket: &'a Path,
     /// Where standard output and standard error go.
-    pub(super) output: OwnedFd,
+    pub(super) output: Output,
 }
 
 /// The runtimes of this host.

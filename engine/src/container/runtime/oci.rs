@@ -90,8 +90,8 @@ impl Runtime for Oci {
         // The container's from then on.
         command
             .stdin(Stdio::null())
-            .stderr(Stdio::from(start.output.try_clone()?))
-            .stdout(Stdio::from(start.output));
+            .stdout(Stdio::from(start.output.stdout))
+            .stderr(Stdio::from(start.output.stderr));
         settle(&mut command, home.lifeline(), start.spec.niceness);
         let adoption = Adoption::begin()?;
         let child = command

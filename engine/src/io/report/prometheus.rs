@@ -61,6 +61,17 @@ fn counters(family: &mut Family<'_>) {
     family.single(metric, Kind::Counter, "Containers that were started.", |entry| {
         entry.container.starts
     });
+    let metric = "nightcore_log_lines_total";
+    family.single(
+        metric,
+        Kind::Counter,
+        "Lines that the function printed, and that were kept.",
+        |entry| entry.printed.kept,
+    );
+    let metric = "nightcore_log_lines_dropped_total";
+    family.single(metric, Kind::Counter, "Lines that were dropped because of log_rate.", |entry| {
+        entry.printed.dropped
+    });
 }
 
 fn gauges(family: &mut Family<'_>) {
@@ -231,6 +242,8 @@ mod tests {
             "nightcore_function_calls_total{function=\"echo\",outcome=\"abandoned\"} 1",
             "nightcore_container_up{function=\"nop\"} 1",
             "nightcore_container_starts_total{function=\"nop\"} 3",
+            "nightcore_log_lines_total{function=\"nop\"} 5",
+            "nightcore_log_lines_dropped_total{function=\"nop\"} 2",
             "nightcore_container_start_seconds{function=\"nop\"} 0.0025",
         ] {
             assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
@@ -247,6 +260,6 @@ mod tests {
         let count = names.len();
         names.sort_unstable();
         names.dedup();
-        assert_eq!((names.len(), count), (13, 13));
+        assert_eq!((names.len(), count), (15, 15));
     }
 }
