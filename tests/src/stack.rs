@@ -94,12 +94,6 @@ impl Stack {
         Stack::start(&config)
     }
 
-    /// Where it has its directories.
-    #[must_use]
-    pub fn runtime_dir(&self) -> PathBuf {
-        self.run.directory.path().join("run")
-    }
-
     /// Starts the stack that the examples describe.
     ///
     /// # Panics

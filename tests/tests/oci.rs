@@ -48,6 +48,16 @@ fn workers(stack: &Stack) -> Vec<Process> {
     children.filter(|child| name(child).is_ok_and(|name| name == "nightcore-worke\n")).collect()
 }
 
+/// The process of a function's container.
+fn worker_of(stack: &Stack, function: &str) -> Process {
+    let arguments = format!("--function\0{function}\0");
+    let found = workers(stack).into_iter().find(|worker| {
+        let line = fs::read_to_string(format!("/proc/{}/cmdline", worker.pid));
+        line.is_ok_and(|line| line.contains(&arguments))
+    });
+    found.expect("its container runs")
+}
+
 fn watchdog(stack: &Stack) -> Process {
     let workers = workers(stack);
     let mut others = stack.process().children();
@@ -208,6 +218,7 @@ fn limits_hold_and_the_weight_is_low() {
 
     let stack = Stack::start(&format!("{OCI}{}{crash}", functions(&["crash"])));
     stack.call("crash", b"{\"how\": \"oom\"}").failure(502, "container_died");
+    wait_until("the log tells why", || stack.stderr().contains("memory"));
 }
 
 #[test]
@@ -267,7 +278,7 @@ fn a_stack_that_is_killed_leaves_nothing_not_even_containers_that_hang_or_are_st
     let engine = stack.process();
     let workers = workers(&stack);
     assert_eq!(workers.len(), 3);
-    workers[0].signal(Signal::SIGSTOP);
+    worker_of(&stack, "echo").signal(Signal::SIGSTOP);
     let mut busy = stack.connect();
     busy.send(&post("/function/spin", b"{\"us\": 20000000}"));
     wait_until("it spins", || stack.count("spin", "running") == 1);

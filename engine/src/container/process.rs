@@ -17,7 +17,7 @@ pub(super) struct Process {
     pidfd: OwnedFd,
     reaped: bool,
     /// What its runtime made for it, removed once it has ended.
-    _place: Option<Place>,
+    place: Option<Place>,
 }
 
 impl Process {
@@ -25,7 +25,7 @@ impl Process {
     pub(super) fn of_child(child: &Child) -> io::Result<Self> {
         let pid = child.id();
         match pidfd_open(pid) {
-            Ok(pidfd) => Ok(Self { pid, pidfd, reaped: false, _place: None }),
+            Ok(pidfd) => Ok(Self { pid, pidfd, reaped: false, place: None }),
             Err(error) => {
                 kill_and_reap(pid);
                 Err(error)
@@ -36,12 +36,17 @@ impl Process {
     /// Takes over a container that an OCI runtime has made and left to us, its subreaper.
     pub(super) fn of_runtime(pid: u32, place: Place) -> io::Result<Self> {
         let pidfd = pidfd_open(pid)?;
-        Ok(Self { pid, pidfd, reaped: false, _place: Some(place) })
+        Ok(Self { pid, pidfd, reaped: false, place: Some(place) })
     }
 
     /// Takes over a child that was made together with its pidfd.
     pub(super) fn of_clone(pid: u32, pidfd: OwnedFd) -> Self {
-        Self { pid, pidfd, reaped: false, _place: None }
+        Self { pid, pidfd, reaped: false, place: None }
+    }
+
+    /// How often the kernel killed for its limit of memory; `None` where nobody counts.
+    pub(super) fn oom_kills(&self) -> Option<u64> {
+        self.place.as_ref().and_then(Place::oom_kills)
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -57,6 +62,9 @@ impl Process {
     pub(super) fn ended(&mut self) -> Option<String> {
         match self.wait(WaitPidFlag::WNOHANG) {
             Ok(WaitStatus::StillAlive) => None,
+            Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)) if self.oom_kills() > Some(0) => {
+                Some("it was killed for using more than its `memory`".to_owned())
+            }
             Ok(status) => Some(describe(status)),
             Err(error) => Some(format!("it could not be waited for: {error}")),
         }

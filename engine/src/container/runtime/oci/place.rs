@@ -19,6 +19,10 @@ const MAKING_MAX: Duration = Duration::from_secs(5);
 /// and says that it has when it has not: on a busy host its last thread may take longer to end.
 const TRIES: u32 = 4;
 
+/// Below which directories the groups of a container lie, and where kills are counted in them.
+const OOM_COUNTERS: [(&str, &str); 2] =
+    [("/sys/fs/cgroup/memory", "memory.oom_control"), ("/sys/fs/cgroup", "memory.events")];
+
 /// See the module's description.
 #[derive(Debug)]
 pub(in crate::container) struct Place {
@@ -52,6 +56,15 @@ impl Place {
     /// Where the runtime says what went wrong.
     pub(super) fn log(&self) -> PathBuf {
         self.bundle.join("log")
+    }
+
+    /// How often the kernel killed for the container's limit of memory; `None` where it does not say.
+    pub(in crate::container) fn oom_kills(&self) -> Option<u64> {
+        let counter = |(groups, file): (&str, &str)| {
+            fs::read_to_string(Path::new(groups).join(&self.id).join(file)).ok()
+        };
+        let text = OOM_COUNTERS.into_iter().find_map(counter)?;
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
     }
 
     /// Leaves a runtime to whoever deletes the place: killed half-way it would leave control groups.
