@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
+use super::cgroup::Group;
 use super::runtime::Place;
 
 /// A child process and the descriptor that says when it ended.
@@ -16,6 +17,8 @@ pub(super) struct Process {
     pid: u32,
     pidfd: OwnedFd,
     reaped: bool,
+    /// What limits it, removed once it has ended.
+    group: Option<Group>,
     /// What its runtime made for it, removed once it has ended.
     place: Option<Place>,
 }
@@ -25,7 +28,7 @@ impl Process {
     pub(super) fn of_child(child: &Child) -> io::Result<Self> {
         let pid = child.id();
         match pidfd_open(pid) {
-            Ok(pidfd) => Ok(Self { pid, pidfd, reaped: false, place: None }),
+            Ok(pidfd) => Ok(Self { pid, pidfd, reaped: false, group: None, place: None }),
             Err(error) => {
                 kill_and_reap(pid);
                 Err(error)
@@ -36,17 +39,24 @@ impl Process {
     /// Takes over a container that an OCI runtime has made and left to us, its subreaper.
     pub(super) fn of_runtime(pid: u32, place: Place) -> io::Result<Self> {
         let pidfd = pidfd_open(pid)?;
-        Ok(Self { pid, pidfd, reaped: false, place: Some(place) })
+        Ok(Self { pid, pidfd, reaped: false, group: None, place: Some(place) })
     }
 
     /// Takes over a child that was made together with its pidfd.
     pub(super) fn of_clone(pid: u32, pidfd: OwnedFd) -> Self {
-        Self { pid, pidfd, reaped: false, place: None }
+        Self { pid, pidfd, reaped: false, group: None, place: None }
     }
 
-    /// How often the kernel killed for its limit of memory; `None` where nobody counts.
+    /// Keeps the control groups that it has entered.
+    pub(super) fn keep(&mut self, mut group: Group) {
+        group.close();
+        self.group = Some(group);
+    }
+
+    /// How often the kernel killed for its limit of memory; `None` where there is none.
     pub(super) fn oom_kills(&self) -> Option<u64> {
-        self.place.as_ref().and_then(Place::oom_kills)
+        let own = self.group.as_ref().and_then(Group::oom_kills);
+        own.or_else(|| self.place.as_ref().and_then(Place::oom_kills))
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -80,9 +90,7 @@ impl Process {
 
     pub(super) fn kill(&mut self) {
         if !self.reaped {
-            let fd = self.pidfd.as_raw_fd();
-            // SAFETY: plain numbers, and a null pointer where no details are given.
-            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, 0, 0) };
+            pidfd_kill(self.pidfd());
         }
     }
 
@@ -112,6 +120,13 @@ fn kill_and_reap(pid: u32) {
     let Ok(pid) = i32::try_from(pid).map(nix::unistd::Pid::from_raw) else { return };
     let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
     let _ = nix::sys::wait::waitpid(pid, None);
+}
+
+/// Kills the process, if it still runs.
+pub(super) fn pidfd_kill(pidfd: BorrowedFd<'_>) {
+    let fd = pidfd.as_raw_fd();
+    // SAFETY: plain numbers, and a null pointer where no details are given.
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, 0, 0) };
 }
 
 /// A descriptor that becomes readable when the process has ended.

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use ipc::control::{ControlListener, ControlSocket, PROTOCOL_VERSION, ToLauncher};
 
+use super::cgroup::ControlGroups;
 use super::lease::Lease;
 use super::process::Process;
 use super::rollout::Stage;
 use super::runtime::{Making, Runtimes, Start, Started};
 use super::watch::{Source, Watch};
-use super::{Container, ContainerSpec};
+use super::{Container, ContainerKind, ContainerSpec, Limits};
 use crate::logs::Capture;
 
 /// A launcher that has not said hello by then is taken for dead: loading a library takes milliseconds.
@@ -111,6 +112,7 @@ impl Slot {
         &mut self,
         index: usize,
         runtimes: &Runtimes,
+        groups: &mut ControlGroups,
         sockets: &Path,
         capture: &Capture,
     ) -> Result<(), String> {
@@ -121,10 +123,20 @@ impl Slot {
             .map_err(|error| format!("its control socket could not be made: {error}"))?;
         let failed = |error| format!("its container could not be started: {error}");
         let (spec, socket) = (&self.spec, listener.path());
+        let runtime = runtimes.of(spec.kind);
+        runtime.permit().map_err(failed)?;
+        let limits = match spec.kind {
+            ContainerKind::Process | ContainerKind::Sandbox => spec.limits,
+            // Its runtime makes groups itself.
+            ContainerKind::Oci => Limits::default(),
+        };
+        let group = groups.create(&format!("{name}-{}", spec.name), &limits);
+        let group = group.map_err(|error| error.to_string())?;
         let output = capture.open(spec, self.generation).map_err(failed)?;
-        let start = Start { spec, index, name: &name, socket, output };
-        self.phase = match runtimes.of(spec.kind).start(start).map_err(failed)? {
-            Started::Running(process) => {
+        let start = Start { spec, index, name: &name, socket, group: &group, output };
+        self.phase = match runtime.start(start).map_err(failed)? {
+            Started::Running(mut process) => {
+                process.keep(group);
                 let until = since + HELLO_TIMEOUT;
                 Phase::Starting { process, listener, peer: None, strangers: 0, since, until }
             }
@@ -384,7 +396,6 @@ fn backoff(early_deaths: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ContainerKind, Limits};
     use super::*;
 
     #[test]

@@ -21,6 +21,7 @@
 //! A container that ends is started again at once; one that keeps ending soon after its start waits
 //! longer each time. `idleness` stops those that nobody calls. During [`Supervisor::start_all`] nothing is retried: the first failure is the result.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +30,7 @@ use ipc::control::{ControlError, FromLauncher, ToLauncher};
 use nix::sys::signalfd::SignalFd;
 use thiserror::Error;
 
+use super::cgroup::ControlGroups;
 use super::lease::Reply;
 use super::process::Process;
 use super::record::State;
@@ -83,6 +85,8 @@ pub struct Supervisor {
     pub(super) slots: Vec<Slot>,
     runtimes: Runtimes,
     sockets: SocketDirectory,
+    /// Behind the slots: it waits until their containers' groups are removed.
+    groups: ControlGroups,
     pub(super) shards: Vec<Post<ToShard>>,
     pub(super) stats: Arc<Stats>,
     mailbox: Mailbox<ToSupervisor>,
@@ -106,7 +110,9 @@ enum Signal {
 
 impl Supervisor {
     /// Makes a supervisor; nothing is started yet. `signals` must be blocked in every thread.
-    #[must_use]
+    ///
+    /// # Errors
+    /// When this process cannot be told from others by `/proc`, or there can be no more threads.
     #[expect(clippy::too_many_arguments, reason = "each is the only one of its kind")]
     pub fn new(
         host: &HostSpec,
@@ -117,13 +123,15 @@ impl Supervisor {
         signals: SignalFd,
         stats: Arc<Stats>,
         capture: Capture,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let slots = specs.into_iter().map(Slot::new).collect();
         let runtimes = Runtimes::new(host, sockets.parent());
-        Self {
+        let groups = ControlGroups::new(host.require)?;
+        Ok(Self {
             slots,
             runtimes,
             sockets,
+            groups,
             shards,
             stats,
             mailbox,
@@ -133,7 +141,7 @@ impl Supervisor {
             ended: Vec::new(),
             failure: None,
             capture,
-        }
+        })
     }
 
     /// Starts every container and returns when all are up.
@@ -238,7 +246,8 @@ impl Supervisor {
     }
 
     pub(super) fn start(&mut self, index: usize) -> Result<(), String> {
-        self.slots[index].start(index, &self.runtimes, self.sockets.path(), &self.capture)?;
+        let (slot, sockets) = (&mut self.slots[index], self.sockets.path());
+        slot.start(index, &self.runtimes, &mut self.groups, sockets, &self.capture)?;
         self.stats.containers.count_start(index);
         Ok(())
     }
