@@ -17,9 +17,12 @@ pub fn function(name: &str, library: &Path) -> String {
 }
 
 /// The same configuration with its sockets below `directory`; lines up to `[engine]`, or all if there
-/// is none, keep their numbers.
+/// is none, keep their numbers. One that has such a directory keeps it.
 #[must_use]
 pub fn with_runtime_dir(text: &str, directory: &Path) -> String {
+    if text.contains("runtime_dir = ") {
+        return text.to_owned();
+    }
     let setting = format!("runtime_dir = \"{}\"\n", directory.display());
     let section = text.lines().position(|line| line.trim() == "[engine]");
     let mut result = String::with_capacity(text.len() + setting.len());

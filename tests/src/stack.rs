@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -91,6 +92,16 @@ impl Stack {
             Some(address) => Stack { run, address },
             None => panic!("`nightcore up` did not start: {}", run.stderr()),
         }
+    }
+
+    /// Starts another stack behind this one, which has ended, in the same `runtime_dir`.
+    ///
+    /// # Panics
+    /// If it does not serve.
+    #[must_use]
+    pub fn start_behind(&self, config: &str) -> Stack {
+        let config = with_runtime_dir(config, &self.runtime_dir());
+        Stack::start(&config)
     }
 
     /// Starts the stack that the examples describe.
@@ -311,6 +322,16 @@ impl Run {
         configure(self.directory.path(), config);
     }
 
+    /// A watchdog that deletes OCI containers needs their directory for it.
+    fn let_watchdog_finish(&self) {
+        let run = self.directory.path().join("run");
+        let end = Instant::now() + PATIENCE;
+        let is_watched = |path: &PathBuf| path.join("sweep").exists();
+        while entries(&run).iter().any(is_watched) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     fn stderr(&self) -> String {
         let bytes =
             fs::read(self.directory.path().join("stderr")).expect("it was made at the start");
@@ -336,6 +357,7 @@ impl Drop for Run {
         // Its containers die with it.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.let_watchdog_finish();
         if std::thread::panicking() {
             eprintln!("standard error of `nightcore up`:\n{}", self.stderr());
         }

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use super::cgroup::Group;
+use super::runtime::Place;
 
 /// A child process and the descriptor that says when it ended.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Process {
     reaped: bool,
     /// What limits it, removed once it has ended.
     group: Option<Group>,
+    /// What its runtime made for it, removed once it has ended.
+    place: Option<Place>,
 }
 
 impl Process {
@@ -25,7 +28,7 @@ impl Process {
     pub(super) fn of_child(child: &Child) -> io::Result<Self> {
         let pid = child.id();
         match pidfd_open(pid) {
-            Ok(pidfd) => Ok(Self { pid, pidfd, reaped: false, group: None }),
+            Ok(pidfd) => Ok(Self { pid, pidfd, reaped: false, group: None, place: None }),
             Err(error) => {
                 kill_and_reap(pid);
                 Err(error)
@@ -33,9 +36,15 @@ impl Process {
         }
     }
 
+    /// Takes over a container that an OCI runtime has made and left to us, its subreaper.
+    pub(super) fn of_runtime(pid: u32, place: Place) -> io::Result<Self> {
+        let pidfd = pidfd_open(pid)?;
+        Ok(Self { pid, pidfd, reaped: false, group: None, place: Some(place) })
+    }
+
     /// Takes over a child that was made together with its pidfd.
     pub(super) fn of_clone(pid: u32, pidfd: OwnedFd) -> Self {
-        Self { pid, pidfd, reaped: false, group: None }
+        Self { pid, pidfd, reaped: false, group: None, place: None }
     }
 
     /// Keeps the control groups that it has entered.
@@ -46,7 +55,8 @@ impl Process {
 
     /// How often the kernel killed for its limit of memory; `None` where there is none.
     pub(super) fn oom_kills(&self) -> Option<u64> {
-        self.group.as_ref().and_then(Group::oom_kills)
+        let own = self.group.as_ref().and_then(Group::oom_kills);
+        own.or_else(|| self.place.as_ref().and_then(Place::oom_kills))
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -119,6 +129,7 @@ pub(super) fn pidfd_kill(pidfd: BorrowedFd<'_>) {
     unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, 0, 0) };
 }
 
+/// A descriptor that becomes readable when the process has ended.
 pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes two plain numbers and returns a new descriptor or -1.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };

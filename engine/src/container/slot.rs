@@ -11,13 +11,16 @@ use super::cgroup::ControlGroups;
 use super::lease::Lease;
 use super::process::Process;
 use super::rollout::Stage;
-use super::runtime::{Runtimes, Start};
+use super::runtime::{Making, Runtimes, Start, Started};
 use super::watch::{Source, Watch};
 use super::{Container, ContainerKind, ContainerSpec, Limits};
 use crate::logs::Capture;
 
 /// A launcher that has not said hello by then is taken for dead: loading a library takes milliseconds.
-pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// A runtime is taken to hang that is not done by then. It takes tens of milliseconds, but all functions of a
+/// start are made at once.
+const MAKING_TIMEOUT: Duration = Duration::from_secs(30);
 /// A container that lived this long was healthy: its end does not count towards the backoff.
 const HEALTHY_AFTER: Duration = Duration::from_secs(1);
 /// How long a container may take to leave when asked.
@@ -48,6 +51,13 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) enum Phase {
     Waiting {
+        until: Instant,
+    },
+    /// A runtime makes the container, which may connect already.
+    Making {
+        making: Making,
+        listener: ControlListener,
+        since: Instant,
         until: Instant,
     },
     Starting {
@@ -124,17 +134,67 @@ impl Slot {
         let group = group.map_err(|error| error.to_string())?;
         let output = capture.open(spec, self.generation).map_err(failed)?;
         let start = Start { spec, index, name: &name, socket, group: &group, output };
-        let mut process = runtime.start(start).map_err(failed)?;
-        process.keep(group);
-        let until = since + HELLO_TIMEOUT;
-        self.phase = Phase::Starting { process, listener, peer: None, strangers: 0, since, until };
+        self.phase = match runtime.start(start).map_err(failed)? {
+            Started::Running(mut process) => {
+                process.keep(group);
+                let until = since + HELLO_TIMEOUT;
+                Phase::Starting { process, listener, peer: None, strangers: 0, since, until }
+            }
+            Started::Making(making) => {
+                Phase::Making { making, listener, since, until: since + MAKING_TIMEOUT }
+            }
+        };
         Ok(())
+    }
+
+    /// The runtime has news: goes on with the container, if it is made.
+    pub(super) fn made(&mut self) -> Result<(), String> {
+        match std::mem::replace(&mut self.phase, Phase::Stopped) {
+            Phase::Making { mut making, listener, since, until } => match making.finish() {
+                Some(Ok(process)) => {
+                    let until = Instant::now() + HELLO_TIMEOUT;
+                    self.phase = Phase::Starting {
+                        process,
+                        listener,
+                        peer: None,
+                        strangers: 0,
+                        since,
+                        until,
+                    };
+                    Ok(())
+                }
+                unfinished => {
+                    self.phase = Phase::Making { making, listener, since, until };
+                    let failed = |error| format!("its container could not be started: {error}");
+                    unfinished.map_or(Ok(()), |result| result.map(drop).map_err(failed))
+                }
+            },
+            phase => {
+                self.phase = phase;
+                Ok(())
+            }
+        }
+    }
+
+    /// Why the start that is under way has failed, if it takes too long.
+    pub(super) fn overdue(&self, now: Instant) -> Option<String> {
+        match &self.phase {
+            Phase::Making { until, .. } if *until <= now => {
+                Some(format!("its runtime was not done within {MAKING_TIMEOUT:?}"))
+            }
+            Phase::Starting { until, .. } if *until <= now => {
+                Some(format!("its launcher said nothing within {HELLO_TIMEOUT:?}"))
+            }
+            _ => None,
+        }
     }
 
     /// When something is due without news.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let due = match &self.phase {
-            Phase::Waiting { until } | Phase::Starting { until, .. } => Some(*until),
+            Phase::Waiting { until }
+            | Phase::Making { until, .. }
+            | Phase::Starting { until, .. } => Some(*until),
             Phase::Up { .. } | Phase::Idle | Phase::Stopped => None,
         };
         self.leaving.as_ref().map(|leaving| leaving.until).into_iter().chain(due).min()
@@ -154,6 +214,7 @@ impl Slot {
             watch.add(Source::Leaving(index), leaving.process.pidfd());
         }
         match &self.phase {
+            Phase::Making { making, .. } => watch.add(Source::Making(index), making.pidfd()),
             Phase::Starting { process, listener, peer, .. } => {
                 watch.add(Source::Process(index), process.pidfd());
                 match peer {
@@ -174,14 +235,14 @@ impl Slot {
         match &self.phase {
             Phase::Starting { peer, .. } => peer.as_ref(),
             Phase::Up { container, .. } => Some(&container.control),
-            Phase::Waiting { .. } | Phase::Idle | Phase::Stopped => None,
+            _ => None,
         }
     }
 
     pub(super) fn process(&mut self) -> Option<&mut Process> {
         match &mut self.phase {
             Phase::Starting { process, .. } | Phase::Up { process, .. } => Some(process),
-            Phase::Waiting { .. } | Phase::Idle | Phase::Stopped => None,
+            _ => None,
         }
     }
 
@@ -230,7 +291,7 @@ impl Slot {
                 self.early_deaths = if early { self.early_deaths + 1 } else { 0 };
                 Ended::Up
             }
-            Phase::Starting { .. } => {
+            Phase::Making { .. } | Phase::Starting { .. } => {
                 self.early_deaths += 1;
                 Ended::Starting
             }

@@ -41,6 +41,12 @@ impl SocketDirectory {
         Err(io::Error::other(format!("{} is always taken away", path.display())))
     }
 
+    /// Where it was made.
+    #[must_use]
+    pub fn parent(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {

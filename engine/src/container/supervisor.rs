@@ -15,6 +15,9 @@
 //!                 nobody called when the next start was due
 //! ```
 //!
+//! A container that a runtime makes is `Making` before it is `Starting`, until the runtime is done: the
+//! supervisor waits for neither.
+//!
 //! A container that ends is started again at once; one that keeps ending soon after its start waits
 //! longer each time. `idleness` stops those that nobody calls. During [`Supervisor::start_all`] nothing is retried: the first failure is the result.
 
@@ -33,7 +36,7 @@ use super::process::Process;
 use super::record::State;
 use super::rollout::Stage;
 use super::runtime::Runtimes;
-use super::slot::{Ended, HELLO_TIMEOUT, LEAVE_TIMEOUT, Phase, Slot};
+use super::slot::{Ended, LEAVE_TIMEOUT, Phase, Slot};
 use super::watch::{Source, Watch};
 use super::{ContainerSpec, HostSpec, SocketDirectory};
 use crate::core::FunctionId;
@@ -78,9 +81,10 @@ pub enum Stopped {
 /// See the module's description.
 #[derive(Debug)]
 pub struct Supervisor {
+    // Dropped in this order: containers, what runtimes have of them, their directory.
+    pub(super) slots: Vec<Slot>,
     runtimes: Runtimes,
     sockets: SocketDirectory,
-    pub(super) slots: Vec<Slot>,
     /// Behind the slots: it waits until their containers' groups are removed.
     groups: ControlGroups,
     pub(super) shards: Vec<Post<ToShard>>,
@@ -121,11 +125,12 @@ impl Supervisor {
         capture: Capture,
     ) -> io::Result<Self> {
         let slots = specs.into_iter().map(Slot::new).collect();
-        let (runtimes, groups) = (Runtimes::new(host), ControlGroups::new(host.require)?);
+        let runtimes = Runtimes::new(host, sockets.parent());
+        let groups = ControlGroups::new(host.require)?;
         Ok(Self {
+            slots,
             runtimes,
             sockets,
-            slots,
             groups,
             shards,
             stats,
@@ -198,7 +203,7 @@ impl Supervisor {
                     leaving.push(process);
                 }
                 Phase::Starting { mut process, .. } => process.kill(),
-                Phase::Waiting { .. } | Phase::Idle | Phase::Stopped => {}
+                Phase::Waiting { .. } | Phase::Making { .. } | Phase::Idle | Phase::Stopped => {}
             }
             leaving.extend(slot.leaving.take().map(|leaving| leaving.process));
         }
@@ -259,6 +264,11 @@ impl Supervisor {
                         signal = Signal::Stop;
                     }
                 }
+                Source::Making(index) => {
+                    if let Err(reason) = self.slots[index].made() {
+                        self.end(index, reason);
+                    }
+                }
                 Source::Process(index) => self.process_ended(index),
                 // What has left is reaped below.
                 Source::Leaving(_) => {}
@@ -269,8 +279,8 @@ impl Supervisor {
         let now = Instant::now();
         for index in 0..self.slots.len() {
             self.slots[index].reap();
-            if matches!(&self.slots[index].phase, Phase::Starting { until, .. } if *until <= now) {
-                self.end(index, format!("its launcher said nothing within {HELLO_TIMEOUT:?}"));
+            if let Some(reason) = self.slots[index].overdue(now) {
+                self.end(index, reason);
             }
         }
         signal

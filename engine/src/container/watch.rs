@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 pub(super) enum Source {
     Mailbox,
     Signals,
+    Making(usize),
     Process(usize),
     Leaving(usize),
     Listener(usize),

@@ -15,7 +15,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::library::{Function, LoadError};
-use super::sandbox::{Sandbox, SandboxError};
+use super::sandbox::{self, Sandbox, SandboxError};
 use super::worker;
 use std::os::fd::OwnedFd;
 
@@ -125,6 +125,7 @@ unsafe fn load(
     socket: &Path,
     sandbox: Option<&Sandbox>,
 ) -> Result<Function, LauncherError> {
+    sandbox::die_of_signals()?;
     let library = match sandbox {
         // Nothing looks at the directory of the socket once that is connected.
         Some(sandbox) => sandbox.enter(name, library, socket.parent().unwrap_or(socket))?,

@@ -1,11 +1,15 @@
 //! How containers are run: a plain process, a sandbox, or an OCI runtime, behind one trait.
 
+mod oci;
 mod process;
 mod sandbox;
 
 use std::io;
 use std::path::Path;
 
+pub(super) use self::oci::{Making, Place};
+
+use self::oci::Oci;
 use self::process::PlainProcess;
 use self::sandbox::Sandbox;
 use super::cgroup::{self, Group};
@@ -27,7 +31,15 @@ pub(super) trait Runtime: std::fmt::Debug {
     ///
     /// # Errors
     /// What the system says, with the step that failed. Nothing is left behind then.
-    fn start(&self, start: Start<'_>) -> io::Result<Process>;
+    fn start(&self, start: Start<'_>) -> io::Result<Started>;
+}
+
+/// How far a start is when it returns. It never waits: the supervisor has other containers.
+pub(super) enum Started {
+    /// The container runs.
+    Running(Process),
+    /// A runtime is at work.
+    Making(Making),
 }
 
 /// What is started.
@@ -36,7 +48,6 @@ pub(super) struct Start<'a> {
     /// The function's place.
     pub(super) index: usize,
     /// Names the container among all that this engine starts: the function's place and a count.
-    #[expect(dead_code, reason = "a plain process needs no name")]
     pub(super) name: &'a str,
     /// The unix socket that listens for this container alone.
     pub(super) socket: &'a Path,
@@ -51,18 +62,25 @@ pub(super) struct Start<'a> {
 pub(super) struct Runtimes {
     process: PlainProcess,
     sandbox: Sandbox,
+    oci: Oci,
 }
 
 impl Runtimes {
-    pub(super) fn new(host: &HostSpec) -> Self {
-        Self { process: PlainProcess::new(host), sandbox: Sandbox::new(host) }
+    /// `directory` is where the runtimes may make directories of their own.
+    pub(super) fn new(host: &HostSpec, directory: &Path) -> Self {
+        Self {
+            process: PlainProcess::new(host),
+            sandbox: Sandbox::new(host),
+            oci: Oci::new(host, directory),
+        }
     }
 
     /// The one for containers of this kind.
     pub(super) fn of(&self, kind: ContainerKind) -> &dyn Runtime {
         match kind {
-            ContainerKind::Process | ContainerKind::Oci => &self.process,
+            ContainerKind::Process => &self.process,
             ContainerKind::Sandbox => &self.sandbox,
+            ContainerKind::Oci => &self.oci,
         }
     }
 }

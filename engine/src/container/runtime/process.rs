@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{ContainerSpec, HostSpec, Process, Runtime, Start, cgroup};
+use super::{ContainerSpec, HostSpec, Process, Runtime, Start, Started, cgroup};
 
 /// Variables of the engine's own environment that a container may see.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
@@ -29,7 +29,7 @@ impl PlainProcess {
 }
 
 impl Runtime for PlainProcess {
-    fn start(&self, start: Start<'_>) -> io::Result<Process> {
+    fn start(&self, start: Start<'_>) -> io::Result<Started> {
         let spec = start.spec;
         let mut command = Command::new(&self.worker);
         command.arg("--library").arg(&spec.library).arg("--function").arg(&spec.name);
@@ -48,7 +48,7 @@ impl Runtime for PlainProcess {
         // SAFETY: the closure runs between fork and exec and makes async-signal-safe system calls only;
         // it allocates nothing and touches no lock.
         unsafe { command.pre_exec(move || settle(parent, &procs, memory, niceness)) };
-        Process::of_child(&command.spawn()?)
+        Process::of_child(&command.spawn()?).map(Started::Running)
     }
 }
 
@@ -62,6 +62,16 @@ pub(super) fn environment<'a>(
     let inherited = inherited.filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
     let own = spec.env.iter().map(|(name, value)| (name.into(), value.into()));
     inherited.chain(own).chain([("NIGHTCORE_SOCKET".into(), socket.into())])
+}
+
+/// The variables of a container with a root of its own, where nothing of the engine's user is.
+pub(super) fn environment_inside<'a>(
+    spec: &'a ContainerSpec,
+    socket: &Path,
+) -> impl Iterator<Item = (OsString, OsString)> + use<'a> {
+    let is_own = spec.env.iter().any(|(name, _)| name == "HOME");
+    let home = (!is_own).then(|| ("HOME".into(), "/tmp".into()));
+    environment(spec, socket).filter(move |(name, _)| is_own || name != "HOME").chain(home)
 }
 
 /// Runs in the child before `exec`.

@@ -9,7 +9,7 @@
 mod probe;
 mod spawn;
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsString};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -17,8 +17,8 @@ use std::sync::OnceLock;
 
 use self::probe::Permitted;
 use self::spawn::Birth;
-use super::process::environment;
-use super::{ContainerSpec, Group, HostSpec, Process, Runtime, Start, cgroup};
+use super::process::environment_inside;
+use super::{ContainerSpec, Group, HostSpec, Process, Runtime, Start, Started, cgroup};
 
 /// See the module's description.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Runtime for Sandbox {
         Ok(())
     }
 
-    fn start(&self, start: Start<'_>) -> io::Result<Process> {
+    fn start(&self, start: Start<'_>) -> io::Result<Started> {
         let permitted = self.permitted();
         let spec = start.spec;
         if let Some(name) = spec.env.iter().map(|(name, _)| name).find(|name| loads_code(name)) {
@@ -65,11 +65,7 @@ impl Runtime for Sandbox {
         }
         let mut arguments = vec![self.worker.clone().into_os_string()];
         arguments.extend(confinement(spec, permitted, start.index));
-        // Nothing of the engine's user is there.
-        let home = ("HOME".into(), OsString::from("/tmp"));
-        let given = environment(spec, start.socket).filter(|(name, _)| name != OsStr::new("HOME"));
-        let own = spec.env.iter().any(|(name, _)| name == "HOME");
-        let environment = std::iter::once(home).filter(|_| !own).chain(given);
+        let environment = environment_inside(spec, start.socket);
         let birth = Birth {
             program: text(self.worker.clone())?,
             arguments: arguments.into_iter().map(text).collect::<io::Result<_>>()?,
@@ -81,7 +77,7 @@ impl Runtime for Sandbox {
             group: start.group,
             niceness: spec.niceness,
         };
-        birth.give()
+        birth.give().map(Started::Running)
     }
 }
 

@@ -118,7 +118,6 @@ impl Sandbox {
             let user = nix::unistd::geteuid().as_raw();
             return Err(SandboxError::Unreadable { path: library, user });
         }
-        die_of_signals()?;
         landlock::restrict(&view, has_root, self.network)?;
         filter::install(self.network)?;
         Ok(library)
@@ -136,7 +135,7 @@ fn failed(path: &Path, error: impl Into<io::Error>) -> SandboxError {
 /// The first process of a namespace does not die of signals from within, unless it handles them: then
 /// `abort` ends in a fault that looks like another. So it exits as a shell would say it was killed.
 /// Faults kill it as ever.
-fn die_of_signals() -> Result<(), SandboxError> {
+pub(super) fn die_of_signals() -> Result<(), SandboxError> {
     use Signal::*;
     extern "C" fn end(signal: libc::c_int) {
         // SAFETY: ends the process.
