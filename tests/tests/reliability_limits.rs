@@ -59,7 +59,6 @@ fn a_channel_that_has_no_memory_is_made_later() {
 }
 
 #[test]
-#[ignore = "the limit on processes is not enforced yet"]
 fn a_fork_bomb_ends_at_its_limit_and_with_its_container() {
     let directory = TempDir::new().expect("a directory");
     let library = build("rogue", directory.path());
