@@ -41,6 +41,8 @@ const DEPTH_MAX: u16 = WORKERS_MAX;
 const QUEUE_MAX: u32 = 65_536;
 /// More than a host can do, of calls at once and of calls a second.
 const LIMIT_MAX: u32 = 10_000_000;
+/// After more deaths than this a crash loop is nothing new.
+const DEATHS_MAX: u32 = 1000;
 /// Processes and threads that a container may have beside its workers where nothing else is said: the
 /// launcher, and what the function starts itself.
 pub const PIDS_DEFAULT: u32 = 128;
@@ -174,6 +176,10 @@ pub struct Function {
     pub grace: Duration,
     /// A container without calls for so long is stopped, until the next call.
     pub idle_timeout: Option<Duration>,
+    /// Deaths in a row that make a crash loop.
+    pub breaker_deaths: u32,
+    /// Time that its containers may have run between the first of them and the last.
+    pub breaker_window: Duration,
     /// Line of its `[[function]]` in the file, for messages.
     pub line: usize,
 }
@@ -405,6 +411,8 @@ fn read_function<'a>(
         "rate_limit",
         "grace",
         "idle_timeout",
+        "breaker_deaths",
+        "breaker_window",
     ])?;
     let name = table.require("name", "the function's name")?;
     let library = table.require("library", "the path of a shared library")?;
@@ -429,6 +437,8 @@ fn read_function<'a>(
         rate_limit: None,
         grace: Duration::from_secs(5),
         idle_timeout: None,
+        breaker_deaths: 5,
+        breaker_window: Duration::from_secs(1),
         line: table.line(),
     };
     table.read("max_workers", &mut function.max_workers, |value| value.integer(1..=WORKERS_MAX))?;
@@ -466,8 +476,14 @@ fn read_function<'a>(
     ] {
         table.read(key, field, |value| value.integer(1..=LIMIT_MAX).map(Some))?;
     }
-    table
-        .read("grace", &mut function.grace, |value| value.duration(DURATION_MIN..=DURATION_MAX))?;
+    for (key, field) in
+        [("grace", &mut function.grace), ("breaker_window", &mut function.breaker_window)]
+    {
+        table.read(key, field, |value| value.duration(DURATION_MIN..=DURATION_MAX))?;
+    }
+    table.read("breaker_deaths", &mut function.breaker_deaths, |value| {
+        value.integer(1..=DEATHS_MAX)
+    })?;
     table.read("concurrency", &mut function.concurrency, |value| {
         value.one_of(&[
             ("managed", Concurrency::Managed),

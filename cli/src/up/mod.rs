@@ -21,7 +21,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use engine::container::{
-    ContainerSpec, HostSpec, Limits, SocketDirectory, StartError, Stopped, Supervisor,
+    ContainerSpec, CrashLoop, HostSpec, Limits, SocketDirectory, StartError, Stopped, Supervisor,
 };
 use engine::core::{FunctionSpec, Policy, Quota};
 use engine::io::{Function, exchanges};
@@ -320,6 +320,7 @@ fn container_specs(config: &Config, raised: bool) -> Vec<ContainerSpec> {
         payload_max: config.gateway.body_max,
         max_workers: function.max_workers,
         idle_timeout: function.idle_timeout,
+        crash_loop: CrashLoop { deaths: function.breaker_deaths, window: function.breaker_window },
         niceness,
     });
     specs.collect()

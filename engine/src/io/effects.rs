@@ -9,7 +9,8 @@ use super::engine::{Answer, Engine, NewCall};
 use super::link::LaneState;
 use super::payload::Payload;
 use super::token::HeldBy;
-use crate::core::{Effect, Effects, Event, Origin, Refusal, Reply, WorkerId};
+use crate::container::Cause;
+use crate::core::{Effect, Effects, Event, FunctionId, Origin, Refusal, Reply, WorkerId};
 use crate::mailbox::ToShard;
 
 /// Answers that a worker may hold unreleased: bounds our table of them, which a container must not grow.
@@ -81,8 +82,7 @@ impl Engine {
             Effect::Bounce { call, origin } => self.bounce(call, origin),
             Effect::DropPayload { call } => self.drop_payload(call),
             Effect::ReplaceContainer { worker } => {
-                let reason = "a call ran on past its time and the function's grace".to_owned();
-                self.condemn(reactor, now, worker.function, reason);
+                self.close_container(reactor, now, worker.function, Cause::Stuck);
             }
         }
     }
@@ -206,17 +206,17 @@ impl Engine {
         origin: Origin,
         reply: Reply,
     ) {
-        let result = match reply {
-            Reply::Completed { worker, .. } => self.take_result(worker),
-            Reply::Returned { .. } => self.take_returned(call),
-            Reply::Failed { .. } => None,
-        };
         let failure = match reply {
-            Reply::Completed { outcome, .. } | Reply::Returned { outcome } => match result {
+            Reply::Completed { worker, outcome } => match self.take_result(worker) {
                 Some(result) => return self.answer_with(reactor, now, origin, outcome, result),
                 // Its container was closed between its completion and now.
+                None => return self.answer_died(reactor, now, origin, worker.function),
+            },
+            Reply::Returned { outcome } => match self.take_returned(call) {
+                Some(result) => return self.answer_with(reactor, now, origin, outcome, result),
                 None => Refusal::CONTAINER_DIED,
             },
+            Reply::Died { function } => return self.answer_died(reactor, now, origin, function),
             Reply::Failed { outcome, message, retry_after_s } => {
                 Refusal { outcome, message, retry_after_s }
             }
@@ -253,6 +253,24 @@ impl Engine {
             }
             Origin::Shard { shard, call } => self.answer_shard(shard, call, outcome, &result),
         }
+    }
+
+    /// The container died that the call was in, and its caller is told of what.
+    fn answer_died(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        origin: Origin,
+        function: FunctionId,
+    ) {
+        let outcome = Outcome::ContainerDied;
+        let death = self.functions[function.index()].death.clone();
+        let words = death.as_deref().unwrap_or(Refusal::CONTAINER_DIED.message);
+        if let Origin::Internal { worker, token, .. } = origin {
+            return self.fail_internal(reactor, now, worker, token, outcome, words);
+        }
+        let result = SharedBlock::from_bytes(words.as_bytes().to_vec(), 0);
+        self.answer_with(reactor, now, origin, outcome, result);
     }
 
     /// Copies a callee's result into its caller's memory, the one copy of this hop.

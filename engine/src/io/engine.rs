@@ -16,6 +16,7 @@ use super::exchange::Exchange;
 use super::link::{Link, Placement};
 use super::payload::{Payload, Payloads, RequestContext};
 use super::token::Subject;
+use crate::container::Cause;
 use crate::core::{
     Caller, Core, Effect, Effects, Event, FunctionId, FunctionSpec, Limits, Quota, Refusal,
     WorkerId,
@@ -110,6 +111,8 @@ pub(super) struct FunctionState {
     pub(super) changed: bool,
     /// Whether the supervisor knows that a call waits for a container.
     pub(super) wanted: bool,
+    /// Why its last container died, in words for whoever's call was in it.
+    pub(super) death: Option<Arc<str>>,
 }
 
 /// What the embedding loop must do on behalf of the supervisor.
@@ -160,7 +163,8 @@ impl Engine {
                 core.set_quota(id, Arc::clone(quota));
             }
             names.insert(function.name.clone().into_bytes().into_boxed_slice(), id);
-            FunctionState { function, link: None, links_made: 0, changed: false, wanted: false }
+            let (link, death) = (None, None);
+            FunctionState { function, link, links_made: 0, changed: false, wanted: false, death }
         });
         let functions: Vec<_> = functions.collect();
         let changed = Vec::with_capacity(functions.len());
@@ -415,7 +419,7 @@ impl Engine {
         self.perform(reactor, now);
     }
 
-    /// Ends a container that broke the protocol: here at once, everywhere through the supervisor.
+    /// Ends a container that broke the protocol.
     pub(super) fn condemn(
         &mut self,
         reactor: &mut Reactor,
@@ -423,13 +427,26 @@ impl Engine {
         function: FunctionId,
         reason: String,
     ) {
+        self.close_container(reactor, now, function, Cause::Protocol { reason });
+    }
+
+    /// Ends a container: here at once, everywhere through the supervisor.
+    pub(super) fn close_container(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        function: FunctionId,
+        cause: Cause,
+    ) {
         let Some(generation) = self.link(function).map(|link| link.container.generation) else {
             return;
         };
         let name = &self.functions[function.index()].function.name;
-        tracing::error!(function = name, "container is closed: {reason}");
-        self.supervisor.send(ToSupervisor::Condemn { function, generation, reason });
-        self.container_down(reactor, now, function, generation);
+        tracing::error!(function = name, "container is closed: it {cause}");
+        let cause = Arc::new(cause);
+        let condemned = Arc::clone(&cause);
+        self.supervisor.send(ToSupervisor::Condemn { function, generation, cause: condemned });
+        self.container_down(reactor, now, function, generation, &cause);
     }
 
     fn read_mail(&mut self, reactor: &mut Reactor, now: Nanos) {
@@ -439,8 +456,11 @@ impl Engine {
                     self.container_up(reactor, now, function, container);
                 }
                 ToShard::Part { function, generation } => self.part(function, generation),
-                ToShard::ContainerDown { function, generation } => {
-                    self.container_down(reactor, now, function, generation);
+                ToShard::ContainerDown { function, generation, cause } => {
+                    self.container_down(reactor, now, function, generation, &cause);
+                }
+                ToShard::Barred { function, until } => {
+                    self.tell_core(reactor, now, function, Event::Barred { function, until });
                 }
                 ToShard::WorkerFailed { function, generation, lane } => {
                     if self

@@ -8,7 +8,7 @@ use reactor::clock::Nanos;
 
 use super::engine::Engine;
 use super::link::Link;
-use crate::container::Container;
+use crate::container::{Cause, Container};
 use crate::core::{Event, FunctionId};
 use crate::mailbox::ToSupervisor;
 
@@ -73,12 +73,14 @@ impl Engine {
         now: Nanos,
         function: FunctionId,
         generation: u32,
+        cause: &Cause,
     ) {
         if self.link(function).is_none_or(|link| link.container.generation != generation) {
             return;
         }
         let Some(state) = self.functions.get_mut(function.index()) else { return };
         state.wanted = false;
+        state.death = Some(format!("the function's container {cause}").into());
         let link = state.link.take();
         // The core first: it drops the payloads that live in the channel.
         self.tell_core(reactor, now, function, Event::ContainerDown { function });

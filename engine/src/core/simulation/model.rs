@@ -205,10 +205,10 @@ impl World {
                 assert_eq!((at, known.away.is_some()), (None, true));
                 self.calls.remove(&call.0);
             }
-            (Reply::Failed { .. }, None) => {
+            (Reply::Failed { .. } | Reply::Died { .. }, None) => {
                 self.calls.remove(&call.0);
             }
-            (Reply::Failed { .. }, Some(_)) => {}
+            (Reply::Failed { .. } | Reply::Died { .. }, Some(_)) => {}
         }
     }
 
