@@ -69,6 +69,8 @@ const ENV_RESERVED: &str = "NIGHTCORE_";
 pub struct Config {
     /// The file's path as given, for messages.
     pub file: String,
+    /// What the command line said over it.
+    pub overrides: Overrides,
     /// The HTTP front end.
     pub gateway: Gateway,
     /// The dispatcher.
@@ -228,7 +230,12 @@ impl Config {
             file: path.display().to_string(),
             source,
         })?;
-        Config::parse(&text, path, overrides, &Search::from(path))
+        Config::read(&text, path, overrides)
+    }
+
+    /// The same of a text, which is taken for that of the file.
+    pub fn read(text: &str, path: &Path, overrides: Overrides) -> Result<Config, ConfigError> {
+        Config::parse(text, path, overrides, &Search::from(path))
     }
 
     fn parse(
@@ -246,7 +253,8 @@ impl Config {
         let mut engine = read_engine(root.get("engine").as_ref())?;
         let functions = read_functions(root.get("function").as_ref(), search, engine.container)?;
         engine.shards = overrides.shards.or(engine.shards);
-        Ok(Config { file: path.display().to_string(), gateway, engine, functions })
+        let file = path.display().to_string();
+        Ok(Config { file, overrides, gateway, engine, functions })
     }
 }
 

@@ -1,8 +1,9 @@
 //! The `nightcore` command: configuration, the start of the stack, and the clients.
 
-pub mod config;
-
+pub mod admin;
 pub mod client;
+pub mod config;
+pub mod deploy;
 pub mod invoke;
 pub mod ls;
 pub mod top;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use nightcore_cli::client::ClientError;
 use nightcore_cli::config::{Config, Overrides, SHARDS_MAX};
+use nightcore_cli::deploy::{self, DeployError};
 use nightcore_cli::{invoke, ls, top, up};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -82,6 +83,34 @@ Percentiles are estimates from the buckets of a histogram. A dash stands for wha
 "
 );
 
+const DEPLOY_HELP: &str = "\
+A function that is served already is updated: its next version is started beside it, gets the
+calls once its first worker stands, and the former version ends the calls that it has. A version
+that does not start leaves the former one in place. What is deployed here lasts until the next
+start or reload.
+
+Exit codes:
+  0  all is as it was asked
+  1  a function is not, or no engine runs
+  2  wrong command line or configuration";
+
+const REMOVE_HELP: &str = "\
+The function is not found from now on; the command returns when its last call has ended.
+
+Exit codes:
+  0  all are removed
+  1  one is not, or no engine runs
+  2  wrong command line";
+
+const RELOAD_HELP: &str = "\
+Deploys the functions that are new in the file or differ, by their lines or by the contents of
+their libraries, and removes those that are not in it. The same as SIGHUP.
+
+Exit codes:
+  0  all is as the file says
+  1  something is not, the file cannot be used, or no engine runs
+  2  wrong command line";
+
 /// A function runtime for latency-sensitive, interactive microservices
 #[derive(Parser)]
 #[command(name = "nightcore", version, after_help = ENVIRONMENT_HELP)]
@@ -101,6 +130,15 @@ enum Command {
     /// List the functions of a running stack
     #[command(after_help = LS_HELP)]
     Ls(ls::Options),
+    /// Deploy functions to a running stack, or update them
+    #[command(after_help = DEPLOY_HELP)]
+    Deploy(deploy::DeployOptions),
+    /// Remove functions from a running stack
+    #[command(after_help = REMOVE_HELP)]
+    Rm(deploy::RemoveOptions),
+    /// Have a running stack read its configuration file again
+    #[command(after_help = RELOAD_HELP)]
+    Reload(deploy::ReloadOptions),
     /// Show what the functions of a running stack do, refreshed every second
     #[command(after_help = TOP_HELP)]
     Top(top::Options),
@@ -129,6 +167,9 @@ fn main() -> ExitCode {
         Command::Up(options) => run_up(&options),
         Command::Invoke(options) => client_exit(invoke::run(&options, &mut io::stdout().lock())),
         Command::Ls(options) => client_exit(ls::run(&options, &mut io::stdout().lock())),
+        Command::Deploy(options) => deploy_exit(deploy::deploy(&options, &mut io::stdout())),
+        Command::Rm(options) => deploy_exit(deploy::remove(&options, &mut io::stdout())),
+        Command::Reload(options) => deploy_exit(deploy::reload(&options, &mut io::stdout())),
         Command::Top(options) => {
             let display = top::Display::of_process();
             client_exit(top::run(&options, display, &mut io::stdout().lock()))
@@ -155,6 +196,16 @@ fn client_exit(result: Result<(), ClientError>) -> ExitCode {
         matches!(&error, ClientError::Output(cause) if cause.kind() == io::ErrorKind::BrokenPipe);
     if !is_silent {
         eprintln!("nightcore: {error}");
+    }
+    ExitCode::from(error.exit_code())
+}
+
+fn deploy_exit(result: Result<(), DeployError>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    match error {
+        // Bare: the line begins with file and line.
+        DeployError::Config(_) => eprintln!("{error}"),
+        _ => eprintln!("nightcore: {error}"),
     }
     ExitCode::from(error.exit_code())
 }

@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use reactor::clock::Nanos;
 
-use crate::container::{Cause, Container};
+use crate::container::{Cause, Change, Container};
 use crate::core::FunctionId;
 
 /// What a shard is told.
@@ -24,6 +24,27 @@ pub enum ToShard {
         function: FunctionId,
         /// The running container.
         container: Arc<Container>,
+    },
+    /// A function, or the next version of one, has this place from now on. No name leads to it yet.
+    Deploy {
+        /// Its place.
+        function: FunctionId,
+        /// What it is on this shard.
+        deployed: Box<crate::io::Function>,
+    },
+    /// Calls of this name go to that function from now on, or nowhere: answer
+    /// [`ToSupervisor::Routed`]. Calls that the former one has are ended by it.
+    Route {
+        /// The name.
+        name: Arc<str>,
+        /// Where it leads; `None`: the function is removed.
+        to: Option<FunctionId>,
+    },
+    /// No name leads to this function any more and its container is down: answer
+    /// [`ToSupervisor::Left`].
+    Remove {
+        /// The function.
+        function: FunctionId,
     },
     /// A container is gone, with everything that was in flight inside it.
     ContainerDown {
@@ -115,6 +136,25 @@ pub enum ToSupervisor {
         /// The function.
         function: FunctionId,
     },
+    /// The first worker of a function that was deployed has started.
+    Warm {
+        /// The function.
+        function: FunctionId,
+    },
+    /// A shard sends calls where [`ToShard::Route`] said.
+    Routed {
+        /// The name.
+        name: Arc<str>,
+    },
+    /// What a shard says to [`ToShard::Remove`].
+    Left {
+        /// The function.
+        function: FunctionId,
+        /// Whether no call of it is there any more: none can come, so it stays so.
+        empty: bool,
+    },
+    /// Somebody wants a change of what is served.
+    Change(Change),
     /// A draining shard has nothing left to answer.
     Drained {
         /// Which shard.

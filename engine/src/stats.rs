@@ -83,6 +83,25 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// Adds what there is of an older version, which still ends some calls. Rates and times stay those
+    /// of this one.
+    pub fn add(&mut self, older: &Totals) {
+        self.queued += older.queued;
+        self.running += older.running;
+        self.waiting += older.waiting;
+        self.idle += older.idle;
+        self.starting += older.starting;
+        self.ending += older.ending;
+        self.arrivals += older.arrivals;
+        self.completed += older.completed;
+        self.abandoned += older.abandoned;
+        for (to, from) in self.failed.iter_mut().zip(older.failed) {
+            *to += from;
+        }
+        self.queue_delay.add(&older.queue_delay);
+        self.processing.add(&older.processing);
+    }
+
     /// Threads that the function has.
     #[must_use]
     pub fn workers(&self) -> u64 {
@@ -100,12 +119,18 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Makes room for `functions` functions on `shards` shards.
+    /// Makes room for `places` functions and versions of functions on `shards` shards.
     #[must_use]
-    pub fn new(functions: usize, shards: u16) -> Self {
+    pub fn new(places: usize, shards: u16) -> Self {
         let shards = usize::from(shards);
-        let cells = (0..functions * shards).map(|_| Cell::default()).collect();
-        Self { shards, cells, containers: Records::new(functions) }
+        let cells = (0..places * shards).map(|_| Cell::default()).collect();
+        Self { shards, cells, containers: Records::new(places) }
+    }
+
+    /// For how many functions there is room.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.cells.len() / self.shards.max(1)
     }
 
     /// Notes that calls of a function come or go on a shard, if what is to be published says so. Called by

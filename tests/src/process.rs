@@ -64,6 +64,16 @@ impl Process {
         Process::find(self.pid) == Some(self)
     }
 
+    /// Its open descriptors.
+    ///
+    /// # Panics
+    /// If it has ended.
+    #[must_use]
+    pub fn descriptors(self) -> usize {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid));
+        entries.expect("the process is there").count()
+    }
+
     /// Whether every one of its threads is held by SIGSTOP.
     ///
     /// # Panics

@@ -151,6 +151,20 @@ impl Stack {
         self.run.stderr()
     }
 
+    /// Its configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.run.directory.path().join("nightcore.toml")
+    }
+
+    /// Replaces its configuration file, which it reads again at SIGHUP.
+    ///
+    /// # Panics
+    /// If the file cannot be written.
+    pub fn configure(&self, config: &str) {
+        self.run.configure(config);
+    }
+
     /// Sends a signal to `nightcore`.
     pub fn signal(&self, signal: Signal) {
         self.run.process.signal(signal);
@@ -211,7 +225,7 @@ impl Run {
         let run_directory = directory.path().join("run");
         fs::create_dir(&run_directory).expect("a directory");
         let path = directory.path().join("nightcore.toml");
-        fs::write(&path, with_runtime_dir(config, &run_directory)).expect("a file");
+        configure(directory.path(), config);
         let stderr = File::create(directory.path().join("stderr")).expect("a file");
         let child = Command::new(built("nightcore"))
             .args(["up", "--listen", listen, "--config"])
@@ -226,6 +240,10 @@ impl Run {
         // Not waited for yet, so its entry is there even if it has ended.
         let process = Process::of_child(&child);
         Run { child, process, directory }
+    }
+
+    fn configure(&self, config: &str) {
+        configure(self.directory.path(), config);
     }
 
     fn stderr(&self) -> String {
@@ -257,6 +275,12 @@ impl Drop for Run {
             eprintln!("standard error of `nightcore up`:\n{}", self.stderr());
         }
     }
+}
+
+/// Writes `nightcore.toml` for a stack that lives in this directory.
+fn configure(directory: &Path, config: &str) {
+    let text = with_runtime_dir(config, &directory.join("run"));
+    fs::write(directory.join("nightcore.toml"), text).expect("a file");
 }
 
 /// The address of the summary's first line, `... serves on http://127.0.0.1:1234`. The rest is read

@@ -180,7 +180,7 @@ fn every_key_is_read() {
     assert_eq!(first.placement, Placement::Free);
     assert_eq!(first.env, [("A".into(), "1".into()), ("B".into(), "2".into())]);
     assert_eq!(second.env, [("C".into(), "3".into())]);
-    assert_eq!((first.line, second.line), (17, 33));
+    assert_eq!((first.line, second.line), (21, 42));
 }
 
 #[test]
@@ -216,7 +216,8 @@ fn an_unknown_key_is_refused_with_the_known_ones() {
     assert_eq!(
         refusal("[engine]\nshards = 1\nshard = 2\n"),
         "nightcore.toml:3: engine.shard: unknown key, \
-         expected one of shards, runtime_dir, drain_timeout, depth_max, priority"
+         expected one of shards, runtime_dir, drain_timeout, depth_max, priority, \
+         container, require, oci_runtime, oci_rootfs"
     );
     assert_eq!(
         refused_function("time_out = \"3s\""),

@@ -3,10 +3,13 @@
 //! The main thread becomes the supervisor of the containers; every shard runs on a thread of its own
 //! (`shard`). Nothing is served before everything stands, and a failed start leaves nothing behind.
 
+mod admin;
 mod balance;
 mod cores;
+mod deploy;
 mod listener;
 mod passage;
+mod plan;
 mod policy;
 mod priority;
 mod rebalance;
@@ -20,14 +23,10 @@ use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use engine::container::{
-    ContainerSpec, CrashLoop, HostSpec, Limits, SocketDirectory, StartError, Stopped, Supervisor,
-};
-use engine::core::{FunctionSpec, Policy, Quota};
-use engine::io::{Function, exchanges};
+use engine::container::{HostSpec, SocketDirectory, StartError, Stopped, Supervisor};
+use engine::io::exchanges;
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor, mailbox};
 use engine::stats::Stats;
-use ipc::{Geometry, PIPELINE_MAX};
 use nix::sched::CpuSet;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -35,13 +34,16 @@ use nix::unistd::Pid;
 use reactor::Address;
 use thiserror::Error;
 
+use self::admin::Admin;
+use self::deploy::Deployer;
 use self::listener::Listener;
+use self::plan::Plan;
 use self::rebalance::Balance;
 use self::shard::Blueprint;
-use crate::config::{self, Concurrency, Config, Placement, Priority};
+use crate::config::{Config, Placement, Priority};
 
-/// Niceness of the containers where the shards may not be raised.
-const CONTAINER_NICENESS: i32 = 10;
+/// Functions and versions of functions for which there is room beside those of the start.
+const PLACES_SPARE: usize = 128;
 
 /// Names the container's host binary where it does not lie beside this executable.
 const WORKER_VARIABLE: &str = "NIGHTCORE_WORKER";
@@ -123,18 +125,16 @@ struct Shards {
     posts: Vec<Post<ToShard>>,
     threads: Vec<JoinHandle<()>>,
     mailbox: Mailbox<ToSupervisor>,
+    supervisor: Post<ToSupervisor>,
     stats: Arc<Stats>,
+    plan: Plan,
     raised: bool,
 }
 
 fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     // Before any thread is made, so that all of them inherit the mask.
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGTERM);
-    signals.add(Signal::SIGINT);
-    system("signals cannot be blocked", signals.thread_block())?;
-    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-    let signals = system("signals cannot be read", SignalFd::with_flags(&signals, flags))?;
+    let signals = read_signals(&[Signal::SIGTERM, Signal::SIGINT], SfdFlags::SFD_NONBLOCK)?;
+    let hangups = read_signals(&[Signal::SIGHUP], SfdFlags::empty())?;
 
     let address = config.gateway.listen;
     let listener = Listener::bind(address).map_err(|error| UpError::Listen { address, error })?;
@@ -142,10 +142,13 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
     let sockets =
         SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
+    let directory = sockets.path().to_owned();
     let worker = system("the container's host binary is not there", worker_binary())?;
 
     let shards = start_shards(config, hook)?;
-    let specs = container_specs(config, shards.raised);
+    let mut plan = shards.plan;
+    plan.niceness(config, shards.raised);
+    let specs = config.functions.iter().map(|function| plan.container(function)).collect();
     let posts = shards.posts.clone();
     let host = HostSpec {
         worker,
@@ -155,27 +158,44 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     };
     let mut supervisor =
         Supervisor::new(&host, sockets, specs, posts, shards.mailbox, signals, shards.stats);
+    let deployer = Arc::new(Deployer::new(config, plan, shards.supervisor));
+    let asked = admin::Engine { address, deployer: Arc::clone(&deployer) };
     let started = supervisor
         .start_all()
         .map_err(|error| UpError::start(config, error))
-        .and_then(|()| listener.listen().map_err(|error| UpError::Listen { address, error }));
-    match started {
-        Ok(listener) => {
+        .and_then(|()| system("no admin socket", Admin::start(&directory, asked)))
+        .and_then(|admin| match listener.listen() {
+            Ok(listener) => Ok((admin, listener)),
+            Err(error) => Err(UpError::Listen { address, error }),
+        });
+    let admin = match started {
+        Ok((admin, listener)) => {
             if let Some(acceptor) = shards.posts.first() {
                 acceptor.send(ToShard::Serve { listener });
             }
+            admin
         }
         Err(error) => {
             supervisor.shut_down();
             join(shards.threads);
             return Err(error);
         }
-    }
+    };
     summarize(config, address, shards.posts.len(), shards.raised, &supervisor);
+    deploy::reload_on_hangup(hangups, deployer);
     let stopped = supervisor.run(config.engine.drain_timeout);
     supervisor.shut_down();
     join(shards.threads);
+    drop(admin);
     Ok(stopped)
+}
+
+/// Has these signals come by a descriptor.
+fn read_signals(signals: &[Signal], flags: SfdFlags) -> Result<SignalFd, UpError> {
+    let set: SigSet = signals.iter().copied().collect();
+    system("signals cannot be blocked", set.thread_block())?;
+    let flags = flags | SfdFlags::SFD_CLOEXEC;
+    system("signals cannot be read", SignalFd::with_flags(&set, flags))
 }
 
 fn join(threads: Vec<JoinHandle<()>>) {
@@ -206,12 +226,14 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
         system("no mailbox", (0..count).map(|_| mailbox()).collect::<io::Result<Vec<_>>>())?
             .into_iter()
             .unzip();
-    let core_count = u16::try_from(cores.len()).unwrap_or(u16::MAX);
+    let plan = Plan::new(config, count, u16::try_from(cores.len()).unwrap_or(u16::MAX));
     let core = |index: u16| cores[usize::from(index) % cores.len()];
     let shard_cores: Vec<u16> = (0..count).map(core).collect();
     let balance = Arc::new(Balance::new(&shard_cores, config.gateway.connections_max));
-    let stats = Arc::new(Stats::new(config.functions.len(), count));
-    let quotas: Vec<Option<Arc<Quota>>> = config.functions.iter().map(quota).collect();
+    let stats = Arc::new(Stats::new(config.functions.len() + PLACES_SPARE, count));
+    let deployments: Result<Vec<_>, _> =
+        config.functions.iter().map(|function| plan.functions(function, 1)).collect();
+    let deployments = deployments.map_err(|error| UpError::start(config, error))?;
     let (ready, readiness) = mpsc::channel();
     let mut threads = Vec::new();
     let (exchanges, rings) = exchanges(count);
@@ -220,8 +242,7 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
         let blueprint = Blueprint {
             index,
             core: core(index),
-            functions: functions(config, &quotas, index, core_count)
-                .map_err(|error| UpError::start(config, error))?,
+            functions: deployments.iter().map(|f| f[usize::from(index)].clone()).collect(),
             siblings: others.map(|(_, post)| post.clone()).collect(),
             supervisor: to_supervisor.clone(),
             mailbox,
@@ -248,50 +269,8 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
     let peers: Vec<Address> = peers.into_iter().flatten().collect();
     balance.passage.open(&peers);
     rings.open(&peers);
-    Ok(Shards { posts, threads, mailbox: mail, stats, raised })
-}
-
-/// The functions as one shard needs to know them.
-fn functions(
-    config: &Config,
-    quotas: &[Option<Arc<Quota>>],
-    shard: u16,
-    cores: u16,
-) -> Result<Vec<Function>, StartError> {
-    let functions = config.functions.iter().zip(quotas).map(|(function, quota)| {
-        let geometry =
-            Geometry::new(function.max_workers, config.gateway.body_max).map_err(|error| {
-                let (function, reason) = (function.name.clone(), error.to_string());
-                StartError::Container { function, reason }
-            })?;
-        let pinned = function.placement == Placement::Core;
-        let spec = FunctionSpec {
-            // The first shard is every function's home; others start workers when calls come.
-            min_workers: if shard == 0 { function.min_workers } else { 0 },
-            max_workers: function.max_workers,
-            timeout: function.timeout,
-            queue_max: function.queue_max,
-            // Workers of one core take turns anyway.
-            pipeline_max: if pinned { PIPELINE_MAX } else { 0 },
-            policy: match function.concurrency {
-                Concurrency::Managed => Policy::Managed,
-                Concurrency::Fixed => Policy::Fixed,
-                Concurrency::Unlimited => Policy::Unlimited,
-            },
-            cores: if pinned { 1 } else { cores },
-            queue_wait_max: function.queue_wait_max,
-            grace: function.grace,
-        };
-        let (name, quota) = (function.name.clone(), quota.clone());
-        Ok(Function { name, spec, geometry, pinned, quota })
-    });
-    functions.collect()
-}
-
-/// The limits of a function that has some.
-fn quota(function: &config::Function) -> Option<Arc<Quota>> {
-    let (calls, rate) = (function.concurrency_limit, function.rate_limit);
-    (calls.is_some() || rate.is_some()).then(|| Arc::new(Quota::new(calls, rate)))
+    let (mailbox, supervisor) = (mail, to_supervisor);
+    Ok(Shards { posts, threads, mailbox, supervisor, stats, plan, raised })
 }
 
 fn usable_cores() -> io::Result<Vec<u16>> {
@@ -299,31 +278,6 @@ fn usable_cores() -> io::Result<Vec<u16>> {
     let usable = (0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false));
     let cores: Vec<u16> = usable.filter_map(|core| u16::try_from(core).ok()).collect();
     if cores.is_empty() { Err(io::Error::other("the affinity mask is empty")) } else { Ok(cores) }
-}
-
-fn container_specs(config: &Config, raised: bool) -> Vec<ContainerSpec> {
-    let lower = config.engine.priority != Priority::Normal && !raised;
-    let niceness = if lower { CONTAINER_NICENESS } else { 0 };
-    let workers = |function: &config::Function| u32::from(function.max_workers);
-    let specs = config.functions.iter().map(|function| ContainerSpec {
-        name: function.name.clone(),
-        library: function.library.clone(),
-        kind: function.container,
-        limits: Limits {
-            memory: function.memory,
-            pids: Some(function.pids.unwrap_or(config::PIDS_DEFAULT + workers(function))),
-            cpu_quota: function.cpu_quota,
-        },
-        network: function.network,
-        read_only: function.read_only.clone(),
-        env: function.env.clone(),
-        payload_max: config.gateway.body_max,
-        max_workers: function.max_workers,
-        idle_timeout: function.idle_timeout,
-        crash_loop: CrashLoop { deaths: function.breaker_deaths, window: function.breaker_window },
-        niceness,
-    });
-    specs.collect()
 }
 
 fn summarize(

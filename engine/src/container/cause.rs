@@ -90,6 +90,14 @@ impl Cause {
         Self::Protocol { reason: reason.to_string() }
     }
 
+    /// Why a start failed, in one line for whoever asked for it.
+    pub(super) fn of_start(&self) -> String {
+        match self {
+            Self::FailedStart { reason } => reason.clone(),
+            cause => format!("its container {cause}"),
+        }
+    }
+
     /// The same as seen through a sandbox.
     pub(super) fn from_sandbox(self) -> Self {
         match self {

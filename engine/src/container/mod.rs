@@ -1,8 +1,9 @@
 //! Function containers: the process, its start and its death.
 //!
 //! `process` starts one and watches it by pidfd, `slot` is one function's place with its container or
-//! the wait for the next one, `cause` why one ended, `restart` when the next is started, `supervisor` keeps every container alive and tells the shards, `idleness`
-//! is its stop of those that nobody calls, `lease` what the shards are asked for that, `record` what it
+//! the wait for the next one, `cause` why one ended, `restart` when the next is started, `supervisor`
+//! keeps every container alive and tells the shards, `idleness` is its stop of those that nobody calls,
+//! `lease` what the shards are asked for that, `rollout` has functions come and go, `record` what it
 //! tells of each, `watch` is what it waits in, `sockets` the private directory in which containers find
 //! their control socket, `remains` what becomes of it and the like when the engine is killed.
 
@@ -13,6 +14,7 @@ mod process;
 mod record;
 pub mod remains;
 mod restart;
+mod rollout;
 mod runtime;
 mod slot;
 mod sockets;
@@ -28,6 +30,7 @@ use ipc::control::ControlSocket;
 pub use self::cause::Cause;
 pub use self::record::{Record, Records, State};
 pub use self::restart::{Breaker, CrashLoop};
+pub use self::rollout::{Change, Changed, Deployment, Wanted};
 pub use self::sockets::SocketDirectory;
 pub use self::supervisor::{StartError, Stopped, Supervisor};
 
@@ -97,6 +100,8 @@ pub struct ContainerSpec {
     pub env: Vec<(String, String)>,
     /// Largest input or output of one call, in bytes.
     pub payload_max: u32,
+    /// Workers that it is started with.
+    pub min_workers: u16,
     /// Workers the container may have, on all shards together.
     pub max_workers: u16,
     /// Without a call for this long, the container is stopped until the next one.

@@ -123,6 +123,18 @@ impl Records {
         }
     }
 
+    /// Nothing is known of the function that gets this place.
+    pub(super) fn reset(&self, index: usize) {
+        let cell = &self.0[index];
+        self.set_state(index, State::Starting);
+        self.set_breaker(index, Breaker::Closed);
+        let counts = [&cell.starts, &cell.restarts, &cell.failed_starts, &cell.start_ns];
+        for count in counts.into_iter().chain(&cell.deaths) {
+            count.store(0, Ordering::Relaxed);
+        }
+        *cell.last_death.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     pub(super) fn set_state(&self, index: usize, state: State) {
         self.0[index].state.store(state as u8, Ordering::Relaxed);
     }

@@ -10,6 +10,7 @@ use ipc::control::{ControlListener, ControlSocket, PROTOCOL_VERSION, ToLauncher}
 use super::lease::Lease;
 use super::process::Process;
 use super::restart::{Breaker, Restarts};
+use super::rollout::Stage;
 use super::runtime::{Runtimes, Start};
 use super::watch::{Source, Watch};
 use super::{Cause, Container, ContainerKind, ContainerSpec};
@@ -28,6 +29,7 @@ pub(super) struct Slot {
     /// Counts the containers that the function has had.
     pub(super) generation: u32,
     pub(super) phase: Phase,
+    pub(super) stage: Stage,
     /// Whether a call waits for the next container.
     pub(super) wanted: bool,
     /// The last container that was stopped, until it has gone.
@@ -87,8 +89,9 @@ impl Slot {
         let since = Instant::now();
         let phase = Phase::Waiting { until: since };
         let restarts = Restarts::new(spec.crash_loop);
-        let (generation, wanted, leaving, hung_up) = (0, false, None, None);
-        Self { spec, generation, phase, wanted, leaving, restarts, hung_up, since }
+        let (stage, generation) = (Stage::Serving, 0);
+        let (wanted, leaving, hung_up) = (false, None, None);
+        Self { spec, generation, phase, stage, wanted, leaving, restarts, hung_up, since }
     }
 
     /// Starts the next container; its socket lies in `sockets`, named for the function's `index`.
@@ -162,6 +165,13 @@ impl Slot {
             _ if self.hung_up.is_some() => None,
             Phase::Starting { peer, .. } => peer.as_ref(),
             Phase::Up { container, .. } => Some(&container.control),
+            Phase::Waiting { .. } | Phase::Idle | Phase::Stopped => None,
+        }
+    }
+
+    pub(super) fn process(&self) -> Option<&Process> {
+        match &self.phase {
+            Phase::Starting { process, .. } | Phase::Up { process, .. } => Some(process),
             Phase::Waiting { .. } | Phase::Idle | Phase::Stopped => None,
         }
     }
@@ -358,6 +368,7 @@ mod tests {
             read_only: Vec::new(),
             env: Vec::new(),
             payload_max: 1 << 20,
+            min_workers: 1,
             max_workers: 1,
             idle_timeout,
             crash_loop: CrashLoop { deaths: 3, window: Duration::from_secs(1) },

@@ -28,6 +28,7 @@ use thiserror::Error;
 
 use super::lease::Reply;
 use super::record::State;
+use super::rollout::Stage;
 use super::runtime::Runtimes;
 use super::slot::{Ended, LEAVE_TIMEOUT, Phase, Slot};
 use super::watch::{Source, Watch};
@@ -76,6 +77,8 @@ pub struct Supervisor {
     pub(super) stats: Arc<Stats>,
     mailbox: Mailbox<ToSupervisor>,
     signals: SignalFd,
+    /// Whether a signal asked to stop: nothing is changed any more.
+    pub(super) is_stopping: bool,
     drained: usize,
     /// Containers that are gone and whose slots wait, with the reason; not yet told to anybody.
     ended: Vec<Death>,
@@ -113,8 +116,19 @@ impl Supervisor {
     ) -> Self {
         let slots = specs.into_iter().map(Slot::new).collect();
         let runtimes = Runtimes::new(host);
-        let (drained, ended, failure) = (0, Vec::new(), None);
-        Self { runtimes, sockets, slots, shards, stats, mailbox, signals, drained, ended, failure }
+        Self {
+            runtimes,
+            sockets,
+            slots,
+            shards,
+            stats,
+            mailbox,
+            signals,
+            is_stopping: false,
+            drained: 0,
+            ended: Vec::new(),
+            failure: None,
+        }
     }
 
     /// Starts every container and returns when all are up.
@@ -140,13 +154,15 @@ impl Supervisor {
     /// Supervises until a signal, then lets the shards finish within `drain_timeout`.
     #[must_use]
     pub fn run(&mut self, drain_timeout: Duration) -> Stopped {
-        while self.failure.is_none() && self.step(self.next_look()) == Signal::None {
+        while self.failure.is_none() && self.step(self.next_due()) == Signal::None {
+            self.go_on_with_changes();
             self.restart_ended();
             self.look_for_idle();
         }
         if let Some(reason) = self.failure.take() {
             return Stopped::Failed(reason);
         }
+        self.is_stopping = true;
         // The first shard accepts for all: it passes this on once it has stopped, so that no connection
         // reaches a shard that believes it is done.
         if let Some(acceptor) = self.shards.first() {
@@ -202,11 +218,7 @@ impl Supervisor {
 
     fn start_error(&self, index: usize, cause: &Cause) -> StartError {
         let function = self.slots[index].spec.name.clone();
-        let reason = match cause {
-            Cause::FailedStart { reason } => reason.clone(),
-            cause => format!("its container {cause}"),
-        };
-        StartError::Container { function, reason }
+        StartError::Container { function, reason: cause.of_start() }
     }
 
     pub(super) fn post_all(&self, message: impl Fn() -> ToShard) {
@@ -215,7 +227,11 @@ impl Supervisor {
         }
     }
 
-    fn start(&mut self, index: usize) -> Result<(), Cause> {
+    fn next_due(&self) -> Option<Instant> {
+        self.next_look().into_iter().chain(self.next_change()).min()
+    }
+
+    pub(super) fn start(&mut self, index: usize) -> Result<(), Cause> {
         let slot = &mut self.slots[index];
         let started = slot.start(index, &self.runtimes, self.sockets.path());
         self.stats.containers.count_start(index);
@@ -282,6 +298,10 @@ impl Supervisor {
                     self.shard_answered(function, generation, Reply::Kept);
                 }
                 ToSupervisor::Wanted { function } => self.call_waits(function),
+                ToSupervisor::Warm { function } => self.warm(function),
+                ToSupervisor::Routed { name } => self.routed(&name),
+                ToSupervisor::Left { function, empty } => self.left(function, empty),
+                ToSupervisor::Change(change) => self.change(change),
                 ToSupervisor::Condemn { function, generation, cause } => {
                     let index = function.index();
                     let slot = self.slots.get(index);
@@ -351,6 +371,9 @@ impl Supervisor {
                     function,
                     container: Arc::clone(&container),
                 });
+                if self.slots[index].spec.min_workers == 0 {
+                    self.warm(function);
+                }
                 Ok(())
             }
             FromLauncher::Refused { message } => Err(Cause::FailedStart { reason: message }),
@@ -363,13 +386,19 @@ impl Supervisor {
                 })?;
                 let (generation, lane) = (slot.generation, ipc::LaneIndex(lane));
                 post.send(ToShard::WorkerFailed { function, generation, lane });
-                Ok(())
+                match slot.stage {
+                    Stage::Candidate { .. } => {
+                        let reason = format_args!("a worker could not be started: {message}");
+                        Err(Cause::failed_start(reason))
+                    }
+                    _ => Ok(()),
+                }
             }
         }
     }
 
     /// Ends what runs in the slot; shards that knew of it forget it.
-    fn end(&mut self, index: usize, cause: impl Into<Arc<Cause>>) {
+    pub(super) fn end(&mut self, index: usize, cause: impl Into<Arc<Cause>>) {
         let cause = cause.into();
         let lived = match self.slots[index].end() {
             Ended::Nothing => return,
@@ -392,7 +421,9 @@ impl Supervisor {
     /// Tells of containers that ended, and starts those whose wait is over.
     fn restart_ended(&mut self) {
         for death in std::mem::take(&mut self.ended) {
-            self.back_off(&death);
+            if !self.ends_candidate(death.index, &death.cause) {
+                self.back_off(&death);
+            }
         }
         let now = Instant::now();
         for index in 0..self.slots.len() {
@@ -413,6 +444,7 @@ impl Supervisor {
     fn back_off(&mut self, Death { index, lived, cause }: &Death) {
         let slot = &mut self.slots[*index];
         let (delay, kind) = (slot.back_off(*lived), cause.kind());
+        slot.give_up();
         let (name, records) = (&slot.spec.name, &self.stats.containers);
         if slot.restarts.breaker() == Breaker::Closed {
             tracing::warn!(

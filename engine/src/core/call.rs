@@ -219,6 +219,14 @@ impl Calls {
         self.work_ns = self.work_ns - before + cost_ns;
     }
 
+    /// Every call that has not ended.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Call> {
+        self.slots.iter().filter_map(|slot| match &slot.content {
+            Content::Live(call) => Some(call),
+            Content::Free { .. } => None,
+        })
+    }
+
     /// The call, unless it has ended.
     pub(super) fn get(&self, id: CallId) -> Option<&Call> {
         match self.slots.get(id.slot() as usize)? {

@@ -13,8 +13,7 @@ use reactor::wheel::Wheel;
 use super::call::{Call, CallState, Calls, Chain};
 use super::estimate::Sample;
 use super::event::{
-    Effect, Event, FunctionId, FunctionSpec, Leaver, Limits, Origin, Refusal, Reply, Violation,
-    WorkerId,
+    Effect, Event, FunctionId, Leaver, Limits, Origin, Refusal, Reply, Violation, WorkerId,
 };
 use super::function::{Function, Place, ROOM_PAUSE, SPAWN_PAUSE};
 use super::relief::{Foreign, Relief};
@@ -82,13 +81,6 @@ impl Core {
             away: 0,
             expired: Vec::new(),
         }
-    }
-
-    /// Deploys a function; its container is down. Panics when the spec contradicts itself.
-    pub fn add_function(&mut self, spec: FunctionSpec) -> FunctionId {
-        let id = u32::try_from(self.functions.len()).expect("functions are few");
-        self.functions.push(Function::new(FunctionId(id), spec));
-        FunctionId(id)
     }
 
     /// Everything else that happens. A violation changes nothing.

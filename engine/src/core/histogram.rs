@@ -32,6 +32,14 @@ impl Histogram {
         self.counts[bucket] += 1;
         self.sum_ns = self.sum_ns.saturating_add(ns);
     }
+
+    /// Counts what another histogram has counted.
+    pub fn add(&mut self, other: &Histogram) {
+        for (to, from) in self.counts.iter_mut().zip(other.counts) {
+            *to += from;
+        }
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+    }
 }
 
 #[cfg(test)]

@@ -79,6 +79,7 @@ mod breaker;
 mod call;
 #[allow(clippy::module_inception, reason = "the core's own file in the core's folder")]
 mod core;
+mod deploy;
 mod estimate;
 mod event;
 mod function;

@@ -106,7 +106,7 @@ impl Core {
     }
 
     /// Limits the calls of a function, and those of other shards with it.
-    pub fn set_quota(&mut self, function: FunctionId, quota: Arc<Quota>) {
-        self.function(function).quota = Some(quota);
+    pub fn set_quota(&mut self, function: FunctionId, quota: Option<Arc<Quota>>) {
+        self.function(function).quota = quota;
     }
 }

@@ -170,7 +170,8 @@ impl Core {
         if deadline <= now || self.is_draining() || self.calls.is_full() {
             return None;
         }
-        let f = self.function(function);
+        // A function that is new here may be known to another shard first.
+        let f = self.functions.get_mut(function.index())?;
         let hopeless = f.staying() == 0 && f.container != Container::Up;
         if matches!(f.container, Container::Down | Container::Parted) || hopeless {
             return None;

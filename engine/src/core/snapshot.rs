@@ -62,6 +62,14 @@ pub struct Times {
     pub processing: Histogram,
 }
 
+impl Times {
+    /// Takes over what another function has measured.
+    pub(super) fn add(&mut self, other: &Times) {
+        self.queue_delay.add(&other.queue_delay);
+        self.processing.add(&other.processing);
+    }
+}
+
 impl Counters {
     /// Calls answered or refused with this outcome; 0 for `Ok`.
     pub fn failed(&self, outcome: Outcome) -> u64 {
@@ -71,6 +79,16 @@ impl Counters {
     /// Calls answered or refused with any outcome but `Ok`.
     pub fn failed_total(&self) -> u64 {
         self.failed.iter().sum()
+    }
+
+    /// Takes over what another function has counted.
+    pub(super) fn add(&mut self, other: &Counters) {
+        self.arrivals += other.arrivals;
+        self.completed += other.completed;
+        self.abandoned += other.abandoned;
+        for (to, from) in self.failed.iter_mut().zip(other.failed) {
+            *to += from;
+        }
     }
 
     pub(super) fn count(&mut self, outcome: Outcome) {

@@ -12,6 +12,7 @@ use ipc::{CallId, Geometry, Outcome};
 use reactor::clock::Nanos;
 use reactor::{Event as ReactorEvent, Reactor};
 
+use super::deploy::Stage;
 use super::exchange::Exchange;
 use super::link::{Link, Placement};
 use super::payload::{Payload, Payloads, RequestContext};
@@ -41,6 +42,8 @@ pub struct Function {
     pub pinned: bool,
     /// Limits of its owner, the same object on every shard.
     pub quota: Option<Arc<Quota>>,
+    /// Counts the deployments of the name.
+    pub version: u32,
 }
 
 /// A call from the front end; everything is borrowed until [`Engine::submit`] returns.
@@ -78,7 +81,7 @@ pub struct Engine {
     pub(super) core_index: u16,
     pub(super) core: Core,
     pub(super) functions: Vec<FunctionState>,
-    names: HashMap<Box<[u8]>, FunctionId>,
+    pub(super) names: HashMap<Box<[u8]>, FunctionId>,
     pub(super) effects: Effects,
     pub(super) payloads: Payloads,
     pub(super) answers: VecDeque<(Caller, Answer)>,
@@ -113,6 +116,7 @@ pub(super) struct FunctionState {
     pub(super) wanted: bool,
     /// Why its last container died, in words for whoever's call was in it.
     pub(super) death: Option<Arc<str>>,
+    pub(super) stage: Stage,
 }
 
 /// What the embedding loop must do on behalf of the supervisor.
@@ -159,12 +163,9 @@ impl Engine {
         let mut names = HashMap::new();
         let functions = parts.functions.into_iter().map(|function| {
             let id = core.add_function(function.spec);
-            if let Some(quota) = &function.quota {
-                core.set_quota(id, Arc::clone(quota));
-            }
+            core.set_quota(id, function.quota.clone());
             names.insert(function.name.clone().into_bytes().into_boxed_slice(), id);
-            let (link, death) = (None, None);
-            FunctionState { function, link, links_made: 0, changed: false, wanted: false, death }
+            FunctionState::new(function, Stage::Serving)
         });
         let functions: Vec<_> = functions.collect();
         let changed = Vec::with_capacity(functions.len());
@@ -456,6 +457,9 @@ impl Engine {
                     self.container_up(reactor, now, function, container);
                 }
                 ToShard::Part { function, generation } => self.part(function, generation),
+                ToShard::Deploy { function, deployed } => self.deploy(function, *deployed),
+                ToShard::Route { name, to } => self.route(name, to),
+                ToShard::Remove { function } => self.remove(function),
                 ToShard::ContainerDown { function, generation, cause } => {
                     self.container_down(reactor, now, function, generation, &cause);
                 }

@@ -70,6 +70,7 @@ impl Engine {
         let function = worker.function;
         match message {
             ToEngine::Started => {
+                self.announce(function);
                 self.tell_core(reactor, now, function, Event::WorkerStarted { worker })
             }
             ToEngine::Call { token, deadline_ns, released, block } => {

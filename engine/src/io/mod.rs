@@ -5,6 +5,7 @@
 //! shards and back, by the parcels and the board of `exchange`.
 
 mod board;
+mod deploy;
 mod effects;
 mod engine;
 mod exchange;

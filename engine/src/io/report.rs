@@ -7,7 +7,8 @@ use std::fmt::{self, Write};
 
 use reactor::clock;
 
-use super::engine::Engine;
+use super::deploy::Stage;
+use super::engine::{Engine, Function};
 use crate::container::Record;
 use crate::core::FunctionId;
 use crate::stats::{FAILURES, Totals};
@@ -19,6 +20,7 @@ const UNREADY_MAX: usize = 8;
 struct Entry<'a> {
     /// Letters, digits and "_.-": there is nothing to escape.
     name: &'a str,
+    version: u32,
     container: Record,
     totals: Totals,
 }
@@ -31,11 +33,13 @@ impl Engine {
     /// there is none.
     pub fn write_unready(&self, out: &mut String) {
         let state = |index| self.stats.containers.state(FunctionId::from_index(index));
-        let states = self.functions.iter().enumerate().map(|(index, it)| (it, state(index)));
+        let serving = self.functions.iter().enumerate();
+        let serving = serving.filter(|(_, function)| function.stage == Stage::Serving);
+        let states = serving.map(|(index, function)| (&function.function.name, state(index)));
         let mut unready = states.filter(|(_, state)| !state.is_healthy());
-        for (function, state) in unready.by_ref().take(UNREADY_MAX) {
+        for (name, state) in unready.by_ref().take(UNREADY_MAX) {
             let separator = if out.is_empty() { "" } else { ", " };
-            let _ = write!(out, "{separator}{} is {}", function.function.name, state.as_str());
+            let _ = write!(out, "{separator}{name} is {}", state.as_str());
         }
         let rest = unready.count();
         if rest > 0 {
@@ -54,19 +58,35 @@ impl Engine {
         json::write(out, &self.entries());
     }
 
+    /// One a name: what an older version still does is its successor's, if there is one.
     fn entries(&self) -> Vec<Entry<'_>> {
         let now = clock::now();
-        let states = self.functions.iter().enumerate();
-        states
-            .map(|(index, state)| {
-                let id = FunctionId::from_index(index);
-                let mut totals = self.stats.totals(id, now);
+        let mut entries: Vec<Entry<'_>> = Vec::with_capacity(self.functions.len());
+        for stage in [Stage::Serving, Stage::Retired] {
+            for (index, state) in self.functions.iter().enumerate() {
+                if state.stage != stage {
+                    continue;
+                }
+                let Function { name, spec, version, .. } = &state.function;
+                let mut totals = self.stats.totals(FunctionId::from_index(index), now);
                 // The shards share these workers.
-                totals.limit = totals.limit.min(state.function.spec.max_workers.into());
-                let name = &state.function.name;
-                Entry { name, container: self.stats.containers.read(id), totals }
-            })
-            .collect()
+                totals.limit = totals.limit.min(spec.max_workers.into());
+                let is_newer = |entry: &&mut Entry<'_>| entry.name == name;
+                let newer = (stage == Stage::Retired).then(|| entries.iter_mut().find(is_newer));
+                match newer.flatten() {
+                    Some(newer) => newer.totals.add(&totals),
+                    None => {
+                        let container = self.record(index);
+                        entries.push(Entry { name, version: *version, container, totals });
+                    }
+                }
+            }
+        }
+        entries
+    }
+
+    fn record(&self, index: usize) -> Record {
+        self.stats.containers.read(FunctionId::from_index(index))
     }
 }
 
@@ -126,7 +146,7 @@ mod tests {
             last_death: Some(Arc::new(Cause::FailedStart { reason: "a \"b\"\n".to_owned() })),
             start_time,
         };
-        Entry { name, container, totals }
+        Entry { name, version: 2, container, totals }
     }
 
     #[test]

@@ -138,7 +138,7 @@ fn a_wait_longer_than_the_function_allows_is_refused() {
 fn limits_of_the_owner_hold_until_calls_end() {
     let mut stage = Stage::new(Limits::default());
     let f = stage.deploy(1, 1, 8);
-    stage.core.set_quota(f, Arc::new(Quota::new(Some(2), None)));
+    stage.core.set_quota(f, Some(Arc::new(Quota::new(Some(2), None))));
     let [(first, _), (second, _)] = [stage.call(f), stage.call(f)];
     assert_eq!(stage.try_call(f).unwrap_err().outcome, Outcome::LimitReached);
     stage.tell(Event::CallerGone { call: second });

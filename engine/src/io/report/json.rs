@@ -22,7 +22,7 @@ pub(super) fn write(out: &mut String, entries: &[Entry<'_>]) {
 // A String takes every write.
 
 fn write_entry(out: &mut String, entry: &Entry<'_>) {
-    let Entry { name, container, totals } = entry;
+    let Entry { name, version, container, totals } = entry;
     let state = container.state.as_str();
     let failed: u64 = totals.failed.iter().sum();
     let _ = write!(
@@ -53,6 +53,7 @@ fn write_entry(out: &mut String, entry: &Entry<'_>) {
     write_histogram(out, &totals.queue_delay);
     let _ = write!(out, ",\"processing_estimate_ns\":{},\"processing\":", totals.processing_ns);
     write_histogram(out, &totals.processing);
+    let _ = write!(out, ",\"version\":{version}");
     write_deaths(out, container);
     out.push('}');
 }
@@ -144,7 +145,7 @@ mod tests {
             r#""buckets":[4,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]},"#,
             r#""processing_estimate_ns":20000,"#,
             r#""processing":{"count":4,"sum_ns":20000060000,"p50_ns":20000,"p99_ns":10000000000,"#,
-            r#""buckets":[0,3,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,1]},"#,
+            r#""buckets":[0,3,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,1]},"version":2,"#,
             r#""starts":3,"restarts":2,"failed_starts":1,"breaker":"half_open","#,
             r#""deaths":{"exit":0,"signal":1,"out_of_memory":0,"failed_start":1,"protocol":0,"#,
             r#""hung_up":0,"stuck":0},"last_death":{"cause":"failed_start","#,

@@ -1,0 +1,103 @@
+//! The admin socket of a running `nightcore up`, as its clients see it: what is asked and answered
+//! there, and how it is found.
+//!
+//! `admin.sock` lies in the engine's private directory. A connection carries one request, a line of
+//! JSON, and its answer: lines of JSON until the engine closes, or a single [`Failure`]. `up::admin`
+//! is the other side.
+
+mod client;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::client::{AdminError, Answers, Place};
+
+/// Longest request in bytes, its newline included.
+pub(crate) const REQUEST_SIZE_MAX: usize = 1 << 20;
+/// Name of an engine's directory, before its pid.
+const DIRECTORY_PREFIX: &str = "nightcore-";
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Who is there: one [`About`].
+    About {},
+    /// Deploy functions, each as the next version of the one of its name if there is one: a
+    /// [`Report`] of each.
+    Deploy {
+        /// Where the text stands, for messages and for relative paths of libraries.
+        file: PathBuf,
+        /// A configuration.
+        text: String,
+        /// Which of its functions; none: all.
+        functions: Vec<String>,
+    },
+    /// Remove functions once their last calls have ended: a [`Report`] of each.
+    Remove {
+        /// Their names.
+        functions: Vec<String>,
+    },
+    /// Read the configuration file again: a [`Report`] of each function that differs.
+    Reload {},
+}
+
+/// What became of one function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// Its name, or the section of a configuration that cannot be changed.
+    pub function: String,
+    /// Whether it is as was asked.
+    pub done: bool,
+    /// What was done, or why not, in one line.
+    pub message: String,
+}
+
+/// The engine that answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// Its process.
+    pub pid: u32,
+    /// Of `nightcore`.
+    pub version: String,
+    /// Where it serves HTTP.
+    pub address: SocketAddr,
+}
+
+/// Why a request was not answered otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    /// For programs.
+    pub error: FailureKind,
+    /// For people: one line.
+    pub message: String,
+}
+
+/// What kind of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The request is none, or too large.
+    BadRequest,
+    /// What it names is not there.
+    NotFound,
+    /// The peer is another user's process.
+    Forbidden,
+    /// The engine has all the connections it takes.
+    Busy,
+}
+
+impl Failure {
+    pub(crate) fn new(error: FailureKind, message: impl Into<String>) -> Failure {
+        Failure { error, message: message.into() }
+    }
+}
+
+/// Where an engine with its private directory there listens.
+pub(crate) fn socket_in(directory: &Path) -> PathBuf {
+    directory.join("admin.sock")
+}

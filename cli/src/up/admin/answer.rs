@@ -1,0 +1,69 @@
+//! What becomes of each request.
+
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::connection::write_line;
+use crate::admin::{About, Failure, FailureKind, Report, Request};
+use crate::config::{Config, Function, Overrides};
+use crate::up::deploy::Deployer;
+
+/// What the requests are about.
+#[derive(Debug)]
+pub(in crate::up) struct Engine {
+    /// Where it serves HTTP.
+    pub(in crate::up) address: SocketAddr,
+    /// Changes what it serves.
+    pub(in crate::up) deployer: Arc<Deployer>,
+}
+
+impl Engine {
+    /// Does what is asked and writes the answer's lines.
+    ///
+    /// # Errors
+    /// What is to be answered instead, before any line was written.
+    pub(super) fn answer(&self, request: Request, stream: &UnixStream) -> Result<(), Failure> {
+        match request {
+            Request::About {} => self.about(stream),
+            Request::Deploy { file, text, functions } => {
+                let functions = chosen(&file, &text, &functions)?;
+                self.deployer.deploy(&functions, |report| tell(stream, &report));
+            }
+            Request::Remove { functions } => {
+                self.deployer.remove(&functions, |report| tell(stream, &report));
+            }
+            Request::Reload {} => {
+                let reloaded = self.deployer.reload(|report| tell(stream, &report));
+                reloaded.map_err(|error| Failure::new(FailureKind::BadRequest, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn about(&self, stream: &UnixStream) {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let about = About { pid: std::process::id(), version, address: self.address };
+        // Who does not stay for the answer does not need it.
+        let _ = write_line(stream, &about);
+    }
+}
+
+/// The change goes on even if nobody reads what became of it.
+fn tell(stream: &UnixStream, report: &Report) {
+    let _ = write_line(stream, report);
+}
+
+/// The functions of a configuration that have these names, or all.
+fn chosen(file: &Path, text: &str, names: &[String]) -> Result<Vec<Function>, Failure> {
+    let config = Config::read(text, file, Overrides::default())
+        .map_err(|error| Failure::new(FailureKind::BadRequest, error.to_string()))?;
+    let is_there = |name: &&String| config.functions.iter().any(|f| f.name == **name);
+    if let Some(name) = names.iter().find(|name| !is_there(name)) {
+        let text = format!("{}: there is no function \"{name}\" in it", file.display());
+        return Err(Failure::new(FailureKind::NotFound, text));
+    }
+    let is_chosen = |f: &Function| names.is_empty() || names.contains(&f.name);
+    Ok(config.functions.into_iter().filter(is_chosen).collect())
+}
