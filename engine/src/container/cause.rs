@@ -99,7 +99,7 @@ impl Cause {
     }
 
     /// The same as seen through a sandbox.
-    pub(super) fn from_sandbox(self) -> Self {
+    pub(super) fn through_sandbox(self) -> Self {
         match self {
             Self::Exit { code: ABORTED } => Self::of_signal(Signal::SIGABRT),
             other => other,
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn an_abort_is_seen_through_a_sandbox_and_other_exits_stay() {
         let abort = Cause::of_signal(Signal::SIGABRT);
-        assert_eq!(Cause::Exit { code: 134 }.from_sandbox(), abort);
-        assert_eq!(Cause::Exit { code: 3 }.from_sandbox(), Cause::Exit { code: 3 });
+        assert_eq!(Cause::Exit { code: 134 }.through_sandbox(), abort);
+        assert_eq!(Cause::Exit { code: 3 }.through_sandbox(), Cause::Exit { code: 3 });
     }
 }

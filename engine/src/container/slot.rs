@@ -185,7 +185,7 @@ impl Slot {
         let cause = process.ended()?;
         Some(match self.spec.kind {
             ContainerKind::Process => cause,
-            ContainerKind::Sandbox | ContainerKind::Oci => cause.from_sandbox(),
+            ContainerKind::Sandbox | ContainerKind::Oci => cause.through_sandbox(),
         })
     }
 

@@ -17,7 +17,6 @@ use super::exchange::Exchange;
 use super::link::{Link, Placement};
 use super::payload::{Payload, Payloads, RequestContext};
 use super::token::Subject;
-use crate::container::Cause;
 use crate::core::{
     Caller, Core, Effect, Effects, Event, FunctionId, FunctionSpec, Limits, Quota, Refusal,
     WorkerId,
@@ -418,36 +417,6 @@ impl Engine {
             self.condemn(reactor, now, function, violation.to_string());
         }
         self.perform(reactor, now);
-    }
-
-    /// Ends a container that broke the protocol.
-    pub(super) fn condemn(
-        &mut self,
-        reactor: &mut Reactor,
-        now: Nanos,
-        function: FunctionId,
-        reason: String,
-    ) {
-        self.close_container(reactor, now, function, Cause::Protocol { reason });
-    }
-
-    /// Ends a container: here at once, everywhere through the supervisor.
-    pub(super) fn close_container(
-        &mut self,
-        reactor: &mut Reactor,
-        now: Nanos,
-        function: FunctionId,
-        cause: Cause,
-    ) {
-        let Some(generation) = self.link(function).map(|link| link.container.generation) else {
-            return;
-        };
-        let name = &self.functions[function.index()].function.name;
-        tracing::error!(function = name, "container is closed: it {cause}");
-        let cause = Arc::new(cause);
-        let condemned = Arc::clone(&cause);
-        self.supervisor.send(ToSupervisor::Condemn { function, generation, cause: condemned });
-        self.container_down(reactor, now, function, generation, &cause);
     }
 
     fn read_mail(&mut self, reactor: &mut Reactor, now: Nanos) {

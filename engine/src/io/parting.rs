@@ -1,5 +1,5 @@
-//! This shard's say in the stop of a container that nobody calls, and its wish for one when a call
-//! comes.
+//! This shard's say in the stop of a container that nobody calls, its wish for one when a call comes,
+//! and what it does when one is up, is gone, or must go.
 
 use std::sync::Arc;
 
@@ -88,5 +88,35 @@ impl Engine {
             link.close(reactor);
         }
         self.want_if_queued(function);
+    }
+
+    /// Ends a container that broke the protocol.
+    pub(super) fn condemn(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        function: FunctionId,
+        reason: String,
+    ) {
+        self.close_container(reactor, now, function, Cause::Protocol { reason });
+    }
+
+    /// Ends a container: here at once, everywhere through the supervisor.
+    pub(super) fn close_container(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        function: FunctionId,
+        cause: Cause,
+    ) {
+        let Some(generation) = self.link(function).map(|link| link.container.generation) else {
+            return;
+        };
+        let name = &self.functions[function.index()].function.name;
+        tracing::error!(function = name, "container is closed: it {cause}");
+        let cause = Arc::new(cause);
+        let condemned = Arc::clone(&cause);
+        self.supervisor.send(ToSupervisor::Condemn { function, generation, cause: condemned });
+        self.container_down(reactor, now, function, generation, &cause);
     }
 }
