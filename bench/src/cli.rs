@@ -1,10 +1,11 @@
-//! Arguments of `nightcore-bench suite`, `concurrency` and `report`.
+//! Arguments of `nightcore-bench suite`, `concurrency`, `containers` and `report`.
 
 use std::error::Error;
 use std::path::PathBuf;
 
 use clap::Args;
 use nightcore_bench::concurrency;
+use nightcore_bench::containers;
 use nightcore_bench::report;
 use nightcore_bench::suite::{self, Depth, Options, Selection};
 
@@ -48,6 +49,17 @@ pub struct Concurrency {
     report: Option<PathBuf>,
 }
 
+/// `containers`.
+#[derive(Args)]
+pub struct Containers {
+    /// Rounds of calls and of wake-ups
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: u32,
+    /// Where the results go [default: bench/results/<date>-<host>/containers]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
 /// `report`.
 #[derive(Args)]
 pub struct Report {
@@ -81,6 +93,17 @@ impl Concurrency {
             None => concurrency::run(&concurrency::Options { quick, rounds, out })?,
         };
         println!("{}", concurrency::page::write(&directory)?);
+        eprintln!("written to {}", directory.display());
+        Ok(())
+    }
+}
+
+impl Containers {
+    /// Measures, prints the table.
+    pub fn run(self) -> Result<(), Box<dyn Error>> {
+        let Containers { rounds, out } = self;
+        let (directory, table) = containers::run(&containers::Options { rounds, out })?;
+        println!("{table}");
         eprintln!("written to {}", directory.display());
         Ok(())
     }

@@ -10,11 +10,13 @@
 //! - [`load`]: offers an HTTP server requests, at a constant rate or as fast as it answers.
 //! - [`suite`]: runs the cases in interleaved rounds and keeps what they measured.
 //! - [`concurrency`]: pools of workers that manage their size, beside fixed ones.
+//! - [`containers`]: what the isolation of a container costs, by its kind.
 //! - [`report`]: sums such a run up: summary, table, plots.
 
 pub mod case;
 pub mod channel;
 pub mod concurrency;
+pub mod containers;
 pub mod handoff;
 pub mod limits;
 pub mod load;

@@ -30,6 +30,8 @@ enum Command {
     Suite(cli::Suite),
     /// Measures managed concurrency beside fixed pools and none at all
     Concurrency(cli::Concurrency),
+    /// Measures what the isolation of a container costs, by its kind
+    Containers(cli::Containers),
     /// Sums the raw samples of a run up again
     Report(cli::Report),
 }
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::HandoffWorker(arguments) => handoff::run_worker(&arguments).map_err(Into::into),
         Command::Suite(suite) => suite.run(),
         Command::Concurrency(concurrency) => concurrency.run(),
+        Command::Containers(containers) => containers.run(),
         Command::Report(report) => report.run(),
     };
     match done {
