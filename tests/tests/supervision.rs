@@ -278,24 +278,33 @@ fn an_engine_clears_what_dead_ones_left_and_nothing_of_a_live_one() {
 #[test]
 fn no_container_outlives_an_engine_that_is_killed_while_it_starts_them() {
     let directory = TempDir::new().expect("a directory");
-    let library = directory.path().join("libnop.so");
-    fs::copy(built("libnop.so"), &library).expect("it can be copied");
-    let each: String = (0..40).map(|n| config::function(&format!("nop{n}"), &library)).collect();
+    let mark = directory.path().to_str().expect("text");
+    let library = built("libnop.so");
+    let each = (0..40).map(|number| {
+        let kind = if number % 2 == 0 { "process" } else { "sandbox" };
+        let keys = format!("container = \"{kind}\"\nenv = {{ MARK = \"{mark}\" }}\n");
+        config::function(&format!("nop{number}"), &library) + &keys
+    });
+    let functions: String = each.collect();
     for started in [1, 4, 10, 20, 30] {
-        let mut child = Beside::spawn(directory.path(), &each);
+        let mut child = Beside::spawn(directory.path(), &functions);
         let engine = Process::of_child(&child);
         wait_until("some have started", || engine.children().len() >= started);
+        // The engine, and those of them that have come as far as their library.
+        wait_until("they are marked", || marked(mark) >= started);
         child.kill().expect("it runs");
         child.wait().expect("it ends");
-        // Those that were forked in its last moment included: all have the library on their command line.
-        wait_until("every container has ended", || users_of(&library) == 0);
+        wait_until("all have ended", || marked(mark) == 0);
     }
 }
 
-/// Processes that name the file on their command line.
-fn users_of(file: &Path) -> usize {
-    let file = file.to_str().expect("text");
+/// Processes with this text on their command line, as the engine and what it has just forked, or in their
+/// environment, as a container.
+fn marked(text: &str) -> usize {
     let entries = fs::read_dir("/proc").expect("/proc is mounted");
-    let lines = entries.filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
-    lines.filter(|line| String::from_utf8_lossy(line).contains(file)).count()
+    let has = |path: PathBuf| {
+        fs::read(path).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(text))
+    };
+    let is_marked = |path: &PathBuf| has(path.join("cmdline")) || has(path.join("environ"));
+    entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_marked).count()
 }

@@ -43,8 +43,11 @@ pub enum Cause {
     },
     /// It closed its control socket and lived on: nobody is there to start its workers.
     HungUp,
-    /// A call ran on in it past its time and the function's grace.
-    Stuck,
+    /// It goes on and on with something, or with nothing, and was replaced.
+    Stuck {
+        /// With what.
+        reason: &'static str,
+    },
     /// It was told to: idle, replaced or no longer wanted. No death, and counted nowhere.
     Stopped,
 }
@@ -67,7 +70,7 @@ impl Cause {
             Self::FailedStart { .. } => Some(3),
             Self::Protocol { .. } => Some(4),
             Self::HungUp => Some(5),
-            Self::Stuck => Some(6),
+            Self::Stuck { .. } => Some(6),
             Self::Stopped => None,
         }
     }
@@ -124,9 +127,7 @@ impl fmt::Display for Cause {
             Self::FailedStart { reason } => write!(f, "could not be started: {reason}"),
             Self::Protocol { reason } => write!(f, "broke the protocol: {reason}"),
             Self::HungUp => f.write_str("closed its control socket"),
-            Self::Stuck => {
-                f.write_str("was replaced: a call ran on past its timeout and the function's grace")
-            }
+            Self::Stuck { reason } => write!(f, "was replaced: {reason}"),
             Self::Stopped => f.write_str("was stopped"),
         }
     }
@@ -148,7 +149,7 @@ mod tests {
             Cause::FailedStart { reason: reason() },
             Cause::Protocol { reason: reason() },
             Cause::HungUp,
-            Cause::Stuck,
+            Cause::Stuck { reason: "why" },
         ];
         assert_eq!(deaths.each_ref().map(Cause::kind), Cause::KINDS);
         assert_eq!((Cause::Stopped.place(), Cause::Stopped.kind()), (None, "stopped"));

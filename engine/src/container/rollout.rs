@@ -355,3 +355,29 @@ impl Slot {
         matches!(self.phase, Phase::Idle | Phase::Stopped)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::slot::tests::due;
+    use super::*;
+
+    #[test]
+    fn a_version_that_retires_is_started_for_its_last_calls_unless_its_containers_keep_dying() {
+        let mut slot = due(None);
+        slot.back_off(Duration::ZERO);
+        slot.retire(None);
+        assert!(!slot.is_down(), "calls may wait for it");
+        while slot.restarts.breaker() == Breaker::Closed {
+            slot.back_off(Duration::ZERO);
+        }
+        assert!(!slot.is_down());
+        slot.give_up();
+        assert!(slot.is_down());
+        let mut slot = due(None);
+        while slot.restarts.breaker() == Breaker::Closed {
+            slot.back_off(Duration::ZERO);
+        }
+        slot.retire(None);
+        assert!(slot.is_down());
+    }
+}

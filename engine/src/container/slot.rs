@@ -183,9 +183,10 @@ impl Slot {
             Phase::Waiting { .. } | Phase::Idle | Phase::Stopped => return None,
         };
         let cause = process.ended()?;
-        Some(match self.spec.kind {
-            ContainerKind::Process => cause,
-            ContainerKind::Sandbox | ContainerKind::Oci => cause.through_sandbox(),
+        Some(match (cause, self.spec.kind) {
+            (Cause::OutOfMemory { .. }, _) => Cause::OutOfMemory { limit: self.spec.limits.memory },
+            (cause, ContainerKind::Process) => cause,
+            (cause, ContainerKind::Sandbox | ContainerKind::Oci) => cause.through_sandbox(),
         })
     }
 
@@ -353,12 +354,12 @@ impl Slot {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::{Breaker, CrashLoop, Limits};
     use super::*;
 
     /// A slot whose next start is due.
-    fn due(idle_timeout: Option<Duration>) -> Slot {
+    pub(in super::super) fn due(idle_timeout: Option<Duration>) -> Slot {
         Slot::new(ContainerSpec {
             name: "echo".to_owned(),
             library: "libecho.so".into(),

@@ -82,7 +82,8 @@ impl Engine {
             Effect::Bounce { call, origin } => self.bounce(call, origin),
             Effect::DropPayload { call } => self.drop_payload(call),
             Effect::ReplaceContainer { worker } => {
-                self.close_container(reactor, now, worker.function, Cause::Stuck);
+                let reason = "a call ran on past its timeout and the function's grace";
+                self.close_container(reactor, now, worker.function, Cause::Stuck { reason });
             }
         }
     }
