@@ -179,7 +179,7 @@ fn a_crash_loop_is_refused_at_once_until_the_function_is_mended() {
 #[test]
 fn calls_that_wait_for_a_function_that_does_not_start_are_refused_with_the_loop() {
     let directory = TempDir::new().expect("a directory");
-    let keys = "breaker_deaths = 3\nbreaker_window = \"200ms\"";
+    let keys = "breaker_deaths = 6\nbreaker_window = \"200ms\"";
     let config = fates(&directory, &[("fate", keys)]);
     let library = directory.path().join("libfate.so");
     let stack = Stack::start(&config);
@@ -187,8 +187,8 @@ fn calls_that_wait_for_a_function_that_does_not_start_are_refused_with_the_loop(
     let aside = directory.path().join("aside");
     fs::rename(&library, &aside).expect("it can be moved");
     first.signal(Signal::SIGKILL);
-    wait_until("it has died", || !first.is_alive());
-    // One that comes early waits, and one that comes late does not.
+    wait_until("its end is known", || stack.count("fate", "restarts") > 0);
+    // Those that come early wait, and those that come late do not.
     for _ in 0..3 {
         let mut waiting: Vec<Connection> = (0..3).map(|_| stack.connect()).collect();
         waiting.iter_mut().for_each(|connection| connection.send(&post("/function/fate", b"")));
