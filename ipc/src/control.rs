@@ -42,6 +42,12 @@ pub enum ControlError {
         /// The peer's, by `SO_PEERCRED`.
         got: i32,
     },
+    /// Another process with the container's pid has connected.
+    #[error("what connected has the container's pid {pid} and is another process")]
+    Impostor {
+        /// Of both.
+        pid: u32,
+    },
     /// The peer speaks another version.
     #[error("the peer speaks version {got} of the control protocol, this side {PROTOCOL_VERSION}")]
     Version {

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, IoSlice, Read, Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use ipc::control::{
     ControlError, ControlListener, ControlSocket, FromLauncher, PACKET_MAX, PROTOCOL_VERSION,
@@ -13,6 +13,7 @@ use ipc::control::{
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
 };
+use nix::sys::stat::fstat;
 use proptest::prelude::*;
 
 /// The engine's end, and the container's for honest and for other use.
@@ -70,6 +71,35 @@ fn another_process_is_refused_and_the_container_still_gets_in() {
     assert!(matches!(stranger.receive_from_engine(), Err(ControlError::Closed)));
     let _container = ControlSocket::connect(listener.path()).unwrap();
     assert!(listener.accept(me).unwrap().is_some());
+}
+
+/// A descriptor of a process that has not been waited for.
+fn pidfd(pid: u32) -> OwnedFd {
+    // SAFETY: takes two plain numbers and returns a new descriptor or -1.
+    let fd = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, pid, 0) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the kernel has just made this descriptor for us.
+    unsafe { OwnedFd::from_raw_fd(fd as i32) }
+}
+
+#[test]
+fn a_process_is_told_from_another_that_claims_its_pid() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = ControlListener::bind(dir.path(), "control").unwrap();
+    let path = listener.path().to_owned();
+    let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let (me, theirs) = (std::process::id(), pidfd(other.id()));
+    let _stranger = ControlSocket::connect(&path).unwrap();
+    // The kernel tells processes apart since Linux 6.9.
+    let told = listener.accept_process(me, theirs.as_fd());
+    other.kill().unwrap();
+    other.wait().unwrap();
+    let distinct = fstat(&theirs).unwrap().st_ino != fstat(pidfd(me)).unwrap().st_ino;
+    assert_eq!(matches!(told, Err(ControlError::Impostor { pid }) if pid == me), distinct);
+
+    let listener = ControlListener::bind(dir.path(), "next").unwrap();
+    let _container = ControlSocket::connect(listener.path()).unwrap();
+    assert!(listener.accept_process(me, pidfd(me).as_fd()).unwrap().is_some());
 }
 
 #[test]

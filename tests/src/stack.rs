@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
@@ -59,7 +61,21 @@ impl Stack {
     /// If it does not serve.
     #[must_use]
     pub fn start_with(config: &str, environment: &[(&str, &Path)]) -> Stack {
-        let mut run = Run::start(config, "127.0.0.1:0", environment);
+        let mut command = Command::new(built("nightcore"));
+        command.envs(environment.iter().copied());
+        Stack::serving(Run::start(command, config, "127.0.0.1:0", None))
+    }
+
+    /// The same by a command of which `nightcore` is the end, as another user if one is given.
+    ///
+    /// # Panics
+    /// If it does not serve.
+    #[must_use]
+    pub fn start_by(config: &str, command: Command, user: Option<u32>) -> Stack {
+        Stack::serving(Run::start(command, config, "127.0.0.1:0", user))
+    }
+
+    fn serving(mut run: Run) -> Stack {
         let stdout = run.child.stdout.take().expect("it is a pipe");
         match read_address(stdout) {
             Some(address) => Stack { run, address },
@@ -93,6 +109,12 @@ impl Stack {
     #[must_use]
     pub fn containers(&self) -> Vec<Process> {
         self.run.process.children()
+    }
+
+    /// Its `runtime_dir`.
+    #[must_use]
+    pub fn runtime_directory(&self) -> PathBuf {
+        self.run.directory.path().join("run")
     }
 
     /// A new connection.
@@ -202,7 +224,16 @@ pub fn refused(config: &str) -> Ended {
 /// If it serves, or does not end.
 #[must_use]
 pub fn refused_at(config: &str, listen: &str) -> Ended {
-    let mut run = Run::start(config, listen, &[]);
+    refused_by(config, Command::new(built("nightcore")), listen)
+}
+
+/// The same by a command of which `nightcore` is the end.
+///
+/// # Panics
+/// If it serves, or does not end.
+#[must_use]
+pub fn refused_by(config: &str, command: Command, listen: &str) -> Ended {
+    let mut run = Run::start(command, config, listen, None);
     let mut stdout = String::new();
     let mut pipe = run.child.stdout.take().expect("it is a pipe");
     let (done, watchdog) = mpsc::channel();
@@ -220,18 +251,23 @@ pub fn refused_at(config: &str, listen: &str) -> Ended {
 }
 
 impl Run {
-    fn start(config: &str, listen: &str, environment: &[(&str, &Path)]) -> Run {
+    fn start(mut command: Command, config: &str, listen: &str, user: Option<u32>) -> Run {
         let directory = TempDir::with_prefix("nightcore-test-").expect("a temporary directory");
         let run_directory = directory.path().join("run");
         fs::create_dir(&run_directory).expect("a directory");
         let path = directory.path().join("nightcore.toml");
         configure(directory.path(), config);
         let stderr = File::create(directory.path().join("stderr")).expect("a file");
-        let child = Command::new(built("nightcore"))
+        if let Some(user) = user {
+            for path in [directory.path(), &run_directory, &path] {
+                chown(path, Some(user), Some(user)).expect("to be done by root");
+            }
+            command.uid(user).gid(user);
+        }
+        let child = command
             .args(["up", "--listen", listen, "--config"])
             .arg(&path)
             .env_remove("NIGHTCORE_LOG")
-            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr)

@@ -4,7 +4,7 @@
 //! | seen by | causes |
 //! |---|---|
 //! | `process`, of the kernel | exit, signal |
-//! | `slot`, which knows the limits | out of memory; an abort that a sandbox shows as an exit |
+//! | `slot`, which knows the limits | out of memory; a signal that a sandbox shows as an exit |
 //! | `supervisor`, on the control socket | failed start, protocol, hang-up |
 //! | a shard, on its channel | protocol, stuck |
 
@@ -52,9 +52,9 @@ pub enum Cause {
     Stopped,
 }
 
-/// What a shell makes of SIGABRT, and so does a sandbox, whose first process no signal of its own can
-/// end.
-const ABORTED: i32 = 128 + Signal::SIGABRT as i32;
+/// An exit code above this tells of a signal, as a shell does, and as does a sandbox: no signal of its own
+/// ends its first process.
+const SIGNALLED: i32 = 128;
 
 impl Cause {
     /// Every kind of death, in the order of the metric's labels.
@@ -104,7 +104,9 @@ impl Cause {
     /// The same as seen through a sandbox.
     pub(super) fn through_sandbox(self) -> Self {
         match self {
-            Self::Exit { code: ABORTED } => Self::of_signal(Signal::SIGABRT),
+            Self::Exit { code } => {
+                Signal::try_from(code - SIGNALLED).map_or(Self::Exit { code }, Self::of_signal)
+            }
             other => other,
         }
     }
@@ -172,9 +174,11 @@ mod tests {
     }
 
     #[test]
-    fn an_abort_is_seen_through_a_sandbox_and_other_exits_stay() {
+    fn a_signal_is_seen_through_a_sandbox_and_other_exits_stay() {
         let abort = Cause::of_signal(Signal::SIGABRT);
         assert_eq!(Cause::Exit { code: 134 }.through_sandbox(), abort);
-        assert_eq!(Cause::Exit { code: 3 }.through_sandbox(), Cause::Exit { code: 3 });
+        for code in [0, 3, 128, 255] {
+            assert_eq!(Cause::Exit { code }.through_sandbox(), Cause::Exit { code });
+        }
     }
 }

@@ -31,6 +31,11 @@ impl Process {
         }
     }
 
+    /// Takes over a child that was made together with its pidfd.
+    pub(super) fn of_clone(pid: u32, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd, reaped: false }
+    }
+
     pub(super) fn pid(&self) -> u32 {
         self.pid
     }
@@ -48,6 +53,14 @@ impl Process {
             Ok(WaitStatus::Signaled(_, signal, _)) => Some(Cause::of_signal(signal)),
             // It is reaped, by a real-time signal: for those nix has an error instead of a name.
             Ok(_) | Err(_) => Some(Cause::Signal { name: "a signal without a name" }),
+        }
+    }
+
+    /// Waits for its end; `None` unless it exited of itself.
+    pub(super) fn exit_code(mut self) -> Option<i32> {
+        match self.wait(WaitPidFlag::empty()) {
+            Ok(WaitStatus::Exited(_, code)) => Some(code),
+            _ => None,
         }
     }
 

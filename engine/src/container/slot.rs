@@ -111,7 +111,7 @@ impl Slot {
         let failed = |error: std::io::Error| Cause::failed_start(error);
         let output = std::io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
         let (spec, socket) = (&self.spec, listener.path());
-        let start = Start { spec, name: &name, socket, output };
+        let start = Start { spec, index, name: &name, socket, output };
         let process = runtimes.of(spec.kind).start(start).map_err(failed)?;
         let until = since + HELLO_TIMEOUT;
         self.phase = Phase::Starting { process, listener, peer: None, since, until };

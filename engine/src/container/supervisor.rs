@@ -327,7 +327,7 @@ impl Supervisor {
         let Phase::Starting { process, listener, peer: peer @ None, .. } = &mut slot.phase else {
             return;
         };
-        match listener.accept(process.pid()) {
+        match listener.accept_process(process.pid(), process.pidfd()) {
             Ok(Some(socket)) => {
                 *peer = Some(socket);
                 self.read_control(index);

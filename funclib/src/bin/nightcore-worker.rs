@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nightcore::host::launcher::{self, LauncherError};
+use nightcore::host::sandbox::Sandbox;
 
 const USAGE: &str = "\
 The process of one function's container. Started by the nightcore engine.
@@ -18,13 +19,18 @@ Usage: nightcore-worker --library PATH --function NAME
 
   --library PATH    shared library of the function, interface v1 or v2
   --function NAME   name it is deployed under
+  --sandbox         confine the process before the library is loaded:
+    --namespaces LIST   make these: mount,ipc,uts,cgroup,net
+    --user NUMBER       become this user and group
+    --read-only PATH    let the function read this as well; any number of times
+    --network           let it use the network
   --help, --version
 
 Environment:
   NIGHTCORE_SOCKET  control socket of the engine";
 
 enum Command {
-    Serve { library: PathBuf, function: String },
+    Serve { library: PathBuf, function: String, sandbox: Option<Sandbox> },
     Say(String),
 }
 
@@ -41,22 +47,24 @@ fn main() -> ExitCode {
             println!("{text}");
             ExitCode::SUCCESS
         }
-        Command::Serve { library, function } => serve(&library, &function),
+        Command::Serve { library, function, sandbox } => {
+            serve(&library, &function, sandbox.as_ref())
+        }
     }
 }
 
-fn serve(library: &Path, function: &str) -> ExitCode {
+fn serve(library: &Path, function: &str, sandbox: Option<&Sandbox>) -> ExitCode {
     let Some(socket) = env::var_os("NIGHTCORE_SOCKET") else {
         eprintln!("nightcore-worker: NIGHTCORE_SOCKET is not set: this is started by the engine");
         return ExitCode::from(2);
     };
     share_heaps();
     // SAFETY: whoever deployed the function named this library to be run in this container.
-    let served = unsafe { launcher::run(library, function, &PathBuf::from(socket)) };
+    let served = unsafe { launcher::run(library, function, &PathBuf::from(socket), sandbox) };
     let code = match served {
         Ok(()) => 0,
         // The engine was told, and tells whoever started it.
-        Err(LauncherError::Load(_)) => 2,
+        Err(LauncherError::Load(_) | LauncherError::Sandbox(_)) => 2,
         Err(error) => {
             eprintln!("nightcore-worker: function {function}: {error}");
             1
@@ -78,7 +86,8 @@ fn share_heaps() {
 }
 
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
-    let (mut library, mut function) = (None, None);
+    let (mut library, mut function, mut confined) = (None, None, false);
+    let mut sandbox = Sandbox::default();
     while let Some(argument) = arguments.next() {
         let shown = argument.to_string_lossy();
         let mut value = || arguments.next().ok_or(format!("{shown} needs a value"));
@@ -88,6 +97,15 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, Strin
                 let text = value()?.into_string();
                 function = Some(text.map_err(|_| "a function's name is UTF-8".to_owned())?);
             }
+            Some("--sandbox") => confined = true,
+            Some("--namespaces") => sandbox.set_namespaces(&value()?)?,
+            Some("--user") => {
+                let number = value()?;
+                let number = number.to_str().and_then(|number| number.parse().ok());
+                sandbox.user = Some(number.ok_or("a user is a number")?);
+            }
+            Some("--read-only") => sandbox.read_only.push(PathBuf::from(value()?)),
+            Some("--network") => sandbox.network = true,
             Some("--help") => return Ok(Command::Say(USAGE.to_owned())),
             Some("--version") => {
                 return Ok(Command::Say(format!("nightcore-worker {}", env!("CARGO_PKG_VERSION"))));
@@ -96,7 +114,9 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, Strin
         }
     }
     match (library, function) {
-        (Some(library), Some(function)) => Ok(Command::Serve { library, function }),
+        (Some(library), Some(function)) => {
+            Ok(Command::Serve { library, function, sandbox: confined.then_some(sandbox) })
+        }
         (None, _) => Err("--library is missing".to_owned()),
         (_, None) => Err("--function is missing".to_owned()),
     }

@@ -14,6 +14,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::library::{Function, LoadError};
+use super::sandbox::{Sandbox, SandboxError};
 use super::worker;
 use std::os::fd::OwnedFd;
 
@@ -26,6 +27,9 @@ pub enum LauncherError {
     /// The library cannot be used; the engine was told.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The sandbox cannot be had; the engine was told.
+    #[error("its sandbox: {0}")]
+    Sandbox(#[from] SandboxError),
     /// No engine to talk to, or not in our language.
     #[error("control socket: {0}")]
     Control(#[from] ControlError),
@@ -69,18 +73,24 @@ struct Launcher {
     channels: HashMap<u16, Channel>,
 }
 
-/// Serves as the container of `name` until the engine says stop or goes away.
+/// Serves as the container of `name` until the engine says stop or goes away, inside `sandbox` from
+/// before the library is loaded.
 ///
 /// # Safety
 /// As for [`Function::load`].
-pub unsafe fn run(library: &Path, name: &str, socket: &Path) -> Result<(), LauncherError> {
+pub unsafe fn run(
+    library: &Path,
+    name: &str,
+    socket: &Path,
+    sandbox: Option<&Sandbox>,
+) -> Result<(), LauncherError> {
     let control = ControlSocket::connect(socket)?;
     // SAFETY: the caller's promise.
-    let function = match unsafe { Function::load(library, name) } {
+    let function = match unsafe { load(library, name, socket, sandbox) } {
         Ok(function) => function,
         Err(error) => {
             control.send_to_engine(&FromLauncher::Refused { message: error.to_string() })?;
-            return Err(error.into());
+            return Err(error);
         }
     };
     let (pid, interface) = (std::process::id(), function.interface());
@@ -97,6 +107,25 @@ pub unsafe fn run(library: &Path, name: &str, socket: &Path) -> Result<(), Launc
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Confines the process and loads the library.
+///
+/// # Safety
+/// As for [`Function::load`].
+unsafe fn load(
+    library: &Path,
+    name: &str,
+    socket: &Path,
+    sandbox: Option<&Sandbox>,
+) -> Result<Function, LauncherError> {
+    let library = match sandbox {
+        // Nothing looks at the directory of the socket once that is connected.
+        Some(sandbox) => sandbox.enter(name, library, socket.parent().unwrap_or(socket))?,
+        None => library.to_owned(),
+    };
+    // SAFETY: the caller's promise.
+    Ok(unsafe { Function::load(&library, name) }?)
 }
 
 impl Launcher {

@@ -5,6 +5,7 @@
 //!
 //! In the order a call meets them:
 //! - [`launcher`]: the process: loads the library, maps channels, spawns workers
+//! - [`sandbox`]: how the process confines itself before that
 //! - [`library`]: interface v1 or v2 of a loaded library, as one thing to call
 //! - [`worker`]: the loop of a worker thread
 //! - `session`: the state behind a call's context: what came, what is asked, what goes
@@ -20,6 +21,7 @@ pub mod launcher;
 pub mod library;
 mod meter;
 mod outgoing;
+pub mod sandbox;
 mod session;
 pub mod worker;
 

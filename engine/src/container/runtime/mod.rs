@@ -1,12 +1,14 @@
 //! How containers are run: a plain process, a sandbox, or an OCI runtime, behind one trait.
 
 mod process;
+mod sandbox;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use self::process::PlainProcess;
+use self::sandbox::Sandbox;
 use super::process::Process;
 use super::{ContainerKind, ContainerSpec, HostSpec};
 
@@ -22,6 +24,8 @@ pub(super) trait Runtime: std::fmt::Debug {
 /// What is started.
 pub(super) struct Start<'a> {
     pub(super) spec: &'a ContainerSpec,
+    /// The function's place.
+    pub(super) index: usize,
     /// Names the container among all that this engine starts: the function's place and a count.
     #[expect(dead_code, reason = "a plain process needs no name")]
     pub(super) name: &'a str,
@@ -35,17 +39,19 @@ pub(super) struct Start<'a> {
 #[derive(Debug)]
 pub(super) struct Runtimes {
     process: PlainProcess,
+    sandbox: Sandbox,
 }
 
 impl Runtimes {
     pub(super) fn new(host: &HostSpec) -> Self {
-        Self { process: PlainProcess::new(host) }
+        Self { process: PlainProcess::new(host), sandbox: Sandbox::new(host) }
     }
 
     /// The one for containers of this kind.
     pub(super) fn of(&self, kind: ContainerKind) -> &dyn Runtime {
         match kind {
-            ContainerKind::Process | ContainerKind::Sandbox | ContainerKind::Oci => &self.process,
+            ContainerKind::Process | ContainerKind::Oci => &self.process,
+            ContainerKind::Sandbox => &self.sandbox,
         }
     }
 }

@@ -4,12 +4,13 @@
 //! supervisor's thread, and starts with a clean environment. It stays in the engine's session on
 //! purpose: with `sched_autogroup_enabled` niceness counts only inside one session.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{HostSpec, Process, Runtime, Start};
+use super::{ContainerSpec, HostSpec, Process, Runtime, Start};
 
 /// Variables of the engine's own environment that a container may see.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
@@ -31,14 +32,7 @@ impl Runtime for PlainProcess {
         let spec = start.spec;
         let mut command = Command::new(&self.worker);
         command.arg("--library").arg(&spec.library).arg("--function").arg(&spec.name);
-        command.env_clear();
-        for name in INHERITED {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
-        command.envs(spec.env.iter().map(|(name, value)| (name, value)));
-        command.env("NIGHTCORE_SOCKET", start.socket);
+        command.env_clear().envs(environment(spec, start.socket));
         command
             .stdin(Stdio::null())
             .stderr(Stdio::from(start.output.try_clone()?))
@@ -51,6 +45,18 @@ impl Runtime for PlainProcess {
         unsafe { command.pre_exec(move || settle(parent, memory, niceness)) };
         Process::of_child(&command.spawn()?)
     }
+}
+
+/// The variables of a container.
+pub(super) fn environment<'a>(
+    spec: &'a ContainerSpec,
+    socket: &Path,
+) -> impl Iterator<Item = (OsString, OsString)> + use<'a> {
+    let is_own = |name: &&str| spec.env.iter().any(|(own, _)| own == name);
+    let inherited = INHERITED.into_iter().filter(move |name| !is_own(name));
+    let inherited = inherited.filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
+    let own = spec.env.iter().map(|(name, value)| (name.into(), value.into()));
+    inherited.chain(own).chain([("NIGHTCORE_SOCKET".into(), socket.into())])
 }
 
 /// Runs in the child before `exec`.
