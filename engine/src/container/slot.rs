@@ -19,8 +19,8 @@ use super::{Cause, Container, ContainerKind, ContainerSpec};
 pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a container may take to leave when asked.
 pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// A container whose control socket is closed dies, it seems: how long it may take for that.
-const HANG_UP_TIMEOUT: Duration = Duration::from_millis(500);
+/// A container whose control socket is closed is dying, as a rule: how long that may take.
+const HANG_UP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// See the module's description.
 #[derive(Debug)]
