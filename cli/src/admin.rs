@@ -25,6 +25,15 @@ const DIRECTORY_PREFIX: &str = "nightcore-";
 pub enum Request {
     /// Who is there: one [`About`].
     About {},
+    /// The lines that functions printed: a [`LogLine`] each.
+    Logs {
+        /// Of this function; of all where none is named.
+        function: Option<String>,
+        /// The last ones, as many as this; all that are kept where nothing is said.
+        lines: Option<usize>,
+        /// And those to come, until one side closes.
+        follow: bool,
+    },
     /// Deploy functions, each as the next version of the one of its name if there is one: a
     /// [`Report`] of each.
     Deploy {
@@ -67,6 +76,29 @@ pub struct About {
     pub address: SocketAddr,
 }
 
+/// A line that a function printed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When the engine read it: RFC 3339, in microseconds, UTC.
+    pub time: String,
+    /// The function.
+    pub function: String,
+    /// Which deployment of it, from 1.
+    pub version: u32,
+    /// Which of its containers, from 1.
+    pub generation: u32,
+    /// `stdout`, `stderr`, or `notice` for what the engine has to say of the lines.
+    pub stream: String,
+    /// The request that it belongs to, where the container said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// The text, in which bytes that are no UTF-8 stand as `\xff`.
+    pub text: String,
+    /// Bytes that were cut off its end.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cut: u64,
+}
+
 /// Why a request was not answered otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,6 +121,13 @@ pub enum FailureKind {
     Forbidden,
     /// The engine has all the connections it takes.
     Busy,
+    /// The engine cannot do it now.
+    Unavailable,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Failure {

@@ -43,6 +43,8 @@ const QUEUE_MAX: u32 = 65_536;
 const LIMIT_MAX: u32 = 10_000_000;
 /// After more deaths than this a crash loop is nothing new.
 const DEATHS_MAX: u32 = 1000;
+/// Lines a second: what the reader of the functions' output can do.
+const LOG_RATE_MAX: u32 = 100_000;
 /// Processes and threads that a container may have beside its workers where nothing else is said: the
 /// launcher, and what the function starts itself.
 pub const PIDS_DEFAULT: u32 = 128;
@@ -176,6 +178,8 @@ pub struct Function {
     pub rate_limit: Option<u32>,
     /// How long a call may run on behind `timeout` until the container is replaced.
     pub grace: Duration,
+    /// Lines a second of its output that are kept, and as many at once.
+    pub log_rate: u32,
     /// A container without calls for so long is stopped, until the next call.
     pub idle_timeout: Option<Duration>,
     /// Deaths in a row that make a crash loop.
@@ -421,6 +425,7 @@ fn read_function<'a>(
         "idle_timeout",
         "breaker_deaths",
         "breaker_window",
+        "log_rate",
     ])?;
     let name = table.require("name", "the function's name")?;
     let library = table.require("library", "the path of a shared library")?;
@@ -447,6 +452,7 @@ fn read_function<'a>(
         idle_timeout: None,
         breaker_deaths: 5,
         breaker_window: Duration::from_secs(1),
+        log_rate: 1000,
         line: table.line(),
     };
     table.read("max_workers", &mut function.max_workers, |value| value.integer(1..=WORKERS_MAX))?;
@@ -484,6 +490,7 @@ fn read_function<'a>(
     ] {
         table.read(key, field, |value| value.integer(1..=LIMIT_MAX).map(Some))?;
     }
+    table.read("log_rate", &mut function.log_rate, |value| value.integer(1..=LOG_RATE_MAX))?;
     for (key, field) in
         [("grace", &mut function.grace), ("breaker_window", &mut function.breaker_window)]
     {

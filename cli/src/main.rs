@@ -1,15 +1,17 @@
 //! Entry of the `nightcore` command: its arguments, its log, its exit codes.
 
+use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use nightcore_cli::admin::AdminError;
 use nightcore_cli::client::ClientError;
 use nightcore_cli::config::{Config, Overrides, SHARDS_MAX};
 use nightcore_cli::deploy::{self, DeployError};
-use nightcore_cli::{invoke, ls, top, up};
+use nightcore_cli::{invoke, logs, ls, top, up};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -83,6 +85,16 @@ Percentiles are estimates from the buckets of a histogram. A dash stands for wha
 "
 );
 
+const LOGS_HELP: &str = "\
+A line has the time, the function with its version and the number of the container, the stream, the
+request's id where the function said it, and the text, with control characters escaped. A notice is
+the engine's word that lines are missing. The last 1,000 lines, or 256 KiB, of each function are kept.
+
+Exit codes:
+  0  success
+  1  no engine is there, it refused or broke off, or the output cannot be written
+  2  wrong command line, no such function, or several engines and none chosen";
+
 const DEPLOY_HELP: &str = "\
 A function that is served already is updated: its next version is started beside it, gets the
 calls once its first worker stands, and the former version ends the calls that it has. A version
@@ -130,6 +142,9 @@ enum Command {
     /// List the functions of a running stack
     #[command(after_help = LS_HELP)]
     Ls(ls::Options),
+    /// Show what functions printed
+    #[command(after_help = LOGS_HELP)]
+    Logs(logs::Options),
     /// Deploy functions to a running stack, or update them
     #[command(after_help = DEPLOY_HELP)]
     Deploy(deploy::DeployOptions),
@@ -167,6 +182,7 @@ fn main() -> ExitCode {
         Command::Up(options) => run_up(&options),
         Command::Invoke(options) => client_exit(invoke::run(&options, &mut io::stdout().lock())),
         Command::Ls(options) => client_exit(ls::run(&options, &mut io::stdout().lock())),
+        Command::Logs(options) => admin_exit(logs::run(&options, &mut io::stdout().lock())),
         Command::Deploy(options) => deploy_exit(deploy::deploy(&options, &mut io::stdout())),
         Command::Rm(options) => deploy_exit(deploy::remove(&options, &mut io::stdout())),
         Command::Reload(options) => deploy_exit(deploy::reload(&options, &mut io::stdout())),
@@ -191,13 +207,28 @@ fn run_up(options: &UpOptions) -> ExitCode {
 
 fn client_exit(result: Result<(), ClientError>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
+    let output = if let ClientError::Output(cause) = &error { Some(cause) } else { None };
+    failed(&error, output, error.exit_code())
+}
+
+fn admin_exit(result: Result<(), AdminError>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if let AdminError::Config(error) = &error {
+        // Bare, as all that is wrong with a configuration.
+        eprintln!("{error}");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    let output = if let AdminError::Output(cause) = &error { Some(cause) } else { None };
+    failed(&error, output, error.exit_code())
+}
+
+/// `output`: how writing to standard output failed, if that is what failed.
+fn failed(error: &dyn Display, output: Option<&io::Error>, code: u8) -> ExitCode {
     // A reader that has seen enough (`| head`) is no news.
-    let is_silent =
-        matches!(&error, ClientError::Output(cause) if cause.kind() == io::ErrorKind::BrokenPipe);
-    if !is_silent {
+    if output.is_none_or(|cause| cause.kind() != io::ErrorKind::BrokenPipe) {
         eprintln!("nightcore: {error}");
     }
-    ExitCode::from(error.exit_code())
+    ExitCode::from(code)
 }
 
 fn deploy_exit(result: Result<(), DeployError>) -> ExitCode {

@@ -5,6 +5,7 @@
 //! | `io`        | one shard's half: calls in, effects performed, answers out                  |
 //! | `core`      | pure policy: which call goes to which worker, and what everybody is owed    |
 //! | `container` | the processes that hold functions: start, handshake, death                  |
+//! | `logs`      | what functions print: read, limited, kept, told                             |
 //! | `mailbox`   | control messages between the supervisor and the shards                      |
 //! | `stats`     | counters, written by shards, read by whoever serves metrics                 |
 //! | `quantile`  | what the buckets of those counters tell of percentiles                      |
@@ -12,6 +13,7 @@
 pub mod container;
 pub mod core;
 pub mod io;
+pub mod logs;
 pub mod mailbox;
 pub mod quantile;
 pub mod stats;

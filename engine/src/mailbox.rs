@@ -80,6 +80,8 @@ pub enum ToShard {
         generation: u32,
         /// The lane that stays without a worker.
         lane: ipc::LaneIndex,
+        /// Why, as the launcher says.
+        message: String,
     },
     /// Another shard wants a worker of this function while the container has all it may have:
     /// give one up when one is idle.

@@ -11,6 +11,7 @@ use reactor::clock::Nanos;
 
 use crate::container::Records;
 use crate::core::{BOUNDS_NS, FunctionId, Histogram, Snapshot, Times};
+use crate::logs::Logs;
 
 /// Every way a call can fail, in the order of the metric's labels: all outcomes but the first, `Ok`.
 pub const FAILURES: &[Outcome] = Outcome::ALL.split_at(1).1;
@@ -116,6 +117,8 @@ pub struct Stats {
     cells: Vec<Cell>,
     /// The functions' containers, of which the supervisor keeps the records.
     pub containers: Records,
+    /// What the functions print.
+    pub logs: Logs,
 }
 
 impl Stats {
@@ -124,7 +127,7 @@ impl Stats {
     pub fn new(places: usize, shards: u16) -> Self {
         let shards = usize::from(shards);
         let cells = (0..places * shards).map(|_| Cell::default()).collect();
-        Self { shards, cells, containers: Records::new(places) }
+        Self { shards, cells, containers: Records::new(places), logs: Logs::default() }
     }
 
     /// For how many functions there is room.

@@ -194,6 +194,13 @@ typedef struct nightcore_host {
     int (*call_prepare)(nightcore_call_context* context,
                         const char* function, size_t function_length,
                         const uint8_t* input, size_t input_length, uint64_t* handle);
+    /*
+     * Writes the text, UTF-8, to standard error, each line marked as of this request. Lines of up
+     * to 4 KiB in all stay together, whatever other threads write. INVALID never; what standard
+     * error does not take is lost. Absent from runtimes whose `size` is
+     * offsetof(nightcore_host, log) or less.
+     */
+    int (*log)(nightcore_call_context* context, const char* text, size_t length);
 } nightcore_host;
 
 /* Required: returns NIGHTCORE_ABI_VERSION. */

@@ -95,6 +95,8 @@ pub struct Host {
     pub call_release: unsafe extern "C" fn(*mut RawContext, u64),
     /// Absent from runtimes whose `size` ends before it.
     pub call_prepare: StartCall,
+    /// The same.
+    pub log: unsafe extern "C" fn(*mut RawContext, *const u8, usize) -> c_int,
 }
 
 /// A call's context together with the table to use it with, for as long as the call runs.
@@ -229,6 +231,11 @@ impl<'c> Raw<'c> {
         };
         let code = ask!(self, call_wait, handle, &raw mut answer);
         if code == OK { Ok(answer) } else { Err(code) }
+    }
+
+    /// Best effort: there is nobody to tell of a failure.
+    pub(crate) fn log(self, text: &str) {
+        ask!(self, log, text.as_ptr(), text.len());
     }
 
     pub(crate) fn call_release(self, handle: u64) {

@@ -79,6 +79,12 @@ impl Context {
         self.raw.depth()
     }
 
+    /// Writes a line, or several, to the log, where it shows to which request it belongs. Lines of up to
+    /// 4 KiB in all stay together, whatever other threads print.
+    pub fn log(&self, text: impl fmt::Display) {
+        self.raw().log(&text.to_string());
+    }
+
     /// The id of the request that led here, the same in every function it reaches.
     #[must_use]
     pub fn request_id(&self) -> &str {

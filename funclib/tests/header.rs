@@ -57,7 +57,7 @@ fn the_header_and_the_sdk_agree_on_every_shape() {
     }
     offsets!(Host, "nightcore_host": size output_append output_reserve set_status set_content_type
         add_header fail get header_count header_at time_remaining_ns depth is_cancelled call_start
-        call_wait call_release call_prepare);
+        call_wait call_release call_prepare log);
     offsets!(RawAnswer, "nightcore_answer": outcome status data length content_type
         content_type_length);
     same("NIGHTCORE_ABI_VERSION", nightcore::abi::VERSION as usize);

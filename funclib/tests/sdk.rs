@@ -194,6 +194,28 @@ fn many_calls_are_in_flight_and_waited_for_in_any_order() {
     assert_eq!((recorder.started, recorder.released), (10, 10));
 }
 
+#[nightcore::function]
+fn talks(context: &Context, name: &str) {
+    context.log("hello");
+    context.log(format_args!("it is {name}"));
+}
+
+#[test]
+fn what_is_logged_reaches_the_runtime() {
+    assert_eq!(run(__nightcore_call_talks, b"Ada").logged, ["hello", "it is Ada"]);
+}
+
+#[test]
+fn a_panic_is_logged_once_with_its_place_and_only_while_its_call_runs() {
+    let recorder = run(__nightcore_call_panics, b"bad");
+    let [line] = &recorder.logged[..] else { panic!("{:?}", recorder.logged) };
+    assert!(line.starts_with("panicked at funclib/tests/sdk.rs:"), "{line}");
+    assert!(line.lines().next().unwrap().ends_with(": it was bad"), "{line}");
+    // Its context is gone; nobody may be told.
+    assert!(std::panic::catch_unwind(|| panic!("on its own")).is_err());
+    assert_eq!(run(__nightcore_call_nothing, b"").logged, [] as [String; 0]);
+}
+
 #[test]
 fn calls_nobody_waits_for_are_released_even_by_a_panic() {
     let recorder = run(__nightcore_call_forgets_a_call, b"");

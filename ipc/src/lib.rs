@@ -13,6 +13,7 @@
 //! - [`arena`]: who holds which bytes of a lane's payload memory;
 //! - [`envelope`]: what travels beside a payload: request id, method, headers, status;
 //! - [`descriptor`]: the 64-byte messages, and [`outcome`] how a call ended;
+//! - [`mark`]: how a line of a container's output tells its request;
 //! - [`spsc`]: the ring they travel in;
 //! - [`doorbell`]: how a sleeper is woken, and never lost;
 //! - [`worker_side`]: a worker's end of its lane;
@@ -39,6 +40,8 @@ pub mod engine_side;
 pub mod envelope;
 #[cfg(not(loom))]
 pub mod fault;
+#[cfg(not(loom))]
+pub mod mark;
 #[cfg(not(loom))]
 mod memory;
 #[cfg(not(loom))]

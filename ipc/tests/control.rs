@@ -113,6 +113,22 @@ fn a_listener_leaves_no_path_behind() {
 }
 
 #[test]
+fn a_launchers_text_ends_no_line_and_steers_no_terminal() {
+    let (engine, launcher, _raw) = pair();
+    let (message, heard) = ("a\r\nERROR b\u{1b}[2J\u{85}c\0ü", "a  ERROR b [2J c ü");
+    let refused = |message: &str| FromLauncher::Refused { message: message.to_owned() };
+    let failed = |message: &str| FromLauncher::SpawnFailed {
+        shard: 1,
+        lane: 2,
+        message: message.to_owned(),
+    };
+    for (said, heard) in [(refused(message), refused(heard)), (failed(message), failed(heard))] {
+        launcher.send_to_engine(&said).unwrap();
+        assert_eq!(engine.receive_from_launcher().unwrap(), Some(heard));
+    }
+}
+
+#[test]
 fn every_message_arrives_as_it_was_sent() {
     let (engine, launcher, _raw) = pair();
     let text = || String::from("größe: no such symbol");

@@ -105,6 +105,12 @@ impl Stack {
         self.run.process
     }
 
+    /// Its `runtime_dir`.
+    #[must_use]
+    pub fn runtime_dir(&self) -> PathBuf {
+        self.run.directory.path().join("run")
+    }
+
     /// The processes of the containers.
     #[must_use]
     pub fn containers(&self) -> Vec<Process> {

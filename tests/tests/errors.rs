@@ -191,8 +191,10 @@ fn a_function_that_fails_or_panics_is_500_with_its_message() {
         let answer = connection.exchange(&post("/function/panic", b"at the disco"));
         assert_eq!(answer.failure(500, "function_panic").message, "at the disco");
     }
-    let panics = stack.stderr().matches("at the disco").count();
-    assert!(panics <= 3, "each panic is told once: {}", stack.stderr());
+    let told = || stack.stderr().matches("at the disco").count();
+    wait_until("each panic is told", || told() >= 3);
+    let ended = stack.stop();
+    assert_eq!(ended.stderr.matches("at the disco").count(), 3, "once: {}", ended.stderr);
 }
 
 #[test]

@@ -82,6 +82,7 @@ fn a_function_of_two_lines_gets_the_other_values_by_default() {
         idle_timeout: None,
         breaker_deaths: 5,
         breaker_window: Duration::from_secs(1),
+        log_rate: 1000,
         line: 1,
     };
     assert_eq!(config.functions, [expected]);
@@ -126,6 +127,7 @@ fn every_key_is_read() {
         idle_timeout = "1h"
         breaker_deaths = 3
         breaker_window = "10s"
+        log_rate = 50
         container = "oci"
         pids = 20
         cpu_quota = 1.5
@@ -175,12 +177,13 @@ fn every_key_is_read() {
     assert_eq!((first.concurrency_limit, first.rate_limit), (Some(10), Some(1000)));
     assert_eq!((first.grace, first.idle_timeout), (seconds(1), Some(seconds(3600))));
     assert_eq!((first.breaker_deaths, first.breaker_window), (3, seconds(10)));
+    assert_eq!(first.log_rate, 50);
     assert_eq!(first.timeout, Duration::from_millis(500));
     assert_eq!((first.memory, second.memory), (Some(64 << 20), Some(64 << 20)));
     assert_eq!(first.placement, Placement::Free);
     assert_eq!(first.env, [("A".into(), "1".into()), ("B".into(), "2".into())]);
     assert_eq!(second.env, [("C".into(), "3".into())]);
-    assert_eq!((first.line, second.line), (21, 42));
+    assert_eq!((first.line, second.line), (21, 43));
 }
 
 #[test]
@@ -222,8 +225,9 @@ fn an_unknown_key_is_refused_with_the_known_ones() {
     assert_eq!(
         refused_function("time_out = \"3s\""),
         "nightcore.toml:4: function.time_out: unknown key, expected one of name, library, \
-         min_workers, max_workers, timeout, memory, placement, env, queue_max, queue_wait_max, concurrency, \
-         concurrency_limit, rate_limit, grace, idle_timeout"
+         min_workers, max_workers, timeout, container, memory, pids, cpu_quota, network, read_only, \
+         placement, env, queue_max, queue_wait_max, concurrency, \
+         concurrency_limit, rate_limit, grace, idle_timeout, log_rate"
     );
     let message = refusal("[gateway]\nport = 80");
     assert!(message.starts_with("nightcore.toml:2: gateway.port: unknown key, "), "{message}");

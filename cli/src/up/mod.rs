@@ -25,6 +25,7 @@ use std::thread::JoinHandle;
 
 use engine::container::{HostSpec, SocketDirectory, StartError, Stopped, Supervisor};
 use engine::io::exchanges;
+use engine::logs::Capture;
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor, mailbox};
 use engine::stats::Stats;
 use nix::sched::CpuSet;
@@ -148,7 +149,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let shards = start_shards(config, hook)?;
     let mut plan = shards.plan;
     plan.niceness(config, shards.raised);
-    let specs = config.functions.iter().map(|function| plan.container(function)).collect();
+    let specs = config.functions.iter().map(|function| plan.container(function, 1)).collect();
     let posts = shards.posts.clone();
     let host = HostSpec {
         worker,
@@ -156,10 +157,13 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         oci_runtime: config.engine.oci_runtime.clone(),
         oci_rootfs: config.engine.oci_rootfs.clone(),
     };
+    let logs = shards.stats.logs.clone();
+    let capture = system("functions' output cannot be read", Capture::start(logs.clone()))?;
+    let (mail, stats) = (shards.mailbox, shards.stats);
     let mut supervisor =
-        Supervisor::new(&host, sockets, specs, posts, shards.mailbox, signals, shards.stats);
+        Supervisor::new(&host, sockets, specs, posts, mail, signals, stats, capture);
     let deployer = Arc::new(Deployer::new(config, plan, shards.supervisor));
-    let asked = admin::Engine { address, deployer: Arc::clone(&deployer) };
+    let asked = admin::Engine { address, logs, deployer: Arc::clone(&deployer) };
     let started = supervisor
         .start_all()
         .map_err(|error| UpError::start(config, error))

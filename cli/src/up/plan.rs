@@ -39,14 +39,15 @@ impl Plan {
         version: u32,
     ) -> Result<Deployment, StartError> {
         let functions = self.functions(function, version)?;
-        Ok(Deployment { spec: self.container(function), functions })
+        Ok(Deployment { spec: self.container(function, version), functions })
     }
 
     /// How its container is started.
-    pub(super) fn container(&self, function: &config::Function) -> ContainerSpec {
+    pub(super) fn container(&self, function: &config::Function, version: u32) -> ContainerSpec {
         let pids = PIDS_DEFAULT + u32::from(function.max_workers);
         ContainerSpec {
             name: function.name.clone(),
+            version,
             library: function.library.clone(),
             kind: function.container,
             limits: Limits {
@@ -65,6 +66,7 @@ impl Plan {
                 deaths: function.breaker_deaths,
                 window: function.breaker_window,
             },
+            log_rate: function.log_rate,
             niceness: self.niceness,
         }
     }

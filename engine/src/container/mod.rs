@@ -86,6 +86,8 @@ pub struct HostSpec {
 pub struct ContainerSpec {
     /// The function's name.
     pub name: String,
+    /// Counts the deployments of the name.
+    pub version: u32,
     /// Absolute path of its cdylib.
     pub library: PathBuf,
     /// How it is run.
@@ -108,6 +110,8 @@ pub struct ContainerSpec {
     pub idle_timeout: Option<Duration>,
     /// What is taken for a crash loop.
     pub crash_loop: CrashLoop,
+    /// Lines a second of its output that are kept, and as many at once.
+    pub log_rate: u32,
     /// Niceness of the container relative to the supervisor's thread.
     pub niceness: i32,
 }

@@ -326,6 +326,11 @@ impl Supervisor {
             tracing::info!(function = slot.spec.name, "removed");
             let _ = reply.send(Ok(Changed::Removed));
         }
+        let name = slot.spec.name.clone();
+        let is_in_use = |slot: &Slot| !matches!(slot.stage, Stage::Free) && slot.spec.name == name;
+        if !self.slots.iter().any(is_in_use) {
+            self.stats.logs.forget(&name);
+        }
     }
 }
 

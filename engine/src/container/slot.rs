@@ -14,6 +14,7 @@ use super::rollout::Stage;
 use super::runtime::{Runtimes, Start};
 use super::watch::{Source, Watch};
 use super::{Cause, Container, ContainerKind, ContainerSpec};
+use crate::logs::Capture;
 
 /// A launcher that has not said hello by then is taken for dead: loading a library takes milliseconds.
 pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,6 +53,8 @@ pub(super) enum Phase {
         process: Process,
         listener: ControlListener,
         peer: Option<ControlSocket>,
+        /// Connections of others that were turned away.
+        strangers: u32,
         since: Instant,
         until: Instant,
     },
@@ -100,6 +103,7 @@ impl Slot {
         index: usize,
         runtimes: &Runtimes,
         sockets: &Path,
+        capture: &Capture,
     ) -> Result<(), Cause> {
         let since = Instant::now();
         self.hung_up = None;
@@ -109,12 +113,12 @@ impl Slot {
         let listener = ControlListener::bind(sockets, &name)
             .map_err(|error| Cause::failed_start(format_args!("no control socket: {error}")))?;
         let failed = |error: std::io::Error| Cause::failed_start(error);
-        let output = std::io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
         let (spec, socket) = (&self.spec, listener.path());
+        let output = capture.open(spec, self.generation).map_err(failed)?;
         let start = Start { spec, index, name: &name, socket, output };
         let process = runtimes.of(spec.kind).start(start).map_err(failed)?;
         let until = since + HELLO_TIMEOUT;
-        self.phase = Phase::Starting { process, listener, peer: None, since, until };
+        self.phase = Phase::Starting { process, listener, peer: None, strangers: 0, since, until };
         Ok(())
     }
 
@@ -362,6 +366,7 @@ pub(super) mod tests {
     pub(in super::super) fn due(idle_timeout: Option<Duration>) -> Slot {
         Slot::new(ContainerSpec {
             name: "echo".to_owned(),
+            version: 1,
             library: "libecho.so".into(),
             kind: ContainerKind::Process,
             limits: Limits::default(),
@@ -373,6 +378,7 @@ pub(super) mod tests {
             max_workers: 1,
             idle_timeout,
             crash_loop: CrashLoop { deaths: 3, window: Duration::from_secs(1) },
+            log_rate: 1000,
             niceness: 0,
         })
     }

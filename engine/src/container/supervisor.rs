@@ -34,11 +34,16 @@ use super::slot::{Ended, LEAVE_TIMEOUT, Phase, Slot};
 use super::watch::{Source, Watch};
 use super::{Breaker, Cause, ContainerSpec, HostSpec, SocketDirectory};
 use crate::core::FunctionId;
+use crate::logs::Capture;
 use crate::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use crate::stats::Stats;
 
 /// Control messages taken from one container before others get their turn.
 const CONTROL_BUDGET: usize = 64;
+
+/// Strangers that are turned away from one container's control socket before it is ended: whoever finds
+/// the socket is most likely a child of that container.
+const STRANGERS_MAX: u32 = 16;
 
 /// The containers could not all be started.
 #[derive(Debug, Error)]
@@ -83,6 +88,8 @@ pub struct Supervisor {
     /// Containers that are gone and whose slots wait, with the reason; not yet told to anybody.
     ended: Vec<Death>,
     failure: Option<String>,
+    /// Behind the slots: it ends when their containers have, with their last words.
+    capture: Capture,
 }
 
 /// The end of a container that was not stopped.
@@ -105,6 +112,7 @@ enum Signal {
 impl Supervisor {
     /// Makes a supervisor; nothing is started yet. `signals` must be blocked in every thread.
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "each is the only one of its kind")]
     pub fn new(
         host: &HostSpec,
         sockets: SocketDirectory,
@@ -113,6 +121,7 @@ impl Supervisor {
         mailbox: Mailbox<ToSupervisor>,
         signals: SignalFd,
         stats: Arc<Stats>,
+        capture: Capture,
     ) -> Self {
         let slots = specs.into_iter().map(Slot::new).collect();
         let runtimes = Runtimes::new(host);
@@ -128,6 +137,7 @@ impl Supervisor {
             drained: 0,
             ended: Vec::new(),
             failure: None,
+            capture,
         }
     }
 
@@ -233,7 +243,7 @@ impl Supervisor {
 
     pub(super) fn start(&mut self, index: usize) -> Result<(), Cause> {
         let slot = &mut self.slots[index];
-        let started = slot.start(index, &self.runtimes, self.sockets.path());
+        let started = slot.start(index, &self.runtimes, self.sockets.path(), &self.capture);
         self.stats.containers.count_start(index);
         self.stats.containers.set_breaker(index, slot.restarts.breaker());
         started
@@ -324,7 +334,9 @@ impl Supervisor {
 
     fn accept(&mut self, index: usize) {
         let slot = &mut self.slots[index];
-        let Phase::Starting { process, listener, peer: peer @ None, .. } = &mut slot.phase else {
+        let Phase::Starting { process, listener, peer: peer @ None, strangers, .. } =
+            &mut slot.phase
+        else {
             return;
         };
         match listener.accept_process(process.pid(), process.pidfd()) {
@@ -333,10 +345,18 @@ impl Supervisor {
                 self.read_control(index);
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(
-                function = slot.spec.name,
-                "a stranger at a container's control socket was turned away: {error}"
-            ),
+            Err(error) => {
+                *strangers += 1;
+                let many = *strangers > STRANGERS_MAX;
+                tracing::warn!(
+                    function = slot.spec.name,
+                    "a stranger at a container's control socket was turned away: {error}"
+                );
+                if many {
+                    let reason = "too many strangers came to its control socket";
+                    self.end(index, Cause::protocol(reason));
+                }
+            }
         }
     }
 
@@ -378,21 +398,17 @@ impl Supervisor {
             }
             FromLauncher::Refused { message } => Err(Cause::FailedStart { reason: message }),
             FromLauncher::SpawnFailed { shard, lane, message } => {
-                let name = &slot.spec.name;
-                tracing::warn!(function = name, lane, "a worker could not be started: {message}");
                 let post = self.shards.get(usize::from(shard));
                 let post = post.ok_or_else(|| {
                     Cause::protocol(format_args!("its launcher spoke of shard {shard}"))
                 })?;
-                let (generation, lane) = (slot.generation, ipc::LaneIndex(lane));
-                post.send(ToShard::WorkerFailed { function, generation, lane });
-                match slot.stage {
-                    Stage::Candidate { .. } => {
-                        let reason = format_args!("a worker could not be started: {message}");
-                        Err(Cause::failed_start(reason))
-                    }
-                    _ => Ok(()),
+                if let Stage::Candidate { .. } = slot.stage {
+                    let reason = format_args!("a worker could not be started: {message}");
+                    return Err(Cause::failed_start(reason));
                 }
+                let (generation, lane) = (slot.generation, ipc::LaneIndex(lane));
+                post.send(ToShard::WorkerFailed { function, generation, lane, message });
+                Ok(())
             }
         }
     }

@@ -39,6 +39,8 @@ pub(super) enum Alarm {
     Stalled(FunctionId),
     /// A call that nobody waits for has had its time.
     Overrun(CallId),
+    /// Look whether workers that were to start or to leave have been heard of.
+    Unheard(FunctionId),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,15 +96,18 @@ impl Core {
         match event {
             Event::WorkerStarted { worker: WorkerId { function, lane } } => {
                 self.function(function).report(lane, WorkerEvent::Started)?;
+                self.heard(function);
                 self.worker_idle(now, function, effects);
             }
             Event::WorkerFailed { worker: WorkerId { function, lane } } => {
                 self.function(function).report(lane, WorkerEvent::Failed)?;
+                self.heard(function);
                 self.pause_spawning(now, function, SPAWN_PAUSE);
                 self.bounce_stranded(function, effects);
             }
             Event::NoRoom { worker: WorkerId { function, lane } } => {
                 self.function(function).report(lane, WorkerEvent::Failed)?;
+                self.heard(function);
                 self.pause_spawning(now, function, ROOM_PAUSE);
                 self.bounce_stranded(function, effects);
             }
@@ -123,6 +128,7 @@ impl Core {
             }
             Event::WorkerRetired { worker: WorkerId { function, lane } } => {
                 self.function(function).report(lane, WorkerEvent::Retired)?;
+                self.heard(function);
                 self.grow(function, effects);
             }
             Event::ContainerUp { function } => self.container_up(function, effects),
@@ -402,6 +408,7 @@ impl Core {
                 Alarm::LookAround(function) => self.look_around(function, effects),
                 Alarm::Stalled(function) => self.stalled(function, effects),
                 Alarm::Overrun(id) => self.overrun(id, effects),
+                Alarm::Unheard(function) => self.unheard(function, effects),
             }
         }
         self.expired = expired;

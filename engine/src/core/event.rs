@@ -234,6 +234,15 @@ pub enum Event {
     Drain,
 }
 
+/// What a worker is late with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Overdue {
+    /// The end of a call.
+    Call,
+    /// Its own start or end, which it was asked for.
+    Worker,
+}
+
 /// What is owed to the world, in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Effect {
@@ -270,10 +279,12 @@ pub enum Effect {
         /// The call it is on.
         call: CallId,
     },
-    /// End the function's container: this worker runs on and on, though its call's time is over.
+    /// End the function's container: a worker has had its time, and more.
     ReplaceContainer {
         /// Which worker.
         worker: WorkerId,
+        /// With what it is late.
+        overdue: Overdue,
     },
     /// Send the call to another shard, payload included.
     Move {

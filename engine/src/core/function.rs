@@ -30,6 +30,9 @@ pub(super) const TRIM_WINDOW: Duration = Duration::from_secs(10);
 pub(super) const SPAWN_PAUSE: Duration = Duration::from_secs(1);
 /// After the container had no room for a worker: the other shards are asked again for one then.
 pub(super) const ROOM_PAUSE: Duration = Duration::from_millis(50);
+/// A worker that was to start or to leave is heard of by then, whatever its function's time is: a
+/// library may have to load much, on a machine that has other things to do.
+pub(super) const HEARING_TIME_MIN: Duration = Duration::from_secs(10);
 /// After a worker was given up to another shard: time for that shard to take the place, so that two
 /// shards that share one worker take turns of this length.
 pub(super) const YIELD_PAUSE: Duration = Duration::from_millis(10);
@@ -122,6 +125,10 @@ pub(super) struct Function {
     pub looks: bool,
     /// What a call takes of this core, in ns.
     pub work_ns: u64,
+    /// By lane: when its worker was last asked to start or to leave.
+    pub asked: Vec<Nanos>,
+    /// Looks whether those that were asked have been heard of.
+    pub listens: Option<Timer>,
     lanes: Vec<WorkerState>,
     idle: Vec<LaneIndex>,
     absent: Vec<LaneIndex>,
@@ -162,6 +169,8 @@ impl Function {
             stays_owed: 0,
             looks: false,
             work_ns: 0,
+            asked: vec![Nanos(0); lanes.into()],
+            listens: None,
             lanes: vec![WorkerState::Absent; lanes.into()],
             idle: Vec::with_capacity(lanes.into()),
             // Low lanes come first: they share pages of the channel with other low lanes.
@@ -243,6 +252,11 @@ impl Function {
         }
     }
 
+    /// How long a worker may take that was asked to start or to leave.
+    pub fn hearing_time(&self) -> Duration {
+        (self.spec.timeout + self.spec.grace).max(HEARING_TIME_MIN)
+    }
+
     /// The least recently idle worker, to be retired.
     pub fn coldest(&self) -> Option<LaneIndex> {
         self.idle.first().copied()
@@ -283,6 +297,11 @@ impl Function {
             waiting: self.census.waiting,
             queued: self.queue.size(),
         }
+    }
+
+    /// Whether a worker was asked to start or to leave and has not been heard of.
+    pub fn is_owed_word(&self) -> bool {
+        self.census.starting + self.census.retiring > 0
     }
 
     /// Workers whose result is being read.

@@ -103,8 +103,8 @@ mod worker;
 pub use self::call::Call;
 pub use self::core::{Core, Effects};
 pub use self::event::{
-    Caller, Effect, Event, FunctionId, FunctionSpec, Leaver, Limits, Origin, Refusal, Reply,
-    Violation, WorkerId,
+    Caller, Effect, Event, FunctionId, FunctionSpec, Leaver, Limits, Origin, Overdue, Refusal,
+    Reply, Violation, WorkerId,
 };
 pub use self::histogram::{BOUNDS_NS, Histogram};
 pub use self::limit::Policy;

@@ -8,7 +8,7 @@ use reactor::clock::Nanos;
 
 use super::call::{Call, CallState};
 use super::core::{Alarm, Core, Effects};
-use super::event::{Effect, FunctionId, Origin, Refusal, WorkerId};
+use super::event::{Effect, FunctionId, Origin, Overdue, Refusal, WorkerId};
 use super::function::Function;
 use super::quota::Quota;
 
@@ -86,7 +86,8 @@ impl Core {
     pub(super) fn overrun(&mut self, id: CallId, effects: &mut Effects) {
         let Some(call) = self.calls.get(id) else { return };
         let (function, CallState::Orphaned(lane)) = (call.function, call.state) else { return };
-        effects.push(Effect::ReplaceContainer { worker: WorkerId { function, lane } });
+        let (worker, overdue) = (WorkerId { function, lane }, Overdue::Call);
+        effects.push(Effect::ReplaceContainer { worker, overdue });
     }
 
     /// Takes a call off the books.

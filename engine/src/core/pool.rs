@@ -7,7 +7,7 @@ use reactor::clock::Nanos;
 
 use super::call::CallState;
 use super::core::{Alarm, Core, Effects};
-use super::event::{Effect, FunctionId, Reply, WorkerId};
+use super::event::{Effect, FunctionId, Overdue, Reply, WorkerId};
 use super::function::{Container, TRIM_WINDOW, TrimWindow, YIELD_PAUSE};
 use super::worker::{WorkerEvent, WorkerState};
 
@@ -77,6 +77,7 @@ impl Core {
             self.timers.cancel(window.timer);
         }
         f.yield_owed = false;
+        self.heard(function);
     }
 
     /// Another shard, which has that many workers, wants one more. Every shard is asked. One without
@@ -104,8 +105,7 @@ impl Core {
         }
         let Some(lane) = f.coldest() else { return };
         f.yield_owed = false;
-        f.apply(lane, WorkerEvent::Retire);
-        effects.push(Effect::RetireWorker { worker: f.worker_id(lane) });
+        self.ask(function, lane, WorkerEvent::Retire, effects);
         self.pause_spawning(now, function, YIELD_PAUSE);
     }
 
@@ -138,10 +138,65 @@ impl Core {
             return;
         }
         for _ in 0..f.limit.grow(f.pool()) {
+            let f = self.function(function);
             let Some(lane) = f.vacant() else { return };
-            f.apply(lane, WorkerEvent::Spawn);
             f.pipelines.prepare(lane);
-            effects.push(Effect::SpawnWorker { worker: f.worker_id(lane) });
+            self.ask(function, lane, WorkerEvent::Spawn, effects);
+        }
+    }
+
+    /// Asks for the start or the end of a worker, and minds that it is heard of.
+    fn ask(
+        &mut self,
+        function: FunctionId,
+        lane: LaneIndex,
+        event: WorkerEvent,
+        effects: &mut Effects,
+    ) {
+        let now = self.now;
+        let f = self.function(function);
+        let worker = f.worker_id(lane);
+        f.apply(lane, event);
+        effects.push(match event {
+            WorkerEvent::Spawn => Effect::SpawnWorker { worker },
+            _ => Effect::RetireWorker { worker },
+        });
+        f.asked[usize::from(lane.0)] = now;
+        if f.listens.is_none() {
+            let at = now + f.hearing_time();
+            let timer = self.timers.insert(at, Alarm::Unheard(function));
+            self.function(function).listens = Some(timer);
+        }
+    }
+
+    /// A worker was heard of that had been asked to start or to leave, or is gone with its container.
+    pub(super) fn heard(&mut self, function: FunctionId) {
+        let f = self.function(function);
+        if !f.is_owed_word()
+            && let Some(timer) = f.listens.take()
+        {
+            self.timers.cancel(timer);
+        }
+    }
+
+    /// A worker that neither starts nor fails, or does not leave, keeps its place for ever, and the
+    /// launcher that is to answer for it may serve nobody else: the container is replaced.
+    pub(super) fn unheard(&mut self, function: FunctionId, effects: &mut Effects) {
+        let now = self.now;
+        let f = self.function(function);
+        let time = f.hearing_time();
+        let is_owed = |state| matches!(state, WorkerState::Starting | WorkerState::Retiring);
+        let owed = f.lanes().filter(|lane| f.worker(*lane).is_ok_and(is_owed));
+        let oldest = owed.min_by_key(|lane| f.asked[usize::from(lane.0)]);
+        f.listens = None;
+        let Some(lane) = oldest else { return };
+        let at = f.asked[usize::from(lane.0)] + time;
+        if at <= now {
+            let (worker, overdue) = (f.worker_id(lane), Overdue::Worker);
+            effects.push(Effect::ReplaceContainer { worker, overdue });
+        } else {
+            let timer = self.timers.insert(at, Alarm::Unheard(function));
+            self.function(function).listens = Some(timer);
         }
     }
 
@@ -168,10 +223,10 @@ impl Core {
         f.refresh(now);
         let unused = f.trim.take().map_or(0, |window| window.unused);
         for _ in 0..f.surplus(unused) {
+            let f = self.function(function);
             let Some(lane) = f.coldest() else { break };
             f.yield_owed = false;
-            f.apply(lane, WorkerEvent::Retire);
-            effects.push(Effect::RetireWorker { worker: f.worker_id(lane) });
+            self.ask(function, lane, WorkerEvent::Retire, effects);
         }
         self.watch_surplus(now, function);
     }

@@ -1,6 +1,7 @@
 //! Performs what `core` decided.
 
 use ipc::engine_side::{EngineLane, SharedBlock};
+use ipc::envelope::{self, EnvelopeError};
 use ipc::{Block, CallId, NoSpace, Outcome, ToWorker};
 use reactor::Reactor;
 use reactor::clock::Nanos;
@@ -10,11 +11,8 @@ use super::link::LaneState;
 use super::payload::Payload;
 use super::token::HeldBy;
 use crate::container::Cause;
-use crate::core::{Effect, Effects, Event, FunctionId, Origin, Refusal, Reply, WorkerId};
+use crate::core::{Effect, Effects, Event, FunctionId, Origin, Overdue, Refusal, Reply, WorkerId};
 use crate::mailbox::ToShard;
-
-/// Answers that a worker may hold unreleased: bounds our table of them, which a container must not grow.
-const ANSWERS_HELD_MAX: usize = 4096;
 
 impl Engine {
     /// Performs every effect that is owed, those that follow from them included.
@@ -81,8 +79,14 @@ impl Engine {
             Effect::Recall { call, shard, leaver } => self.recall(call, shard, leaver),
             Effect::Bounce { call, origin } => self.bounce(call, origin),
             Effect::DropPayload { call } => self.drop_payload(call),
-            Effect::ReplaceContainer { worker } => {
-                let reason = "a call ran on past its timeout and the function's grace";
+            Effect::ReplaceContainer { worker, overdue } => {
+                let reason = match overdue {
+                    Overdue::Call => "a call ran on past its timeout and the function's grace",
+                    Overdue::Worker => {
+                        "a worker that was to start or to leave has not been heard of in the \
+                         function's timeout and grace"
+                    }
+                };
                 self.close_container(reactor, now, worker.function, Cause::Stuck { reason });
             }
         }
@@ -185,6 +189,7 @@ impl Engine {
                 let Some((_, state)) = self.lane_state(worker) else { return };
                 state.requests.push((id, block));
                 let results_read = state.results_read;
+                self.copied += block.size() as u64;
                 let message =
                     ToWorker::Dispatch { call: id, depth, deadline_ns, results_read, block };
                 self.publish(reactor, now, worker, &message);
@@ -209,13 +214,21 @@ impl Engine {
     ) {
         let failure = match reply {
             Reply::Completed { worker, outcome } => match self.take_result(worker) {
-                Some(result) => return self.answer_with(reactor, now, origin, outcome, result),
+                Some(result) => match self.copy_envelope(&result) {
+                    Ok(()) => return self.answer_with(reactor, now, origin, outcome, result),
+                    Err(error) => {
+                        self.condemn(reactor, now, worker.function, error.to_string());
+                        return self.answer_died(reactor, now, origin, worker.function);
+                    }
+                },
                 // Its container was closed between its completion and now.
                 None => return self.answer_died(reactor, now, origin, worker.function),
             },
             Reply::Returned { outcome } => match self.take_returned(call) {
-                Some(result) => return self.answer_with(reactor, now, origin, outcome, result),
-                None => Refusal::CONTAINER_DIED,
+                Some(result) if self.copy_envelope(&result).is_ok() => {
+                    return self.answer_with(reactor, now, origin, outcome, result);
+                }
+                _ => Refusal::CONTAINER_DIED,
             },
             Reply::Died { function } => return self.answer_died(reactor, now, origin, function),
             Reply::Failed { outcome, message, retry_after_s } => {
@@ -235,6 +248,18 @@ impl Engine {
         }
     }
 
+    /// Copies a reply's envelope into `scratch` and checks the copy, which goes to the caller: its
+    /// container trusts the engine, and the bytes in the callee's memory may be others by then.
+    fn copy_envelope(&mut self, result: &SharedBlock) -> Result<(), EnvelopeError> {
+        if result.envelope_size() == 0 {
+            self.scratch.clear();
+            return Ok(());
+        }
+        result.copy_envelope(&mut self.scratch);
+        envelope::parse_reply(&self.scratch).map(drop)
+    }
+
+    /// The envelope is in `scratch`, checked.
     fn answer_with(
         &mut self,
         reactor: &mut Reactor,
@@ -270,6 +295,7 @@ impl Engine {
         if let Origin::Internal { worker, token, .. } = origin {
             return self.fail_internal(reactor, now, worker, token, outcome, words);
         }
+        self.scratch.clear();
         let result = SharedBlock::from_bytes(words.as_bytes().to_vec(), 0);
         self.answer_with(reactor, now, origin, outcome, result);
     }
@@ -284,15 +310,14 @@ impl Engine {
         outcome: Outcome,
         result: &SharedBlock,
     ) {
-        let written = self.lane_state(worker).map(|(lane, state)| {
-            let size = result.whole().len();
-            if state.answers.len() >= ANSWERS_HELD_MAX {
-                return Err(NoSpace { size });
-            }
-            let mut writer = lane.reserve(result.envelope_size(), result.payload_size())?;
-            writer.write_shared(&result.whole());
+        let envelope = std::mem::take(&mut self.scratch);
+        let written = self.lane(worker).map(|lane| {
+            let mut writer = lane.reserve(envelope.len(), result.payload_size())?;
+            writer.write(&envelope);
+            writer.write_shared(&result.payload());
             Ok(writer.finish())
         });
+        self.scratch = envelope;
         match written {
             Some(Ok(block)) => self.publish_answer(reactor, now, worker, token, outcome, block),
             Some(Err(NoSpace { .. })) => {
@@ -312,11 +337,9 @@ impl Engine {
         outcome: Outcome,
         message: &str,
     ) {
-        let written = self.lane_state(worker).map(|(lane, state)| {
-            // Without room for words the outcome alone has to do.
-            let laden = state.answers.len() >= ANSWERS_HELD_MAX;
-            let words = if laden { &[] } else { message.as_bytes() };
-            write_block(lane, 0, words).or_else(|_| write_block(lane, 0, &[]))
+        // Without room for words the outcome alone has to do.
+        let written = self.lane(worker).map(|lane| {
+            write_block(lane, 0, message.as_bytes()).or_else(|_| write_block(lane, 0, &[]))
         });
         if let Some(Ok(block)) = written {
             self.publish_answer(reactor, now, worker, token, outcome, block);
@@ -332,11 +355,9 @@ impl Engine {
         outcome: Outcome,
         block: Block,
     ) {
-        // An empty block takes no memory and needs no release.
-        if block.size() > 0
-            && let Some((_, state)) = self.lane_state(worker)
-        {
+        if let Some((_, state)) = self.lane_state(worker) {
             state.answers.push((token, block));
+            self.copied += block.size() as u64;
         }
         self.publish(reactor, now, worker, &ToWorker::Answer { token, outcome, block });
     }

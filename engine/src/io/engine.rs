@@ -94,6 +94,8 @@ pub struct Engine {
     /// Workers to whom something was published since the last flush.
     pub(super) unrung: Vec<WorkerId>,
     pub(super) scratch: Vec<u8>,
+    /// Bytes that were copied from one lane to another, or between a lane and our own memory, ever.
+    pub(super) copied: u64,
     pub(super) supervisor: Post<ToSupervisor>,
     siblings: Vec<Post<ToShard>>,
     mailbox: Mailbox<ToShard>,
@@ -184,6 +186,7 @@ impl Engine {
             patrol_at: None,
             unrung: Vec::new(),
             scratch: Vec::new(),
+            copied: 0,
             supervisor: parts.supervisor,
             siblings: parts.siblings,
             mailbox: parts.mailbox,
@@ -362,7 +365,7 @@ impl Engine {
                 continue;
             };
             open.channel.arm();
-            if open.channel.has_ready() {
+            if open.attention.has_unread() || open.channel.has_ready() {
                 open.channel.disarm();
                 ready = true;
             } else {
@@ -390,8 +393,12 @@ impl Engine {
     }
 
     fn bell_rang(&mut self, function: FunctionId, number: u16) {
-        if self.is_current(function, number) {
-            self.watch(function);
+        if !self.is_current(function, number) {
+            return;
+        }
+        self.watch(function);
+        if let Some(open) = self.link(function).and_then(Link::open) {
+            open.attention.ring();
         }
     }
 
@@ -435,12 +442,20 @@ impl Engine {
                 ToShard::Barred { function, until } => {
                     self.tell_core(reactor, now, function, Event::Barred { function, until });
                 }
-                ToShard::WorkerFailed { function, generation, lane } => {
-                    if self
-                        .link(function)
-                        .is_some_and(|link| link.container.generation == generation)
-                    {
-                        self.worker_failed(reactor, now, WorkerId { function, lane });
+                ToShard::WorkerFailed { function, generation, lane, message } => {
+                    if !self.has_container(function, generation) {
+                        continue;
+                    }
+                    self.worker_failed(reactor, now, WorkerId { function, lane });
+                    // Not of a worker that was not to be started: for that the container is closed.
+                    if self.has_container(function, generation) {
+                        let name = &self.functions[function.index()].function.name;
+                        let lane = lane.0;
+                        tracing::warn!(
+                            function = name,
+                            lane,
+                            "a worker could not be started: {message}"
+                        );
                     }
                 }
                 ToShard::YieldWorker { function, has } => {
@@ -454,6 +469,10 @@ impl Engine {
                 ToShard::Stop => self.orders.push_back(Order::Stop),
             }
         }
+    }
+
+    fn has_container(&mut self, function: FunctionId, generation: u32) -> bool {
+        self.link(function).is_some_and(|link| link.container.generation == generation)
     }
 
     pub(super) fn worker_failed(&mut self, reactor: &mut Reactor, now: Nanos, worker: WorkerId) {

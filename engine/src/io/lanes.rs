@@ -1,20 +1,21 @@
 //! Reads what workers published: copied once, checked, then told to `core`.
 
 use ipc::engine_side::SharedBlock;
-use ipc::{Block, CallId, LaneIndex, ToEngine, envelope};
+use ipc::{Block, CALLS_OUTSTANDING_MAX, CallId, LaneIndex, ToEngine, envelope};
 use reactor::Reactor;
 use reactor::clock::Nanos;
 
+use super::attention::Budget;
 use super::engine::Engine;
+use super::link::Link;
 use super::payload::Payload;
 use super::token::HeldBy;
-use crate::core::{Event, Origin, WorkerId};
+use crate::core::{Event, FunctionId, Origin, WorkerId};
 use crate::mailbox::ToShard;
 
 /// Messages taken from one lane before the others get their turn. A lane holds no more at once, so all
 /// that was there when its bit was taken is read, and a worker that publishes endlessly gets no more.
 const LANE_BUDGET: u32 = ipc::RING_DEPTH;
-
 impl Engine {
     /// Reads every watched channel once; what is published later is found by [`Self::arm`].
     pub fn poll_channels(&mut self, reactor: &mut Reactor, now: Nanos) {
@@ -28,29 +29,51 @@ impl Engine {
         // By index: what is read may watch or close channels while the list is walked.
         while let Some(&function) = self.watched.get(index) {
             index += 1;
-            let Some(open) = self.link(function).and_then(super::link::Link::open) else {
-                continue;
-            };
-            let ready = open.channel.take_ready();
-            for (word, mut bits) in ready.into_iter().enumerate() {
-                let first = u16::try_from(word * 64).unwrap_or(u16::MAX);
-                while bits != 0 {
-                    let bit = u16::try_from(bits.trailing_zeros()).unwrap_or(0);
-                    bits &= bits - 1;
-                    let lane = LaneIndex(first + bit);
-                    self.read_lane(reactor, now, WorkerId { function, lane });
-                }
-            }
+            self.poll_channel(reactor, now, function);
         }
         // A result that the front end let go of late, after a slow send.
         self.perform(reactor, now);
     }
 
-    fn read_lane(&mut self, reactor: &mut Reactor, now: Nanos, worker: WorkerId) {
+    fn poll_channel(&mut self, reactor: &mut Reactor, now: Nanos, function: FunctionId) {
+        let mut budget = Budget::new(self.copied);
+        let Some(open) = self.link(function).and_then(Link::open) else { return };
+        let lanes = open.attention.take(|| open.channel.take_ready());
+        for (word, mut bits) in lanes.into_iter().enumerate() {
+            let first = u16::try_from(word * 64).unwrap_or(u16::MAX);
+            while bits != 0 {
+                let bit = u16::try_from(bits.trailing_zeros()).unwrap_or(0);
+                bits &= bits - 1;
+                let lane = LaneIndex(first + bit);
+                self.read_lane(reactor, now, WorkerId { function, lane }, &mut budget);
+            }
+        }
+        let Some(open) = self.link(function).and_then(Link::open) else { return };
+        if let Err(fault) = open.attention.looked(lanes, budget.spent()) {
+            self.condemn(reactor, now, function, fault.to_string());
+        }
+    }
+
+    fn read_lane(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        worker: WorkerId,
+        budget: &mut Budget,
+    ) {
         for _ in 0..LANE_BUDGET {
+            if !budget.permits(self.copied) {
+                if let Some(open) = self.link(worker.function).and_then(Link::open) {
+                    open.attention.leave(worker.lane);
+                }
+                return;
+            }
             let Some(lane) = self.lane(worker) else { return };
             match lane.receive() {
-                Ok(Some(message)) => self.worker_said(reactor, now, worker, message),
+                Ok(Some(message)) => {
+                    budget.spend();
+                    self.worker_said(reactor, now, worker, message);
+                }
                 Ok(None) => return,
                 Err(fault) => {
                     return self.condemn(reactor, now, worker.function, fault.to_string());
@@ -74,7 +97,9 @@ impl Engine {
                 self.tell_core(reactor, now, function, Event::WorkerStarted { worker })
             }
             ToEngine::Call { token, deadline_ns, released, block } => {
-                self.release(worker, released);
+                if let Some(token) = released {
+                    self.release(reactor, now, worker, token);
+                }
                 self.call_arrived(reactor, now, worker, token, deadline_ns, &block);
             }
             ToEngine::Complete { call, outcome, released: _, ran_ns, usage, block } => {
@@ -93,7 +118,7 @@ impl Engine {
                 self.take_back(worker, call);
                 self.tell_core(reactor, now, function, Event::Declined { worker, call });
             }
-            ToEngine::Release { token } => self.release(worker, Some(token)),
+            ToEngine::Release { token } => self.release(reactor, now, worker, token),
             ToEngine::Retired => {
                 if let Some(link) = self.link(function) {
                     link.close_lane(worker.lane);
@@ -114,6 +139,11 @@ impl Engine {
         deadline_ns: u64,
         block: &Block,
     ) {
+        let Some((_, state)) = self.lane_state(worker) else { return };
+        if state.answers.len() >= CALLS_OUTSTANDING_MAX as usize {
+            let reason = format!("more than {CALLS_OUTSTANDING_MAX} answers are not released");
+            return self.condemn(reactor, now, worker.function, reason);
+        }
         let Some(input) = self.outbound(reactor, now, worker, block) else { return };
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
@@ -178,15 +208,20 @@ impl Engine {
         }
     }
 
-    fn release(&mut self, worker: WorkerId, token: Option<u32>) {
-        let Some(token) = token else { return };
+    /// A worker needs an answer no more.
+    fn release(&mut self, reactor: &mut Reactor, now: Nanos, worker: WorkerId, token: u32) {
         let Some((lane, state)) = self.lane_state(worker) else {
             return;
         };
-        // A token that names no answer is a liar's or a late one's: there is nothing to free.
-        if let Some(position) = state.answers.iter().position(|(held, _)| *held == token) {
-            let (_, block) = state.answers.swap_remove(position);
-            lane.release(&block);
+        match state.answers.iter().position(|(held, _)| *held == token) {
+            Some(position) => {
+                let (_, block) = state.answers.swap_remove(position);
+                lane.release(&block);
+            }
+            None => {
+                let reason = format!("token {token} is released and names no answer");
+                self.condemn(reactor, now, worker.function, reason);
+            }
         }
     }
 

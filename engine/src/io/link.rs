@@ -10,6 +10,7 @@ use ipc::engine_side::{ChannelFds, EngineChannel, EngineLane, SharedBlock};
 use ipc::{Block, CALLS_OUTSTANDING_MAX, CallId, Geometry, LaneIndex, PIPELINE_MAX};
 use reactor::{Operation, Reactor};
 
+use super::attention::Attention;
 use super::token::Subject;
 use crate::container::Container;
 use crate::core::FunctionId;
@@ -37,6 +38,8 @@ pub(super) struct OpenChannel {
     poll: Operation,
     /// Whether the channel is polled by the shard's loop; otherwise its bell is armed.
     pub(super) watched: bool,
+    /// What its container asks of the loop's time.
+    pub(super) attention: Attention,
 }
 
 /// What a lane's worker holds.
@@ -164,7 +167,8 @@ impl Link {
         let token = Subject::Bell { function, link: self.number }.token();
         let poll = reactor.poll(channel.bell(), token);
         let lanes = (0..self.geometry.lanes()).map(|_| LaneState::closed()).collect();
-        Ok(OpenChannel { channel, lanes, poll, watched: false })
+        let (watched, attention) = (false, Attention::default());
+        Ok(OpenChannel { channel, lanes, poll, watched, attention })
     }
 
     /// The worker of `lane` is gone; its place in the container is free.

@@ -1,9 +1,11 @@
 //! What performs the effects of `core`: payloads into arenas, descriptors into lanes, doorbells.
 //!
 //! [`Engine`] is one shard's half of the engine. `link` is one container as this shard sees it,
-//! `payload` keeps what a queued call will need once it is dispatched. `moves` carries calls to other
+//! `attention` bounds
+//! what it may ask of the loop, `payload` keeps what a queued call will need once it is dispatched. `moves` carries calls to other
 //! shards and back, by the parcels and the board of `exchange`.
 
+mod attention;
 mod board;
 mod deploy;
 mod effects;

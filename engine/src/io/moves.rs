@@ -60,7 +60,8 @@ impl Engine {
         self.exchange.send(shard, Parcel::Bounce { call, input: Bytes { bytes, envelope_size } });
     }
 
-    /// Copies a result for the shard that waits for it; the worker is free after that.
+    /// Copies a result, its envelope out of `scratch`, for the shard that waits for it; the worker is
+    /// free after that.
     pub(super) fn answer_shard(
         &mut self,
         shard: u16,
@@ -69,8 +70,10 @@ impl Engine {
         result: &SharedBlock,
     ) {
         let mut bytes = self.payloads.buffer();
-        result.whole().append_to(&mut bytes);
-        let result = Bytes { bytes, envelope_size: result.envelope_size() };
+        bytes.extend_from_slice(&self.scratch);
+        result.payload().append_to(&mut bytes);
+        self.copied += bytes.len() as u64;
+        let result = Bytes { bytes, envelope_size: self.scratch.len() };
         self.exchange
             .send(shard, Parcel::Answer { call, reply: Reply::Returned { outcome }, result });
     }

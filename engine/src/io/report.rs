@@ -11,6 +11,7 @@ use super::deploy::Stage;
 use super::engine::{Engine, Function};
 use crate::container::Record;
 use crate::core::FunctionId;
+use crate::logs::Counts;
 use crate::stats::{FAILURES, Totals};
 
 /// Functions that are named where it is said that they are not ready.
@@ -23,6 +24,7 @@ struct Entry<'a> {
     version: u32,
     container: Record,
     totals: Totals,
+    printed: Counts,
 }
 
 /// Thousandths, as a decimal number.
@@ -77,7 +79,8 @@ impl Engine {
                     Some(newer) => newer.totals.add(&totals),
                     None => {
                         let container = self.record(index);
-                        entries.push(Entry { name, version: *version, container, totals });
+                        let printed = self.stats.logs.counts(name);
+                        entries.push(Entry { name, version: *version, container, totals, printed });
                     }
                 }
             }
@@ -146,7 +149,8 @@ mod tests {
             last_death: Some(Arc::new(Cause::FailedStart { reason: "a \"b\"\n".to_owned() })),
             start_time,
         };
-        Entry { name, version: 2, container, totals }
+        let printed = Counts { kept: 5, dropped: 2 };
+        Entry { name, version: 2, container, totals, printed }
     }
 
     #[test]

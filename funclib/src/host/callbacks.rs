@@ -30,6 +30,7 @@ pub(crate) static HOST: Host = Host {
     call_wait,
     call_release,
     call_prepare,
+    log,
 };
 
 /// # Safety
@@ -283,4 +284,12 @@ unsafe extern "C" fn call_release(c: *mut RawContext, handle: u64) {
     // SAFETY: see above.
     let session = unsafe { session(c) };
     session.release(handle);
+}
+
+unsafe extern "C" fn log(c: *mut RawContext, text: *const u8, length: usize) -> c_int {
+    // SAFETY: see above.
+    let session = unsafe { session(c) };
+    // SAFETY: see above.
+    session.log(unsafe { bytes(text, length) });
+    OK
 }

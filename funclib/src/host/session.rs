@@ -2,10 +2,12 @@
 //! goes out. One session per worker, which it outlives no call of.
 
 use std::collections::VecDeque;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use ipc::copy::copy_slice;
 use ipc::envelope::{Request, call_size, encode_call, parse_request};
+use ipc::mark::write_marked;
 use ipc::worker_side::WorkerLane;
 use ipc::{Block, CallId, Outcome, ToEngine, ToWorker};
 use nix::time::{ClockId, clock_gettime};
@@ -18,6 +20,8 @@ use super::outgoing::Outgoing;
 
 /// What was published without ringing is rung for once this time has passed, in ns: some wake-ups.
 const RING_AFTER: u64 = 50_000;
+/// Memory that is kept for the next line that is logged, in bytes.
+const LOG_KEPT: usize = 4 << 10;
 
 /// A worker's lane and the call that runs in it.
 pub(crate) struct Session<'f> {
@@ -188,6 +192,17 @@ impl<'f> Session<'f> {
     /// Appends bytes that the function will write through the pointer.
     pub(crate) fn reserve(&mut self, count: usize) -> Result<*mut u8, Outcome> {
         Ok(self.outgoing.reserve(&mut self.lane, count)?.as_mut_ptr())
+    }
+
+    /// Writes lines to standard error that tell their request: in one piece as far as a pipe can.
+    pub(crate) fn log(&mut self, text: &[u8]) {
+        let mut lines = std::mem::take(&mut self.scratch);
+        lines.clear();
+        write_marked(self.running().request.request_id, text, &mut lines);
+        // Who reads it has gone, or nobody ever did: no reason to fail the call.
+        let _ = io::stderr().write_all(&lines);
+        lines.shrink_to(LOG_KEPT);
+        self.scratch = lines;
     }
 
     /// Until the deadline.

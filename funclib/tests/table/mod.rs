@@ -16,6 +16,7 @@ pub struct Recorder {
     pub status: Option<c_int>,
     pub content_type: String,
     pub headers: Vec<(String, String)>,
+    pub logged: Vec<String>,
     pub failure: Option<(c_int, String)>,
     pub started: usize,
     pub released: usize,
@@ -41,6 +42,7 @@ pub static HOST: Host = Host {
     call_wait,
     call_release,
     call_prepare: call_start,
+    log,
 };
 
 const HEADERS: [(&str, &str); 2] = [("Host", "h"), ("User-Agent", "wrk")];
@@ -190,4 +192,9 @@ unsafe extern "C" fn call_wait(c: *mut RawContext, handle: u64, answer: *mut Raw
 
 unsafe extern "C" fn call_release(c: *mut RawContext, _: u64) {
     recorder(c).released += 1;
+}
+
+unsafe extern "C" fn log(c: *mut RawContext, text: *const u8, length: usize) -> c_int {
+    recorder(c).logged.push(string(text, length));
+    OK
 }

@@ -176,11 +176,11 @@ impl FromLauncher {
                     _ => return Err(ControlError::Malformed("no interface of ours")),
                 },
             },
-            REFUSED => FromLauncher::Refused { message: body.text()? },
+            REFUSED => FromLauncher::Refused { message: body.words()? },
             SPAWN_FAILED => FromLauncher::SpawnFailed {
                 shard: body.u16()?,
                 lane: body.u16()?,
-                message: body.text()?,
+                message: body.words()?,
             },
             _ => return Err(ControlError::Malformed("no kind of message to an engine")),
         };
@@ -247,6 +247,13 @@ impl<'a> Body<'a> {
     fn text(&mut self) -> Result<String, ControlError> {
         let text = std::str::from_utf8(core::mem::take(&mut self.0));
         text.map(str::to_owned).map_err(|_| ControlError::Malformed("text that is not UTF-8"))
+    }
+
+    /// A text for people, of a stranger: what could end a line of the log, or steer the terminal on
+    /// which it is read, becomes a space.
+    fn words(&mut self) -> Result<String, ControlError> {
+        let text = self.text()?;
+        Ok(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
     }
 
     fn close(&self) -> Result<(), ControlError> {

@@ -37,7 +37,7 @@ impl World {
                     assert_eq!(run.map(|run| run.call), Some(call), "another call is cancelled");
                     assert!(!self.calls[&call.0].owed, "{call:?} is cancelled and still owed");
                 }
-                Effect::ReplaceContainer { worker } => self.replace(worker),
+                Effect::ReplaceContainer { worker, .. } => self.replace(worker),
                 Effect::Move { .. } | Effect::Recall { .. } | Effect::Bounce { .. } => {
                     panic!("no core here knows of another shard to send calls to")
                 }

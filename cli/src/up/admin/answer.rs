@@ -5,7 +5,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 
+use engine::logs::Logs;
+
 use super::connection::write_line;
+use super::logs::{self, Query};
 use crate::admin::{About, Failure, FailureKind, Report, Request};
 use crate::config::{Config, Function, Overrides};
 use crate::up::deploy::Deployer;
@@ -15,6 +18,8 @@ use crate::up::deploy::Deployer;
 pub(in crate::up) struct Engine {
     /// Where it serves HTTP.
     pub(in crate::up) address: SocketAddr,
+    /// What its functions print.
+    pub(in crate::up) logs: Logs,
     /// Changes what it serves.
     pub(in crate::up) deployer: Arc<Deployer>,
 }
@@ -27,6 +32,10 @@ impl Engine {
     pub(super) fn answer(&self, request: Request, stream: &UnixStream) -> Result<(), Failure> {
         match request {
             Request::About {} => self.about(stream),
+            Request::Logs { function, lines, follow } => {
+                let query = Query { function: function.as_deref(), lines, follow };
+                logs::answer(&self.logs, query, stream)?;
+            }
             Request::Deploy { file, text, functions } => {
                 let functions = chosen(&file, &text, &functions)?;
                 self.deployer.deploy(&functions, |report| tell(stream, &report));

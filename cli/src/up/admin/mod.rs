@@ -7,6 +7,8 @@
 
 mod answer;
 mod connection;
+mod logs;
+mod timestamp;
 
 use std::io;
 use std::net::Shutdown;

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 
+use engine::logs::Logs;
 use tempfile::TempDir;
 
 use super::*;
@@ -25,7 +26,8 @@ fn start(parent: &TempDir, pid: u32) -> Admin {
     let config = Config::read("", "nightcore.toml".as_ref(), Overrides::default()).unwrap();
     let (supervisor, _) = engine::mailbox::mailbox().unwrap();
     let deployer = Arc::new(Deployer::new(&config, Plan::new(&config, 1, 1), supervisor));
-    Admin::start(&directory, Engine { address: ADDRESS, deployer }).unwrap()
+    let engine = Engine { address: ADDRESS, logs: Logs::default(), deployer };
+    Admin::start(&directory, engine).unwrap()
 }
 
 fn place(parent: &TempDir, pid: Option<u32>) -> Place {

@@ -4,13 +4,13 @@ mod process;
 mod sandbox;
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use self::process::PlainProcess;
 use self::sandbox::Sandbox;
 use super::process::Process;
 use super::{ContainerKind, ContainerSpec, HostSpec};
+use crate::logs::Output;
 
 /// Starts containers of one kind.
 pub(super) trait Runtime: std::fmt::Debug {
@@ -32,7 +32,7 @@ pub(super) struct Start<'a> {
     /// The unix socket that listens for this container alone.
     pub(super) socket: &'a Path,
     /// Where standard output and standard error go.
-    pub(super) output: OwnedFd,
+    pub(super) output: Output,
 }
 
 /// The runtimes of this host.

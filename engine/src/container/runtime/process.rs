@@ -35,8 +35,8 @@ impl Runtime for PlainProcess {
         command.env_clear().envs(environment(spec, start.socket));
         command
             .stdin(Stdio::null())
-            .stderr(Stdio::from(start.output.try_clone()?))
-            .stdout(Stdio::from(start.output));
+            .stdout(Stdio::from(start.output.stdout))
+            .stderr(Stdio::from(start.output.stderr));
         command.process_group(0);
         let (memory, niceness) = (spec.limits.memory, spec.niceness);
         let parent = std::process::id();

@@ -163,7 +163,10 @@ fn a_call_that_runs_on_costs_the_container_after_the_functions_timeout_and_grace
     // What a client allows is not what the function may take.
     assert_eq!(stage.pass(TIMEOUT), []);
     let effects = stage.pass(Duration::from_secs(1));
-    assert_eq!(effects, [Effect::ReplaceContainer { worker: worker(f, 0) }]);
+    assert_eq!(
+        effects,
+        [Effect::ReplaceContainer { worker: worker(f, 0), overdue: Overdue::Call }]
+    );
 }
 
 #[test]
@@ -175,4 +178,33 @@ fn a_call_that_ends_within_its_grace_costs_nothing() {
     assert_eq!(stage.complete(worker(f, 0), call), []);
     assert_eq!(stage.pass(Duration::from_secs(5)), []);
     assert_eq!(stage.core.next_timer(), None);
+}
+
+#[test]
+fn a_worker_that_is_not_heard_of_costs_the_container() {
+    let mut stage = Stage::new(Limits::default());
+    let f = stage.deploy(1, 2, 8);
+    let (first, _) = stage.call(f);
+    let (second, effects) = stage.call(f);
+    let asked = worker(f, 1);
+    assert!(effects.contains(&Effect::SpawnWorker { worker: asked }));
+    stage.complete(worker(f, 0), first);
+    stage.tell(Event::Released { worker: worker(f, 0), call: first });
+    stage.complete(worker(f, 0), second);
+    assert_eq!(stage.pass(TIMEOUT), []);
+    let effects = stage.pass(Duration::from_secs(1));
+    assert_eq!(effects, [Effect::ReplaceContainer { worker: asked, overdue: Overdue::Worker }]);
+}
+
+#[test]
+fn a_worker_that_is_heard_of_in_time_costs_nothing() {
+    let mut stage = Stage::new(Limits::default());
+    let f = stage.deploy(1, 2, 8);
+    let (call, _) = stage.call(f);
+    stage.complete(worker(f, 0), call);
+    stage.tell(Event::Released { worker: worker(f, 0), call });
+    for _ in 0..10 {
+        let effects = stage.pass(TIMEOUT);
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::ReplaceContainer { .. })));
+    }
 }

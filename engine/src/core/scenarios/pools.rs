@@ -45,7 +45,9 @@ fn workers_that_were_idle_for_a_whole_window_retire_and_the_most_recent_go_last(
     stage.complete(worker(f, 2), call);
     stage.tell(Event::Released { worker: worker(f, 2), call });
     assert_eq!(stage.pass(WINDOW), [retire(1)]);
+    stage.tell(Event::WorkerRetired { worker: worker(f, 1) });
     assert_eq!(stage.pass(WINDOW), [retire(2)]);
+    stage.tell(Event::WorkerRetired { worker: worker(f, 2) });
     stage.pass(WINDOW);
     assert_eq!(stage.core.next_timer(), None);
 }

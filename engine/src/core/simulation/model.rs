@@ -161,7 +161,14 @@ impl World {
                     assert!(matches!(origin, Origin::Shard { .. }));
                 }
                 Effect::CancelWorker { .. } => panic!("nobody left"),
-                Effect::ReplaceContainer { worker } => {
+                Effect::ReplaceContainer { worker, overdue: Overdue::Worker } => {
+                    assert!(matches!(
+                        self.threads[&key(worker)],
+                        Thread::Starting | Thread::Retiring
+                    ));
+                    condemned.insert(worker.function);
+                }
+                Effect::ReplaceContainer { worker, overdue: Overdue::Call } => {
                     let Thread::On(call) = self.threads[&key(worker)] else {
                         panic!("not on a call")
                     };

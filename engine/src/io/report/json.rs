@@ -22,7 +22,7 @@ pub(super) fn write(out: &mut String, entries: &[Entry<'_>]) {
 // A String takes every write.
 
 fn write_entry(out: &mut String, entry: &Entry<'_>) {
-    let Entry { name, version, container, totals } = entry;
+    let Entry { name, version, container, totals, .. } = entry;
     let state = container.state.as_str();
     let failed: u64 = totals.failed.iter().sum();
     let _ = write!(

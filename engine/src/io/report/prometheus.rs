@@ -72,6 +72,17 @@ fn counters(family: &mut Family<'_>) {
     family.labelled(metric, Kind::Counter, help, "cause", |entry| {
         Cause::KINDS.into_iter().zip(entry.container.deaths)
     });
+    let metric = "nightcore_log_lines_total";
+    family.single(
+        metric,
+        Kind::Counter,
+        "Lines that the function printed, and that were kept.",
+        |entry| entry.printed.kept,
+    );
+    let metric = "nightcore_log_lines_dropped_total";
+    family.single(metric, Kind::Counter, "Lines that were dropped because of log_rate.", |entry| {
+        entry.printed.dropped
+    });
 }
 
 fn gauges(family: &mut Family<'_>) {
@@ -259,6 +270,8 @@ mod tests {
             "nightcore_container_deaths_total{function=\"nop\",cause=\"signal\"} 1",
             "nightcore_container_breaker{function=\"nop\",state=\"closed\"} 0",
             "nightcore_container_breaker{function=\"nop\",state=\"half_open\"} 1",
+            "nightcore_log_lines_total{function=\"nop\"} 5",
+            "nightcore_log_lines_dropped_total{function=\"nop\"} 2",
             "nightcore_container_start_seconds{function=\"nop\"} 0.0025",
         ] {
             assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
@@ -275,6 +288,6 @@ mod tests {
         let count = names.len();
         names.sort_unstable();
         names.dedup();
-        assert_eq!((names.len(), count), (17, 17));
+        assert_eq!((names.len(), count), (19, 19));
     }
 }

@@ -18,6 +18,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setpgid, write};
 
 use super::Process;
+use crate::logs::Output;
 
 /// The namespaces that a process can only be born into.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,7 +40,7 @@ pub(super) struct Birth {
     pub(super) arguments: Vec<CString>,
     pub(super) environment: Vec<CString>,
     /// Its standard output and standard error.
-    pub(super) output: OwnedFd,
+    pub(super) output: Output,
     pub(super) namespaces: Namespaces,
     /// Bytes of data it may have.
     pub(super) memory: Option<u64>,
@@ -126,8 +127,8 @@ impl Birth {
             }
         }
         dup2_stdin(null).map_err(at(6))?;
-        dup2_stdout(&self.output).map_err(at(6))?;
-        dup2_stderr(&self.output).map_err(at(6))?;
+        dup2_stdout(&self.output.stdout).map_err(at(6))?;
+        dup2_stderr(&self.output.stderr).map_err(at(6))?;
         // A belt: the engine opens everything so that it closes with `exec`.
         let cloexec = libc::CLOSE_RANGE_CLOEXEC;
         // SAFETY: marks descriptors of this process, none of which is used by its number later.
