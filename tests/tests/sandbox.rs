@@ -346,7 +346,7 @@ fn an_engine_without_rights_sandboxes_by_user_namespaces() {
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("ours");
     let text = config_of(&directory, "sandbox", "").replace(
         &*built("libecho.so").to_string_lossy(),
-        &*directory.path().join("libecho.so").to_string_lossy(),
+        &directory.path().join("libecho.so").to_string_lossy(),
     );
     for name in ["nightcore", "nightcore-worker", "libecho.so"] {
         fs::copy(built(name), directory.path().join(name)).expect("a copy");
