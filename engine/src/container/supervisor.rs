@@ -399,9 +399,8 @@ impl Supervisor {
             FromLauncher::Refused { message } => Err(Cause::FailedStart { reason: message }),
             FromLauncher::SpawnFailed { shard, lane, message } => {
                 let post = self.shards.get(usize::from(shard));
-                let post = post.ok_or_else(|| {
-                    Cause::protocol(format_args!("its launcher spoke of shard {shard}"))
-                })?;
+                let post =
+                    post.ok_or_else(|| Cause::protocol(format_args!("there is no shard {shard}")))?;
                 if let Stage::Candidate { .. } = slot.stage {
                     let reason = format_args!("a worker could not be started: {message}");
                     return Err(Cause::failed_start(reason));
