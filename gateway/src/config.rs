@@ -9,6 +9,10 @@ pub const HEAD_SIZE_LIMIT: u32 = 32 * 1024;
 /// envelope has a bounded number of fields, of which 8 are left for what is no header.
 pub const HEADERS_LIMIT: usize = 96;
 
+/// Descriptors that are not for connections, where the process may have more than four times as many:
+/// a worker takes one, the start of a container ten.
+const DESCRIPTORS_LEFT: u64 = 1024;
+
 const _: () = assert!(HEAD_SIZE_LIMIT as usize * 2 <= ipc::ENVELOPE_MAX);
 const _: () = assert!(HEADERS_LIMIT + 8 <= ipc::envelope::FIELDS_MAX);
 
@@ -23,6 +27,8 @@ pub struct Config {
     pub headers_max: usize,
     /// Connections served at once. Beyond it: 503 and a polite close.
     pub connections_max: u32,
+    /// Which descriptors connections may have.
+    pub descriptors: Descriptors,
     /// From the first byte of a head to its last. Beyond it: 408.
     pub head_timeout: Duration,
     /// Without progress in a body. Beyond it: 408.
@@ -33,6 +39,26 @@ pub struct Config {
     pub write_timeout: Duration,
 }
 
+/// Which of the process's descriptors connections may have. The kernel gives out the lowest number that
+/// is free, so a number tells how many are taken, by whomever. The highest ones are left to containers
+/// and their workers, or a crowd of clients would keep them from being started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptors {
+    /// Connections of this number or above are not served, but answered 503.
+    pub served_below: u64,
+    /// Those of this number or above are closed without an answer.
+    pub answered_below: u64,
+}
+
+impl Descriptors {
+    /// A share of the numbers below `limit`, which the process has.
+    #[must_use]
+    pub fn within(limit: u64) -> Descriptors {
+        let left = (limit / 4).min(DESCRIPTORS_LEFT);
+        Descriptors { served_below: limit - left, answered_below: limit - left / 2 }
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -40,6 +66,7 @@ impl Default for Config {
             head_max: 16 * 1024,
             headers_max: 64,
             connections_max: 16 * 1024,
+            descriptors: Descriptors::within(u64::MAX),
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
@@ -54,5 +81,18 @@ impl Config {
         self.head_max = self.head_max.clamp(256, HEAD_SIZE_LIMIT);
         self.headers_max = self.headers_max.clamp(1, HEADERS_LIMIT);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_descriptors_are_left_to_others_however_few_there_are() {
+        let few = Descriptors { served_below: 96, answered_below: 112 };
+        assert_eq!(Descriptors::within(128), few);
+        let many = Descriptors { served_below: 18_976, answered_below: 19_488 };
+        assert_eq!(Descriptors::within(20_000), many);
     }
 }

@@ -2,7 +2,7 @@
 //! buries those that ended.
 
 use std::net::TcpStream;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use reactor::clock::Nanos;
 use reactor::{Event, Reactor, Token};
@@ -51,7 +51,11 @@ impl Gateway {
     /// Takes a connection that was accepted.
     pub fn adopt(&mut self, reactor: &mut Reactor, now: Nanos, socket: OwnedFd) {
         let open = self.connections.len();
-        let over = self.shared.served >= self.shared.config.connections_max.min(CONNECTIONS_LIMIT);
+        let Config { connections_max, descriptors, .. } = &self.shared.config;
+        let number = u64::try_from(socket.as_raw_fd()).unwrap_or(0);
+        let over = self.shared.served >= (*connections_max).min(CONNECTIONS_LIMIT)
+            || number >= descriptors.served_below;
+        let close_at_once = number >= descriptors.answered_below;
         let admission = if over { Admission::Refused } else { Admission::Served };
         match admission {
             Admission::Served => {
@@ -60,7 +64,7 @@ impl Gateway {
             }
             Admission::Refused => {
                 self.shared.metrics.refused += 1;
-                if open >= self.shared.served as usize + REFUSALS_MAX {
+                if close_at_once || open >= self.shared.served as usize + REFUSALS_MAX {
                     reactor.close(socket);
                     return;
                 }

@@ -43,7 +43,7 @@ mod send;
 mod shared;
 mod upstream;
 
-pub use config::{Config, HEAD_SIZE_LIMIT, HEADERS_LIMIT};
+pub use config::{Config, Descriptors, HEAD_SIZE_LIMIT, HEADERS_LIMIT};
 pub use departure::{Departed, Departure};
 pub use gateway::Gateway;
 pub use upstream::{Answer, ForwardedHeaders, NewCall, Refusal, Upstream};

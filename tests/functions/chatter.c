@@ -2,7 +2,7 @@
  * Prints what its input says, a verb and perhaps a text, and answers with nothing. Interface v2.
  *
  *   out, err TEXT   a line on standard output or standard error
- *   both TEXT       the same line on both
+ *   printf TEXT     a line by the C library, which is not told to flush
  *   log TEXT        by the runtime, so that it tells its request
  *   part TEXT       half a line on standard error; the rest never comes
  *   long COUNT      a line of so many bytes
@@ -77,8 +77,9 @@ int nightcore_call(void* worker, nightcore_call_context* context, const nightcor
     } else {
         *rest++ = 0;
     }
-    if (strcmp(text, "out") == 0 || strcmp(text, "both") == 0) line(1, rest);
-    if (strcmp(text, "err") == 0 || strcmp(text, "both") == 0) line(2, rest);
+    if (strcmp(text, "out") == 0) line(1, rest);
+    if (strcmp(text, "err") == 0) line(2, rest);
+    if (strcmp(text, "printf") == 0) printf("%s\n", rest);
     if (strcmp(text, "log") == 0) return host->log(context, rest, strlen(rest));
     if (strcmp(text, "part") == 0 || strcmp(text, "die") == 0) put(2, rest, strlen(rest));
     if (strcmp(text, "long") == 0) {

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use serde::Deserialize;
 
 use crate::watchdog::PATIENCE;
@@ -98,6 +99,15 @@ impl Connection {
     pub fn end_sending(&mut self) {
         // A peer that has closed already makes this fail, and nothing is lost by it.
         let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Breaks the connection: the peer sees a reset, whatever is under way.
+    ///
+    /// # Panics
+    /// If the system does not know how.
+    pub fn reset(self) {
+        let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(&self.stream, sockopt::Linger, &at_once).expect("a socket");
     }
 
     /// Reads the next answer.

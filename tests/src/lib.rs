@@ -8,7 +8,9 @@
 pub mod binaries;
 pub mod client;
 pub mod config;
+pub mod fault;
 pub mod functions;
+pub mod load;
 pub mod process;
 pub mod random;
 pub mod stack;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -56,6 +56,13 @@ impl Process {
             is_child.then_some(Process { pid, start_time: stat.start_time })
         };
         pids.filter_map(child).collect()
+    }
+
+    /// Its command line, empty if it has ended.
+    pub fn arguments(self) -> impl Iterator<Item = String> {
+        let text = fs::read_to_string(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let arguments: Vec<String> = text.split('\0').map(str::to_owned).collect();
+        arguments.into_iter()
     }
 
     /// Whether it has not ended. One that ended and was not waited for has ended.
@@ -112,6 +119,37 @@ impl Process {
             value.trim().strip_suffix(" kB")?.parse::<u64>().ok()
         };
         text.lines().filter_map(kibibytes).sum::<u64>() * 1024
+    }
+
+    /// How many files it has open.
+    ///
+    /// # Panics
+    /// If it has ended.
+    #[must_use]
+    pub fn open_files(self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("the process is there").count()
+    }
+
+    /// Sets a limit of its own, as `prlimit` takes it: `nofile=64:` leaves what it may be raised to.
+    ///
+    /// # Panics
+    /// If the system refuses.
+    pub fn limit(self, limit: &str) {
+        let mut command = Command::new("prlimit");
+        command.arg("--pid").arg(self.pid.to_string()).arg(format!("--{limit}"));
+        assert!(command.status().expect("util-linux is installed").success(), "{limit}");
+    }
+
+    /// Bytes of address space that it has mapped.
+    ///
+    /// # Panics
+    /// If it has ended.
+    #[must_use]
+    pub fn address_space(self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid);
+        let text = fs::read_to_string(path).expect("the process is there");
+        let size = text.lines().find_map(|line| line.strip_prefix("VmSize:")?.strip_suffix(" kB"));
+        size.expect("a size").trim().parse::<u64>().expect("a number") * 1024
     }
 
     /// Sends a signal.

@@ -66,7 +66,17 @@ impl Stack {
         Stack::serving(Run::start(command, config, "127.0.0.1:0", None))
     }
 
-    /// The same by a command of which `nightcore` is the end, as another user if one is given.
+    /// Starts a stack that listens on this address.
+    ///
+    /// # Panics
+    /// If it does not serve.
+    #[must_use]
+    pub fn start_at(config: &str, address: SocketAddr) -> Stack {
+        let command = Command::new(built("nightcore"));
+        Stack::serving(Run::start(command, config, &address.to_string(), None))
+    }
+
+    /// Starts a stack by a command of which `nightcore` is the end, as another user if one is given.
     ///
     /// # Panics
     /// If it does not serve.
@@ -123,6 +133,12 @@ impl Stack {
         self.run.directory.path().join("run")
     }
 
+    /// The process of a function's container, if there is one.
+    #[must_use]
+    pub fn container(&self, function: &str) -> Option<Process> {
+        self.containers().into_iter().find(|process| process.arguments().any(|it| it == function))
+    }
+
     /// A new connection.
     ///
     /// # Panics
@@ -171,6 +187,13 @@ impl Stack {
             labels.rsplit_once(' ')?.1.parse().ok()
         });
         samples.collect()
+    }
+
+    /// The sockets that lie in its `runtime_dir` now.
+    #[must_use]
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        let directories = entries(&self.runtime_directory());
+        directories.iter().flat_map(|directory| entries(directory)).collect()
     }
 
     /// All it has written to standard error so far.

@@ -383,8 +383,9 @@ fn run(family: &str, cases: &[Case]) {
         assert!(grown < 24 << 20, "the engine has {grown} bytes more than before");
     });
     println!("{family}: calm {calm:?}, during the lies {during:?}");
-    assert!(during.max < Duration::from_secs(1), "{during:?}");
-    let bound = (5 * calm.p99 + Duration::from_millis(20)).max(Duration::from_millis(10));
+    // A shard that a liar holds is held for good; a machine that does other things takes a moment.
+    assert!(during.max < Duration::from_secs(5), "{during:?}");
+    let bound = 5 * calm.p99 + Duration::from_millis(50);
     assert!(during.p99 <= bound, "{during:?}, but {calm:?} before");
     let ended = scene.stack.stop();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);

@@ -159,6 +159,13 @@ fn a_log_line_in_the_middle_of_anothers_line_is_still_its_own() {
 }
 
 #[test]
+fn a_line_of_the_c_library_does_not_wait_for_others() {
+    let stage = Stage::set(&[], "");
+    stage.say("printf as to a terminal");
+    assert_eq!(stage.line("as to a terminal").stream, "stdout");
+}
+
+#[test]
 fn the_last_words_of_a_container_are_read() {
     let stage = Stage::set(&[], "");
     let answer = stage.stack.call("chatter", b"die this is the end");
@@ -271,7 +278,7 @@ fn a_container_that_closes_its_output_goes_on_without_it() {
 
 #[test]
 fn a_child_that_outlives_its_container_holds_up_nothing() {
-    let stage = Stage::set(&[], "");
+    let stage = Stage::set(&[], "container = \"process\"\n");
     stage.stack.call("chatter", b"orphan words").failure(502, "container_died");
     stage.line("words");
     let lines = stage.lines_when("the child speaks", |lines| {

@@ -3,11 +3,18 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen,
     setsockopt, socket, sockopt,
 };
+
+/// How long an address may be in use before that is an error: the kernel takes the ring of an engine that
+/// was killed apart in its own time, and keeps the listening socket as long.
+const PREDECESSOR_TIME: Duration = Duration::from_secs(2);
+const TRY_PAUSE: Duration = Duration::from_millis(5);
 
 /// A bound socket that does not listen yet: who connects now is refused instead of left waiting.
 pub(super) struct Listener {
@@ -16,8 +23,22 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Takes `address`; port 0 takes a free one.
+    /// Takes `address`; port 0 takes a free one. An address that is in use is tried for a while.
     pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
+        let deadline = Instant::now() + PREDECESSOR_TIME;
+        loop {
+            match Self::try_bind(address) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline =>
+                {
+                    thread::sleep(TRY_PAUSE);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn try_bind(address: SocketAddr) -> io::Result<Self> {
         let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(family, SockType::Stream, flags, None)?;

@@ -160,8 +160,8 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let logs = shards.stats.logs.clone();
     let capture = system("functions' output cannot be read", Capture::start(logs.clone()))?;
     let (mail, stats) = (shards.mailbox, shards.stats);
-    let mut supervisor =
-        Supervisor::new(&host, sockets, specs, posts, mail, signals, stats, capture);
+    let supervisor = Supervisor::new(&host, sockets, specs, posts, mail, signals, stats, capture);
+    let mut supervisor = system("containers cannot be supervised", supervisor)?;
     let deployer = Arc::new(Deployer::new(config, plan, shards.supervisor));
     let asked = admin::Engine { address, logs, deployer: Arc::clone(&deployer) };
     let started = supervisor

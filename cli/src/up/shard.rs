@@ -16,6 +16,7 @@ use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use engine::stats::Stats;
 use gateway::{Answer, Departed, Departure, Gateway};
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
 use reactor::clock::{self, Nanos};
 use reactor::{Address, Event, Operation, Reactor, SetupError, Token, Wait};
@@ -429,7 +430,10 @@ impl Shard {
 }
 
 fn gateway_config(config: &Config) -> gateway::Config {
+    // It cannot fail for a limit that exists.
+    let (files_max, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
     gateway::Config {
+        descriptors: gateway::Descriptors::within(files_max),
         body_max: config.gateway.body_max,
         connections_max: config.gateway.connections_max,
         head_timeout: config.gateway.head_timeout,

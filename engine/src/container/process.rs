@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use super::Cause;
+use super::cgroup::Group;
 
 /// A child process and the descriptor that says when it ended.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(super) struct Process {
     pid: u32,
     pidfd: OwnedFd,
     reaped: bool,
+    /// What limits it, removed once it has ended.
+    group: Option<Group>,
 }
 
 impl Process {
@@ -23,7 +26,7 @@ impl Process {
     pub(super) fn of_child(child: &Child) -> io::Result<Self> {
         let pid = child.id();
         match pidfd_open(pid) {
-            Ok(pidfd) => Ok(Self { pid, pidfd, reaped: false }),
+            Ok(pidfd) => Ok(Self { pid, pidfd, reaped: false, group: None }),
             Err(error) => {
                 kill_and_reap(pid);
                 Err(error)
@@ -33,7 +36,18 @@ impl Process {
 
     /// Takes over a child that was made together with its pidfd.
     pub(super) fn of_clone(pid: u32, pidfd: OwnedFd) -> Self {
-        Self { pid, pidfd, reaped: false }
+        Self { pid, pidfd, reaped: false, group: None }
+    }
+
+    /// Keeps the control groups that it has entered.
+    pub(super) fn keep(&mut self, mut group: Group) {
+        group.close();
+        self.group = Some(group);
+    }
+
+    /// How often the kernel killed for its limit of memory; `None` where there is none.
+    pub(super) fn oom_kills(&self) -> Option<u64> {
+        self.group.as_ref().and_then(Group::oom_kills)
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -50,6 +64,9 @@ impl Process {
         match self.wait(WaitPidFlag::WNOHANG) {
             Ok(WaitStatus::StillAlive) => None,
             Ok(WaitStatus::Exited(_, code)) => Some(Cause::Exit { code }),
+            Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)) if self.oom_kills() > Some(0) => {
+                Some(Cause::OutOfMemory { limit: None })
+            }
             Ok(WaitStatus::Signaled(_, signal, _)) => Some(Cause::of_signal(signal)),
             // It is reaped, by a real-time signal: for those nix has an error instead of a name.
             Ok(_) | Err(_) => Some(Cause::Signal { name: "a signal without a name" }),
@@ -66,9 +83,7 @@ impl Process {
 
     pub(super) fn kill(&mut self) {
         if !self.reaped {
-            let fd = self.pidfd.as_raw_fd();
-            // SAFETY: plain numbers, and a null pointer where no details are given.
-            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, 0, 0) };
+            pidfd_kill(self.pidfd());
         }
     }
 
@@ -100,7 +115,14 @@ fn kill_and_reap(pid: u32) {
     let _ = nix::sys::wait::waitpid(pid, None);
 }
 
-fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+/// Kills the process, if it still runs.
+pub(super) fn pidfd_kill(pidfd: BorrowedFd<'_>) {
+    let fd = pidfd.as_raw_fd();
+    // SAFETY: plain numbers, and a null pointer where no details are given.
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, 0, 0) };
+}
+
+pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes two plain numbers and returns a new descriptor or -1.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     let fd = RawFd::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use ipc::control::{ControlListener, ControlSocket, PROTOCOL_VERSION, ToLauncher};
 
+use super::cgroup::ControlGroups;
 use super::lease::Lease;
 use super::process::Process;
 use super::restart::{Breaker, Restarts};
 use super::rollout::Stage;
 use super::runtime::{Runtimes, Start};
 use super::watch::{Source, Watch};
-use super::{Cause, Container, ContainerKind, ContainerSpec};
+use super::{Cause, Container, ContainerKind, ContainerSpec, Limits};
 use crate::logs::Capture;
 
 /// A launcher that has not said hello by then is taken for dead: loading a library takes milliseconds.
@@ -102,6 +103,7 @@ impl Slot {
         &mut self,
         index: usize,
         runtimes: &Runtimes,
+        groups: &mut ControlGroups,
         sockets: &Path,
         capture: &Capture,
     ) -> Result<(), Cause> {
@@ -114,9 +116,19 @@ impl Slot {
             .map_err(|error| Cause::failed_start(format_args!("no control socket: {error}")))?;
         let failed = |error: std::io::Error| Cause::failed_start(error);
         let (spec, socket) = (&self.spec, listener.path());
+        let runtime = runtimes.of(spec.kind);
+        runtime.permit().map_err(failed)?;
+        let limits = match spec.kind {
+            ContainerKind::Process | ContainerKind::Sandbox => spec.limits,
+            // Its runtime makes groups itself.
+            ContainerKind::Oci => Limits::default(),
+        };
+        let group = groups.create(&format!("{name}-{}", spec.name), &limits);
+        let group = group.map_err(Cause::failed_start)?;
         let output = capture.open(spec, self.generation).map_err(failed)?;
-        let start = Start { spec, index, name: &name, socket, output };
-        let process = runtimes.of(spec.kind).start(start).map_err(failed)?;
+        let start = Start { spec, index, name: &name, socket, group: &group, output };
+        let mut process = runtime.start(start).map_err(failed)?;
+        process.keep(group);
         let until = since + HELLO_TIMEOUT;
         self.phase = Phase::Starting { process, listener, peer: None, strangers: 0, since, until };
         Ok(())
@@ -359,7 +371,7 @@ impl Slot {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::{Breaker, CrashLoop, Limits};
+    use super::super::{Breaker, CrashLoop};
     use super::*;
 
     /// A slot whose next start is due.

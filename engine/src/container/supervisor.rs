@@ -17,6 +17,7 @@
 //!
 //! A container that ends is started again, when `restart` says. `idleness` stops those that nobody calls. During [`Supervisor::start_all`] nothing is retried: the first failure is the result.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ use nix::sys::signalfd::SignalFd;
 use reactor::clock;
 use thiserror::Error;
 
+use super::cgroup::ControlGroups;
 use super::lease::Reply;
 use super::record::State;
 use super::rollout::Stage;
@@ -78,6 +80,8 @@ pub struct Supervisor {
     runtimes: Runtimes,
     sockets: SocketDirectory,
     pub(super) slots: Vec<Slot>,
+    /// Behind the slots: it waits until their containers' groups are removed.
+    groups: ControlGroups,
     pub(super) shards: Vec<Post<ToShard>>,
     pub(super) stats: Arc<Stats>,
     mailbox: Mailbox<ToSupervisor>,
@@ -111,7 +115,9 @@ enum Signal {
 
 impl Supervisor {
     /// Makes a supervisor; nothing is started yet. `signals` must be blocked in every thread.
-    #[must_use]
+    ///
+    /// # Errors
+    /// When this process cannot be told from others by `/proc`, or there can be no more threads.
     #[expect(clippy::too_many_arguments, reason = "each is the only one of its kind")]
     pub fn new(
         host: &HostSpec,
@@ -122,13 +128,14 @@ impl Supervisor {
         signals: SignalFd,
         stats: Arc<Stats>,
         capture: Capture,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let slots = specs.into_iter().map(Slot::new).collect();
-        let runtimes = Runtimes::new(host);
-        Self {
+        let (runtimes, groups) = (Runtimes::new(host), ControlGroups::new(host.require)?);
+        Ok(Self {
             runtimes,
             sockets,
             slots,
+            groups,
             shards,
             stats,
             mailbox,
@@ -138,7 +145,7 @@ impl Supervisor {
             ended: Vec::new(),
             failure: None,
             capture,
-        }
+        })
     }
 
     /// Starts every container and returns when all are up.
@@ -242,8 +249,8 @@ impl Supervisor {
     }
 
     pub(super) fn start(&mut self, index: usize) -> Result<(), Cause> {
-        let slot = &mut self.slots[index];
-        let started = slot.start(index, &self.runtimes, self.sockets.path(), &self.capture);
+        let (slot, sockets) = (&mut self.slots[index], self.sockets.path());
+        let started = slot.start(index, &self.runtimes, &mut self.groups, sockets, &self.capture);
         self.stats.containers.count_start(index);
         self.stats.containers.set_breaker(index, slot.restarts.breaker());
         started

@@ -98,12 +98,12 @@ pub struct Engine {
     pub(super) copied: u64,
     pub(super) supervisor: Post<ToSupervisor>,
     siblings: Vec<Post<ToShard>>,
-    mailbox: Mailbox<ToShard>,
+    pub(super) mailbox: Mailbox<ToShard>,
     pub(super) exchange: Exchange,
     pub(super) stats: Arc<Stats>,
     /// Functions whose published counters lag behind.
     changed: Vec<FunctionId>,
-    orders: VecDeque<Order>,
+    pub(super) orders: VecDeque<Order>,
 }
 
 /// One function's state on this shard.
@@ -424,62 +424,6 @@ impl Engine {
             self.condemn(reactor, now, function, violation.to_string());
         }
         self.perform(reactor, now);
-    }
-
-    fn read_mail(&mut self, reactor: &mut Reactor, now: Nanos) {
-        while let Some(message) = self.mailbox.take() {
-            match message {
-                ToShard::ContainerUp { function, container } => {
-                    self.container_up(reactor, now, function, container);
-                }
-                ToShard::Part { function, generation } => self.part(function, generation),
-                ToShard::Deploy { function, deployed } => self.deploy(function, *deployed),
-                ToShard::Route { name, to } => self.route(name, to),
-                ToShard::Remove { function } => self.remove(function),
-                ToShard::ContainerDown { function, generation, cause } => {
-                    self.container_down(reactor, now, function, generation, &cause);
-                }
-                ToShard::Barred { function, until } => {
-                    self.tell_core(reactor, now, function, Event::Barred { function, until });
-                }
-                ToShard::WorkerFailed { function, generation, lane, message } => {
-                    if !self.has_container(function, generation) {
-                        continue;
-                    }
-                    self.worker_failed(reactor, now, WorkerId { function, lane });
-                    // Not of a worker that was not to be started: for that the container is closed.
-                    if self.has_container(function, generation) {
-                        let name = &self.functions[function.index()].function.name;
-                        let lane = lane.0;
-                        tracing::warn!(
-                            function = name,
-                            lane,
-                            "a worker could not be started: {message}"
-                        );
-                    }
-                }
-                ToShard::YieldWorker { function, has } => {
-                    self.tell_core(reactor, now, function, Event::YieldWorker { function, has });
-                }
-                ToShard::WorkerFreed { function } => {
-                    self.tell_core(reactor, now, function, Event::WorkerFreed { function });
-                }
-                ToShard::Serve { listener } => self.orders.push_back(Order::Serve { listener }),
-                ToShard::Drain => self.orders.push_back(Order::Drain),
-                ToShard::Stop => self.orders.push_back(Order::Stop),
-            }
-        }
-    }
-
-    fn has_container(&mut self, function: FunctionId, generation: u32) -> bool {
-        self.link(function).is_some_and(|link| link.container.generation == generation)
-    }
-
-    pub(super) fn worker_failed(&mut self, reactor: &mut Reactor, now: Nanos, worker: WorkerId) {
-        if let Some(link) = self.link(worker.function) {
-            link.close_lane(worker.lane);
-        }
-        self.tell_core(reactor, now, worker.function, Event::WorkerFailed { worker });
     }
 
     /// Tells the other shards something.

@@ -1,9 +1,9 @@
 //! What performs the effects of `core`: payloads into arenas, descriptors into lanes, doorbells.
 //!
 //! [`Engine`] is one shard's half of the engine. `link` is one container as this shard sees it,
-//! `attention` bounds
-//! what it may ask of the loop, `payload` keeps what a queued call will need once it is dispatched. `moves` carries calls to other
-//! shards and back, by the parcels and the board of `exchange`.
+//! `attention` bounds what it may ask of the loop, `payload` keeps what a queued call will need once it
+//! is dispatched, `mail` is what the supervisor says. `moves` carries calls to other shards and back, by
+//! the parcels and the board of `exchange`.
 
 mod attention;
 mod board;
@@ -13,6 +13,7 @@ mod engine;
 mod exchange;
 mod lanes;
 mod link;
+mod mail;
 mod moves;
 mod parting;
 mod payload;

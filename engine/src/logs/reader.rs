@@ -30,8 +30,9 @@ const BYTES_PER_TICK: usize = 512 << 10;
 const TICK: Duration = Duration::from_millis(10);
 /// Pipes of one function: two of each container, and children that outlive theirs hold theirs open.
 const PIPES_MAX: usize = 8;
-/// Read of each pipe at the end, where a child that outlives its container may print for ever.
-const LAST_CHUNKS: usize = 4;
+/// Read of each pipe at the end, where a child that outlives its container may print for ever: the
+/// most that a container may make its pipe hold.
+const LAST_CHUNKS: usize = 16;
 /// The token of the mailbox; pipes have later ones.
 const BELL: u64 = 0;
 
@@ -206,6 +207,8 @@ impl Reader {
             Ok(size) if size > 0 => {
                 self.pace.size += size;
                 self.keeper.take_in(&mut pipe.source, &self.buffer[..size], now);
+                // At once, so that never more lines wait to be told than one pipe holds.
+                self.keeper.publish();
             }
             Err(error)
                 if matches!(

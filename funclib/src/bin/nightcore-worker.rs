@@ -59,6 +59,7 @@ fn serve(library: &Path, function: &str, sandbox: Option<&Sandbox>) -> ExitCode 
         return ExitCode::from(2);
     };
     share_heaps();
+    print_whole_lines();
     // SAFETY: whoever deployed the function named this library to be run in this container.
     let served = unsafe { launcher::run(library, function, &PathBuf::from(socket), sandbox) };
     let code = match served {
@@ -83,6 +84,19 @@ fn share_heaps() {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
     }
+}
+
+/// Has C print a line when it is whole, as to a terminal. By default what goes to a pipe waits for
+/// 4 KiB to come together, and is lost when the container ends.
+fn print_whole_lines() {
+    unsafe extern "C" {
+        static stdout: *mut libc::FILE;
+    }
+    // SAFETY: the C library sets it before `main`.
+    let stream = unsafe { stdout };
+    // SAFETY: nothing was printed to the stream yet; without a buffer the library keeps its own. A
+    // refusal leaves all as it was.
+    unsafe { libc::setvbuf(stream, std::ptr::null_mut(), libc::_IOLBF, 0) };
 }
 
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
+use std::ptr;
 use std::sync::Arc;
 use std::thread;
 
@@ -20,6 +21,9 @@ use std::os::fd::OwnedFd;
 
 /// Stack of a worker thread, in bytes. Only what is touched costs memory.
 const STACK_SIZE: usize = 2 << 20;
+
+/// The same of the thread that waits for the launcher's end; the system may have a greater minimum.
+const WATCH_STACK_SIZE: usize = 16 << 10;
 
 /// Why the container ends before the engine says so.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +81,7 @@ struct Launcher {
 /// before the library is loaded.
 ///
 /// # Safety
-/// As for [`Function::load`].
+/// As for [`Function::load`]; and nobody joins or detaches the calling thread.
 pub unsafe fn run(
     library: &Path,
     name: &str,
@@ -95,6 +99,8 @@ pub unsafe fn run(
     };
     let (pid, interface) = (std::process::id(), function.interface());
     control.send_to_engine(&FromLauncher::Hello { version: PROTOCOL_VERSION, pid, interface })?;
+    // SAFETY: the caller's promise.
+    unsafe { end_with_this_thread() }?;
     let mut launcher = Launcher {
         control: Arc::new(control),
         function: Arc::new(function),
@@ -190,6 +196,28 @@ impl Launcher {
         let spawned = thread.stack_size(STACK_SIZE).spawn(body);
         spawned.map(drop).map_err(|error| format!("cannot start a thread: {error}"))
     }
+}
+
+/// Ends the process as soon as the calling thread has ended by itself. Whatever makes a function end
+/// it, the engine would not see it: a process lives as long as one thread does, and its socket with it.
+///
+/// # Safety
+/// Nobody else joins the calling thread, or detaches it.
+unsafe fn end_with_this_thread() -> io::Result<()> {
+    // SAFETY: has no preconditions.
+    let this = unsafe { libc::pthread_self() };
+    let body = move || {
+        // SAFETY: `this` is a thread that nobody else joins or detaches, by the caller's promise, so
+        // that it names the same thread until then; where no result is wanted, null stands for it.
+        let joined = unsafe { libc::pthread_join(this, ptr::null_mut()) };
+        if joined == 0 {
+            eprintln!("nightcore-worker: the launcher thread ended; the container ends");
+            // SAFETY: ends the process as it is, whatever other threads do.
+            unsafe { libc::_exit(1) };
+        }
+    };
+    let thread = thread::Builder::new().name("watch".to_owned());
+    thread.stack_size(WATCH_STACK_SIZE).spawn(body).map(drop)
 }
 
 fn spawn_failed(control: &ControlSocket, shard: u16, lane: u16, message: String) -> io::Result<()> {

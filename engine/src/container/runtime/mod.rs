@@ -8,12 +8,21 @@ use std::path::Path;
 
 use self::process::PlainProcess;
 use self::sandbox::Sandbox;
+use super::cgroup::{self, Group};
 use super::process::Process;
 use super::{ContainerKind, ContainerSpec, HostSpec};
 use crate::logs::Output;
 
 /// Starts containers of one kind.
 pub(super) trait Runtime: std::fmt::Debug {
+    /// Whether this host lets containers of this kind have what they must.
+    ///
+    /// # Errors
+    /// What is missing of that which is required.
+    fn permit(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Starts `nightcore-worker` for a function; it will connect to the socket.
     ///
     /// # Errors
@@ -31,6 +40,8 @@ pub(super) struct Start<'a> {
     pub(super) name: &'a str,
     /// The unix socket that listens for this container alone.
     pub(super) socket: &'a Path,
+    /// The control groups that the container enters before it runs anything.
+    pub(super) group: &'a Group,
     /// Where standard output and standard error go.
     pub(super) output: Output,
 }

@@ -6,11 +6,12 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{ContainerSpec, HostSpec, Process, Runtime, Start};
+use super::{ContainerSpec, HostSpec, Process, Runtime, Start, cgroup};
 
 /// Variables of the engine's own environment that a container may see.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
@@ -38,11 +39,15 @@ impl Runtime for PlainProcess {
             .stdout(Stdio::from(start.output.stdout))
             .stderr(Stdio::from(start.output.stderr));
         command.process_group(0);
-        let (memory, niceness) = (spec.limits.memory, spec.niceness);
+        let niceness = spec.niceness;
+        // Where no control group limits it: what it allocates, not what it shares or maps.
+        let memory = spec.limits.memory.filter(|_| !start.group.limits_memory());
+        // The group outlives this call, and so do its descriptors.
+        let procs = cgroup::raw(start.group.procs());
         let parent = std::process::id();
         // SAFETY: the closure runs between fork and exec and makes async-signal-safe system calls only;
         // it allocates nothing and touches no lock.
-        unsafe { command.pre_exec(move || settle(parent, memory, niceness)) };
+        unsafe { command.pre_exec(move || settle(parent, &procs, memory, niceness)) };
         Process::of_child(&command.spawn()?)
     }
 }
@@ -60,7 +65,7 @@ pub(super) fn environment<'a>(
 }
 
 /// Runs in the child before `exec`.
-fn settle(parent: u32, memory: Option<u64>, niceness: i32) -> io::Result<()> {
+fn settle(parent: u32, procs: &[RawFd], memory: Option<u64>, niceness: i32) -> io::Result<()> {
     use nix::sys::prctl;
     use nix::sys::resource::{Resource, setrlimit};
     use nix::sys::signal::{SigSet, Signal};
@@ -70,6 +75,7 @@ fn settle(parent: u32, memory: Option<u64>, niceness: i32) -> io::Result<()> {
         // The engine died before the line above: nobody is left to be killed by.
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }
+    cgroup::enter(procs)?;
     SigSet::empty().thread_set_mask()?;
     if let Some(bytes) = memory {
         setrlimit(Resource::RLIMIT_DATA, bytes, bytes)?;

@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 use self::probe::Permitted;
 use self::spawn::Birth;
 use super::process::environment;
-use super::{ContainerSpec, HostSpec, Process, Runtime, Start};
+use super::{ContainerSpec, Group, HostSpec, Process, Runtime, Start, cgroup};
 
 /// See the module's description.
 #[derive(Debug)]
@@ -47,13 +47,17 @@ impl Sandbox {
 }
 
 impl Runtime for Sandbox {
-    fn start(&self, start: Start<'_>) -> io::Result<Process> {
-        let permitted = self.permitted();
-        let missing = permitted.missing();
+    fn permit(&self) -> io::Result<()> {
+        let missing = self.permitted().missing();
         if self.require && !missing.is_empty() {
             let lacks = format!("this host does not let it have {}", missing.join(", "));
             return Err(io::Error::new(io::ErrorKind::Unsupported, lacks));
         }
+        Ok(())
+    }
+
+    fn start(&self, start: Start<'_>) -> io::Result<Process> {
+        let permitted = self.permitted();
         let spec = start.spec;
         if let Some(name) = spec.env.iter().map(|(name, _)| name).find(|name| loads_code(name)) {
             let early = format!("{name} in its env would load code before the sandbox stands");
@@ -72,7 +76,9 @@ impl Runtime for Sandbox {
             environment: environment.map(variable).collect::<io::Result<_>>()?,
             output: start.output,
             namespaces: permitted.born_into(),
-            memory: spec.limits.memory,
+            // Where no control group limits it.
+            memory: spec.limits.memory.filter(|_| !start.group.limits_memory()),
+            group: start.group,
             niceness: spec.niceness,
         };
         birth.give()

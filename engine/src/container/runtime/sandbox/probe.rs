@@ -111,7 +111,7 @@ impl Permitted {
 
 /// What a child that is born into these namespaces can do; `None` if it cannot be.
 fn try_out(born_into: Namespaces, identities: &Identities) -> Option<u32> {
-    let Some((pid, pidfd)) = clone(born_into).ok()? else {
+    let Some((pid, pidfd)) = clone(born_into, None).ok()? else {
         let code = explore(born_into, identities).unwrap_or(u32::from(u8::MAX));
         // SAFETY: ends the process, a copy of one that goes on, without a trace.
         unsafe { libc::_exit(code.cast_signed()) };

@@ -7,7 +7,7 @@
 use std::ffi::{CStr, CString, c_char};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -17,8 +17,11 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setpgid, write};
 
-use super::Process;
+use super::{Group, Process, cgroup};
 use crate::logs::Output;
+
+/// `clone_args.cgroup` is used. `libc` has it for a wider type of flags than it has itself.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// The namespaces that a process can only be born into.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,13 +38,15 @@ impl Namespaces {
 }
 
 /// What a child becomes.
-pub(super) struct Birth {
+pub(super) struct Birth<'a> {
     pub(super) program: CString,
     pub(super) arguments: Vec<CString>,
     pub(super) environment: Vec<CString>,
     /// Its standard output and standard error.
     pub(super) output: Output,
     pub(super) namespaces: Namespaces,
+    /// The control groups that it is in before it runs anything.
+    pub(super) group: &'a Group,
     /// Bytes of data it may have.
     pub(super) memory: Option<u64>,
     /// Relative to the caller's.
@@ -49,7 +54,7 @@ pub(super) struct Birth {
 }
 
 /// The steps of a child, as it names them when one fails.
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 9] = [
     "its end with the engine's",
     "its user namespace",
     "its process group",
@@ -58,12 +63,13 @@ const STEPS: [&str; 8] = [
     "its niceness",
     "its standard streams",
     "the execution of nightcore-worker",
+    "its control groups",
 ];
 
 /// The number of a step, and what the system says to it.
 type Failure = (u32, Errno);
 
-impl Birth {
+impl Birth<'_> {
     /// Starts the child, and waits until it has executed the program.
     ///
     /// # Errors
@@ -72,10 +78,15 @@ impl Birth {
         let arguments = pointers(&self.arguments);
         let environment = pointers(&self.environment);
         let identities = Identities::of_this_process();
+        // A child that is born into its group need not enter it.
+        let procs = match self.group.birthplace() {
+            Some(_) => Vec::new(),
+            None => cgroup::raw(self.group.procs()),
+        };
         let null = open(c"/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         let (news, report) = pipe2(OFlag::O_CLOEXEC)?;
-        let Some((pid, pidfd)) = clone(self.namespaces)? else {
-            let (step, errno) = match self.settle(&null, &identities) {
+        let Some((pid, pidfd)) = clone(self.namespaces, self.group.birthplace())? else {
+            let (step, errno) = match self.settle(&null, &identities, &procs) {
                 Ok(()) => (7, execute(&self.program, &arguments, &environment)),
                 Err(failure) => failure,
             };
@@ -105,10 +116,16 @@ impl Birth {
     }
 
     /// Runs in the child.
-    fn settle(&self, null: &OwnedFd, identities: &Identities) -> Result<(), Failure> {
+    fn settle(
+        &self,
+        null: &OwnedFd,
+        identities: &Identities,
+        procs: &[RawFd],
+    ) -> Result<(), Failure> {
         let at = |step: u32| move |errno: Errno| (step, errno);
         // If the engine died before this line, nobody listens where the worker connects, and it ends.
         prctl::set_pdeathsig(Signal::SIGKILL).map_err(at(0))?;
+        cgroup::enter(procs).map_err(at(8))?;
         if self.namespaces.user {
             identities.enter().map_err(at(1))?;
         }
@@ -176,8 +193,11 @@ impl Identities {
 }
 
 /// A copy of this process with a copy of this thread alone; `None` in the copy, which may make system
-/// calls only.
-pub(super) fn clone(namespaces: Namespaces) -> io::Result<Option<(u32, OwnedFd)>> {
+/// calls only. It is born into a control group of v2, if one is given.
+pub(super) fn clone(
+    namespaces: Namespaces,
+    group: Option<BorrowedFd<'_>>,
+) -> io::Result<Option<(u32, OwnedFd)>> {
     let mut pidfd: RawFd = -1;
     // SAFETY: all fields are numbers, of which 0 says that a feature is not used.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -185,6 +205,10 @@ pub(super) fn clone(namespaces: Namespaces) -> io::Result<Option<(u32, OwnedFd)>
     arguments.flags = namespaces.flags() | pidfd_wanted;
     arguments.pidfd = (&raw mut pidfd).addr() as u64;
     arguments.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    if let Some(group) = group {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = u64::from(group.as_raw_fd().unsigned_abs());
+    }
     let size = size_of::<libc::clone_args>();
     // SAFETY: without CLONE_VM the child has a copy of this memory, stack included; the kernel writes
     // one descriptor to `pidfd`, which outlives the call.
