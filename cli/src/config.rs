@@ -41,6 +41,8 @@ const DEPTH_MAX: u16 = WORKERS_MAX;
 const QUEUE_MAX: u32 = 65_536;
 /// More than a host can do, of calls at once and of calls a second.
 const LIMIT_MAX: u32 = 10_000_000;
+/// After more deaths than this a crash loop is nothing new.
+const DEATHS_MAX: u32 = 1000;
 /// Lines a second: what the reader of the functions' output can do.
 const LOG_RATE_MAX: u32 = 100_000;
 /// Processes and threads that a container may have beside its workers where nothing else is said: the
@@ -180,6 +182,10 @@ pub struct Function {
     pub log_rate: u32,
     /// A container without calls for so long is stopped, until the next call.
     pub idle_timeout: Option<Duration>,
+    /// Deaths in a row that make a crash loop.
+    pub breaker_deaths: u32,
+    /// Time that its containers may have run between the first of them and the last.
+    pub breaker_window: Duration,
     /// Line of its `[[function]]` in the file, for messages.
     pub line: usize,
 }
@@ -417,6 +423,8 @@ fn read_function<'a>(
         "rate_limit",
         "grace",
         "idle_timeout",
+        "breaker_deaths",
+        "breaker_window",
         "log_rate",
     ])?;
     let name = table.require("name", "the function's name")?;
@@ -442,6 +450,8 @@ fn read_function<'a>(
         rate_limit: None,
         grace: Duration::from_secs(5),
         idle_timeout: None,
+        breaker_deaths: 5,
+        breaker_window: Duration::from_secs(1),
         log_rate: 1000,
         line: table.line(),
     };
@@ -481,8 +491,14 @@ fn read_function<'a>(
         table.read(key, field, |value| value.integer(1..=LIMIT_MAX).map(Some))?;
     }
     table.read("log_rate", &mut function.log_rate, |value| value.integer(1..=LOG_RATE_MAX))?;
-    table
-        .read("grace", &mut function.grace, |value| value.duration(DURATION_MIN..=DURATION_MAX))?;
+    for (key, field) in
+        [("grace", &mut function.grace), ("breaker_window", &mut function.breaker_window)]
+    {
+        table.read(key, field, |value| value.duration(DURATION_MIN..=DURATION_MAX))?;
+    }
+    table.read("breaker_deaths", &mut function.breaker_deaths, |value| {
+        value.integer(1..=DEATHS_MAX)
+    })?;
     table.read("concurrency", &mut function.concurrency, |value| {
         value.one_of(&[
             ("managed", Concurrency::Managed),

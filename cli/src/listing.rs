@@ -39,6 +39,15 @@ pub(crate) struct Function {
     pub(crate) processing: Histogram,
     #[serde(default)]
     pub(crate) queue_delay: Histogram,
+    pub(crate) restarts: Option<u64>,
+    pub(crate) last_death: Option<Death>,
+}
+
+/// Why a container died.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Death {
+    /// In words that go on a sentence about it.
+    pub(crate) message: String,
 }
 
 /// Durations by bucket.

@@ -6,6 +6,9 @@ use crate::client::{ClientError, Target};
 use crate::listing::{Function, Listing};
 use crate::table;
 
+/// Longest cause of a death that is shown, in characters; `--json` has all of it.
+const DEATH_SIZE_MAX: usize = 60;
+
 /// Options of `nightcore ls`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -32,21 +35,23 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<(), ClientError> {
 }
 
 fn write_table(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
-    const HEADER: [&str; 14] = [
+    const HEADER: [&str; 15] = [
         "NAME", "STATE", "WORKERS", "IDLE", "RUN", "WAIT", "QUEUE", "LIMIT", "TAU", "CALLS",
-        "FAILED", "PROC50", "PROC99", "DELAY99",
+        "FAILED", "PROC50", "PROC99", "DELAY99", "RESTARTS",
     ];
     const COLUMNS_OF_TEXT: usize = 2;
 
     let bounds_ns = &listing.bounds_ns;
     let rows: Vec<_> = listing.functions.iter().map(|function| row(function, bounds_ns)).collect();
-    for line in table::lines(HEADER, &rows, COLUMNS_OF_TEXT) {
-        writeln!(out, "{line}")?;
+    let deaths = listing.functions.iter().map(last_death);
+    let deaths = std::iter::once("LAST DEATH".to_owned()).chain(deaths);
+    for (line, death) in table::lines(HEADER, &rows, COLUMNS_OF_TEXT).iter().zip(deaths) {
+        writeln!(out, "{line}  {death}")?;
     }
     Ok(())
 }
 
-fn row(function: &Function, bounds_ns: &[u64]) -> [String; 14] {
+fn row(function: &Function, bounds_ns: &[u64]) -> [String; 15] {
     [
         function.name.clone(),
         function.state.clone(),
@@ -62,7 +67,19 @@ fn row(function: &Function, bounds_ns: &[u64]) -> [String; 14] {
         table::time(function.processing.quantile_ns(bounds_ns, 0.5)),
         table::time(function.processing.quantile_ns(bounds_ns, 0.99)),
         table::time(function.queue_delay.quantile_ns(bounds_ns, 0.99)),
+        table::count(function.restarts),
     ]
+}
+
+/// On one line, as much as fits.
+fn last_death(function: &Function) -> String {
+    let Some(death) = &function.last_death else { return "-".to_owned() };
+    let plain = |character: char| if character.is_control() { ' ' } else { character };
+    let mut text: String = death.message.chars().map(plain).take(DEATH_SIZE_MAX).collect();
+    if death.message.chars().count() > DEATH_SIZE_MAX {
+        text.push_str("...");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -74,7 +91,8 @@ mod tests {
         {"name":"nop","state":"up","workers":2,"idle":1,"running":1,"waiting":0,"queued":0,
          "arrivals":123456789,"completed":1,"failed":0,"limit":16,"hint":0.253,
          "processing":{"buckets":[99,1,0]},
-         "queue_delay":{"buckets":[0,0,1]}},
+         "queue_delay":{"buckets":[0,0,1]},"restarts":2,
+         "last_death":{"cause":"signal","message":"was killed by SIGSEGV"}},
         {"name":"markdown","state":"starting","workers":0,"idle":0,"running":0,"waiting":0,
          "queued":3,"arrivals":3,"completed":0,"failed":0}],"bounds_ns":[10000,2500000]}"#;
 
@@ -93,9 +111,9 @@ mod tests {
         assert_eq!(
             out,
             "\
-NAME      STATE     WORKERS  IDLE  RUN  WAIT  QUEUE  LIMIT   TAU      CALLS  FAILED  PROC50  PROC99  DELAY99
-nop       up              2     1    1     0      0     16  0.25  123456789       0   5.0us    10us    2.5ms
-markdown  starting        0     0    0     0      3      -     -          3       0       -       -        -
+NAME      STATE     WORKERS  IDLE  RUN  WAIT  QUEUE  LIMIT   TAU      CALLS  FAILED  PROC50  PROC99  DELAY99  RESTARTS  LAST DEATH
+nop       up              2     1    1     0      0     16  0.25  123456789       0   5.0us    10us    2.5ms         2  was killed by SIGSEGV
+markdown  starting        0     0    0     0      3      -     -          3       0       -       -        -         -  -
 "
         );
     }

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use reactor::clock::Nanos;
 
-use crate::container::{Change, Container};
+use crate::container::{Cause, Change, Container};
 use crate::core::FunctionId;
 
 /// What a shard is told.
@@ -51,6 +52,16 @@ pub enum ToShard {
         function: FunctionId,
         /// Which of its containers: a shard that already knows ignores the news.
         generation: u32,
+        /// Why, for the calls that were in it.
+        cause: Arc<Cause>,
+    },
+    /// A function's containers keep dying: none is started for a while, and calls are refused until
+    /// [`ToShard::ContainerUp`].
+    Barred {
+        /// The function.
+        function: FunctionId,
+        /// When the next one is started.
+        until: Nanos,
     },
     /// A container seems idle and is to be stopped: part with it and say
     /// [`ToSupervisor::Parted`], or say [`ToSupervisor::Kept`]. [`ToShard::ContainerDown`] or, if it
@@ -99,14 +110,14 @@ pub enum ToShard {
 /// What the supervisor is told.
 #[derive(Debug)]
 pub enum ToSupervisor {
-    /// A shard found a container breaking the protocol: end it.
+    /// A shard found that a container cannot go on: end it.
     Condemn {
         /// The function whose container it is.
         function: FunctionId,
         /// Which of its containers.
         generation: u32,
-        /// What it did wrong, for the log.
-        reason: String,
+        /// What it did.
+        cause: Arc<Cause>,
     },
     /// The shard has no call for a container that it was asked to part with; calls that come wait.
     Parted {

@@ -37,10 +37,12 @@ pub enum ErrorKind {
     LimitReached = 13,
     /// Every worker that could run the call waits for a call that waits for this one.
     Deadlock = 14,
+    /// The callee's containers keep dying, and none is started for a while: try later.
+    BreakerOpen = 15,
 }
 
 impl ErrorKind {
-    const ALL: [ErrorKind; 14] = [
+    const ALL: [ErrorKind; 15] = [
         ErrorKind::FunctionError,
         ErrorKind::FunctionPanic,
         ErrorKind::BadRequest,
@@ -55,6 +57,7 @@ impl ErrorKind {
         ErrorKind::NoSpace,
         ErrorKind::LimitReached,
         ErrorKind::Deadlock,
+        ErrorKind::BreakerOpen,
     ];
 
     /// The name used in JSON errors and metrics.
@@ -75,6 +78,7 @@ impl ErrorKind {
             ErrorKind::NoSpace => "no_space",
             ErrorKind::LimitReached => "limit_reached",
             ErrorKind::Deadlock => "deadlock",
+            ErrorKind::BreakerOpen => "breaker_open",
         }
     }
 
@@ -172,6 +176,7 @@ impl CallError {
             | ErrorKind::TooDeep
             | ErrorKind::LimitReached
             | ErrorKind::Deadlock
+            | ErrorKind::BreakerOpen
             | ErrorKind::Cancelled => Error::new(self.kind, self.message.clone()),
             _ => Error::failed(self.to_string()),
         }
@@ -224,6 +229,7 @@ mod tests {
                     | ErrorKind::Cancelled
                     | ErrorKind::LimitReached
                     | ErrorKind::Deadlock
+                    | ErrorKind::BreakerOpen
             );
             // The engine knows them by the same names.
             #[cfg(feature = "host")]

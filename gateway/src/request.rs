@@ -229,10 +229,15 @@ impl Connection {
             Route::Ready if upstream.is_draining() => {
                 return self.refuse(io, Reject::NotReady("draining"));
             }
-            Route::Ready if !upstream.is_ready() => {
-                return self.refuse(io, Reject::NotReady("not ready yet"));
+            Route::Ready => {
+                upstream.write_unready(&mut io.shared.text);
+                if !io.shared.text.is_empty() {
+                    return self.tell_unready(io);
+                }
+                io.shared.text.push_str("ok\n");
+                b"text/plain; charset=utf-8"
             }
-            Route::Ready | Route::Health | Route::Function { .. } => {
+            Route::Health | Route::Function { .. } => {
                 io.shared.text.push_str("ok\n");
                 b"text/plain; charset=utf-8"
             }
@@ -251,6 +256,19 @@ impl Connection {
         let mut out = io.shared.pool.take();
         respond::document(&mut out, 200, &frame, content_type, io.shared.text.as_bytes());
         self.send(io, 200, Outgoing::Bytes(out));
+    }
+
+    /// Answers `/readyz` with what stands in `text`.
+    fn tell_unready(&mut self, io: &mut Io<'_>) {
+        self.settle_persistence(io);
+        let shared = &mut *io.shared;
+        let frame = shared.frame(&self.exchange, io.now);
+        let reject = Reject::NotReady("");
+        let mut failure = respond::Failure::of(reject, &mut shared.scratch);
+        failure.message = &shared.text;
+        let mut out = shared.pool.take();
+        respond::failure(&mut out, &frame, &failure, &mut shared.pool);
+        self.send(io, reject.status(), Outgoing::Bytes(out));
     }
 }
 

@@ -32,8 +32,8 @@ pub trait Upstream {
     /// Nobody waits for that call any more. An answer that is under way is ignored.
     fn cancel(&mut self, reactor: &mut Reactor, now: Nanos, call: u64);
 
-    /// Whether `/readyz` says so.
-    fn is_ready(&self) -> bool;
+    /// Appends what keeps `/readyz` from saying so, in words; nothing where nothing does.
+    fn write_unready(&self, out: &mut String);
 
     /// Whether the host is going down: connections are closed behind their answers.
     fn is_draining(&self) -> bool;

@@ -34,6 +34,8 @@ pub enum Outcome {
     LimitReached = 13,
     /// Every worker that could run the call waits for a call that waits for this one.
     Deadlock = 14,
+    /// The function's containers keep dying, and none is started for a while.
+    BreakerOpen = 15,
 }
 
 /// A byte that names no outcome.
@@ -43,7 +45,7 @@ pub struct UnknownOutcome(pub u8);
 
 impl Outcome {
     /// Every outcome; the position is the byte.
-    pub const ALL: [Outcome; 15] = [
+    pub const ALL: [Outcome; 16] = [
         Outcome::Ok,
         Outcome::FunctionError,
         Outcome::FunctionPanic,
@@ -59,6 +61,7 @@ impl Outcome {
         Outcome::NoSpace,
         Outcome::LimitReached,
         Outcome::Deadlock,
+        Outcome::BreakerOpen,
     ];
 
     /// Whether a function that gives up because a call of its own ended like this ends like it too: what
@@ -73,6 +76,7 @@ impl Outcome {
                 | Outcome::TooDeep
                 | Outcome::LimitReached
                 | Outcome::Deadlock
+                | Outcome::BreakerOpen
                 | Outcome::Cancelled
         )
     }
@@ -96,6 +100,7 @@ impl Outcome {
             Outcome::NoSpace => "no_space",
             Outcome::LimitReached => "limit_reached",
             Outcome::Deadlock => "deadlock",
+            Outcome::BreakerOpen => "breaker_open",
         }
     }
 
@@ -109,9 +114,11 @@ impl Outcome {
             Outcome::NotFound => 404,
             Outcome::TooLarge => 413,
             Outcome::LimitReached => 429,
-            Outcome::Overloaded | Outcome::Unavailable | Outcome::NoSpace | Outcome::Deadlock => {
-                503
-            }
+            Outcome::Overloaded
+            | Outcome::Unavailable
+            | Outcome::NoSpace
+            | Outcome::Deadlock
+            | Outcome::BreakerOpen => 503,
             Outcome::DeadlineExceeded => 504,
             Outcome::TooDeep => 508,
             Outcome::ContainerDied => 502,
@@ -140,6 +147,6 @@ mod tests {
                 Err(error) => assert_eq!(error, UnknownOutcome(byte)),
             }
         }
-        assert_eq!(Outcome::Deadlock as usize + 1, Outcome::ALL.len());
+        assert_eq!(Outcome::BreakerOpen as usize + 1, Outcome::ALL.len());
     }
 }

@@ -293,7 +293,10 @@ fn calls_whose_cold_start_fails_meet_their_deadlines_and_later_ones_succeed() {
     let library = directory.path().join("libecho.so");
     fs::copy(binaries::built("libecho.so"), &library).expect("it can be copied");
     let echo = config::function("echo", &library);
-    let stack = Stack::start(&format!("{}{echo}idle_timeout = \"50ms\"\n", functions(&["nop"])));
+    let stack = Stack::start(&format!(
+        "{}{echo}idle_timeout = \"50ms\"\nbreaker_deaths = 1000\n",
+        functions(&["nop"])
+    ));
     wait_until_idle(&stack);
     let aside = directory.path().join("aside");
     fs::rename(&library, &aside).expect("it can be moved");

@@ -19,7 +19,8 @@ fn two_hundred_deaths_leave_nothing_behind() {
     let names: Vec<String> = (0..FUNCTIONS).map(|number| format!("function-{number}")).collect();
     for name in &names {
         let function = config::function(name, &built("libecho.so"));
-        write!(text, "{function}memory = \"256MiB\"\npids = 200\n").expect("a String");
+        write!(text, "{function}memory = \"256MiB\"\npids = 200\nbreaker_deaths = 1000\n")
+            .expect("a String");
     }
     let stack = Stack::start(&text);
     // Twice: what is made once and kept is no leak.

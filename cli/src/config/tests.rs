@@ -91,6 +91,8 @@ fn a_function_of_two_lines_gets_the_other_values_by_default() {
         rate_limit: None,
         grace: Duration::from_secs(5),
         idle_timeout: None,
+        breaker_deaths: 5,
+        breaker_window: Duration::from_secs(1),
         log_rate: 1000,
         line: 1,
     };
@@ -134,6 +136,8 @@ fn every_key_is_read() {
         rate_limit = 1000
         grace = "1s"
         idle_timeout = "1h"
+        breaker_deaths = 3
+        breaker_window = "10s"
         log_rate = 50
         container = "oci"
         pids = 20
@@ -183,6 +187,7 @@ fn every_key_is_read() {
     assert_eq!(second.container, ContainerKind::Process, "as in [engine]");
     assert_eq!((first.concurrency_limit, first.rate_limit), (Some(10), Some(1000)));
     assert_eq!((first.grace, first.idle_timeout), (seconds(1), Some(seconds(3600))));
+    assert_eq!((first.breaker_deaths, first.breaker_window), (3, seconds(10)));
     assert_eq!(first.log_rate, 50);
     assert_eq!(first.timeout, Duration::from_millis(500));
     assert_eq!((first.memory, second.memory), (Some(64 << 20), Some(64 << 20)));
@@ -317,6 +322,10 @@ fn a_number_out_of_range_is_refused() {
         ("max_workers = 257", "function.max_workers: expected an integer from 1 to 256, got 257"),
         ("max_workers = 0", "function.max_workers: expected an integer from 1 to 256, got 0"),
         ("min_workers = -1", "function.min_workers: expected an integer from 0 to 256, got -1"),
+        (
+            "breaker_deaths = 0",
+            "function.breaker_deaths: expected an integer from 1 to 1000, got 0",
+        ),
         ("rate_limit = 0", "function.rate_limit: expected an integer from 1 to 10000000, got 0"),
         ("queue_max = 65537", "function.queue_max: expected an integer from 0 to 65536, got 65537"),
     ];

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::container::{ContainerSpec, Deployment, Limits, StartError};
+use engine::container::{ContainerSpec, CrashLoop, Deployment, Limits, StartError};
 use engine::core::{FunctionSpec, Policy, Quota};
 use engine::io::Function;
 use ipc::{Geometry, PIPELINE_MAX};
@@ -62,6 +62,10 @@ impl Plan {
             min_workers: function.min_workers,
             max_workers: function.max_workers,
             idle_timeout: function.idle_timeout,
+            crash_loop: CrashLoop {
+                deaths: function.breaker_deaths,
+                window: function.breaker_window,
+            },
             log_rate: function.log_rate,
             niceness: self.niceness,
         }

@@ -47,8 +47,8 @@ impl gateway::Upstream for EngineUpstream<'_> {
         self.engine.cancel(reactor, now, CallId(call));
     }
 
-    fn is_ready(&self) -> bool {
-        self.engine.is_ready()
+    fn write_unready(&self, out: &mut String) {
+        self.engine.write_unready(out);
     }
 
     fn is_draining(&self) -> bool {

@@ -14,6 +14,7 @@ use super::lease::{Lease, Reply, Verdict};
 use super::record::State;
 use super::slot::Phase;
 use super::supervisor::Supervisor;
+use super::{Breaker, Cause};
 use crate::core::FunctionId;
 use crate::mailbox::ToShard;
 
@@ -66,7 +67,12 @@ impl Supervisor {
                 slot.leave();
                 tracing::debug!(function = slot.spec.name, "nobody calls it: its container stops");
                 self.stats.containers.set_state(index, State::Idle);
-                self.post_all(|| ToShard::ContainerDown { function, generation });
+                self.stats.containers.set_breaker(index, Breaker::Closed);
+                let cause = Arc::new(Cause::Stopped);
+                self.post_all(|| {
+                    let cause = Arc::clone(&cause);
+                    ToShard::ContainerDown { function, generation, cause }
+                });
             }
             Some(Verdict::Stop | Verdict::GiveBack) => {
                 let container = Arc::clone(container);

@@ -1,17 +1,21 @@
 //! Function containers: the process, its start and its death.
 //!
 //! `process` starts one and watches it by pidfd, `cgroup` limits what it uses, `slot` is one function's
-//! place with its container or the wait for the next one, `supervisor` keeps every container alive and
-//! tells the shards, `idleness` is its stop of those that nobody calls, `lease` what the shards are
-//! asked for that, `rollout` has functions come and go, `record` what it tells of each, `watch` is what
-//! it waits in, `sockets` the private directory in which containers find their control socket, `remains` what becomes of it and the like when the engine is killed.
+//! place with its container or the wait for the next one, `cause` why one ended, `restart` when the next
+//! is started, `supervisor` keeps every container alive and tells the shards, `idleness` is its stop of
+//! those that nobody calls, `lease` what the shards are asked for that, `rollout` has functions come and
+//! go, `record` what it tells of each, `watch` is what it waits in, `sockets` the private directory in
+//! which containers find their control socket, `remains` what becomes of it and the like when the engine
+//! is killed.
 
+mod cause;
 mod cgroup;
 mod idleness;
 mod lease;
 mod process;
 mod record;
 pub mod remains;
+mod restart;
 mod rollout;
 mod runtime;
 mod slot;
@@ -25,7 +29,9 @@ use std::time::Duration;
 
 use ipc::control::ControlSocket;
 
+pub use self::cause::Cause;
 pub use self::record::{Record, Records, State};
+pub use self::restart::{Breaker, CrashLoop};
 pub use self::rollout::{Change, Changed, Deployment, Wanted};
 pub use self::sockets::SocketDirectory;
 pub use self::supervisor::{StartError, Stopped, Supervisor};
@@ -104,6 +110,8 @@ pub struct ContainerSpec {
     pub max_workers: u16,
     /// Without a call for this long, the container is stopped until the next one.
     pub idle_timeout: Option<Duration>,
+    /// What is taken for a crash loop.
+    pub crash_loop: CrashLoop,
     /// Lines a second of its output that are kept, and as many at once.
     pub log_rate: u32,
     /// Niceness of the container relative to the supervisor's thread.

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
+use super::Cause;
 use super::cgroup::Group;
 use super::runtime::Place;
 
@@ -69,14 +70,16 @@ impl Process {
     }
 
     /// How it ended, if it has; reaps it.
-    pub(super) fn ended(&mut self) -> Option<String> {
+    pub(super) fn ended(&mut self) -> Option<Cause> {
         match self.wait(WaitPidFlag::WNOHANG) {
             Ok(WaitStatus::StillAlive) => None,
+            Ok(WaitStatus::Exited(_, code)) => Some(Cause::Exit { code }),
             Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)) if self.oom_kills() > Some(0) => {
-                Some("it was killed for using more than its `memory`".to_owned())
+                Some(Cause::OutOfMemory { limit: None })
             }
-            Ok(status) => Some(describe(status)),
-            Err(error) => Some(format!("it could not be waited for: {error}")),
+            Ok(WaitStatus::Signaled(_, signal, _)) => Some(Cause::of_signal(signal)),
+            // It is reaped, by a real-time signal: for those nix has an error instead of a name.
+            Ok(_) | Err(_) => Some(Cause::Signal { name: "a signal without a name" }),
         }
     }
 
@@ -139,16 +142,4 @@ pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn describe(status: WaitStatus) -> String {
-    match status {
-        WaitStatus::Exited(_, code) => match Signal::try_from(code - 128) {
-            // The first process of a namespace cannot be killed from within; it says so like this.
-            Ok(signal) => format!("it exited with code {code}, as of {signal}"),
-            Err(_) => format!("it exited with code {code}"),
-        },
-        WaitStatus::Signaled(_, signal, _) => format!("it was killed by {signal}"),
-        _ => "it ended".to_owned(),
-    }
 }

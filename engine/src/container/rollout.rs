@@ -18,10 +18,10 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use super::ContainerSpec;
 use super::lease::Lease;
 use super::slot::{Phase, Slot};
 use super::supervisor::Supervisor;
+use super::{Breaker, Cause, ContainerSpec};
 use crate::core::FunctionId;
 use crate::io::Function;
 use crate::mailbox::ToShard;
@@ -155,8 +155,8 @@ impl Supervisor {
             None => self.slots.push(slot),
         }
         self.stats.containers.reset(index);
-        if let Err(reason) = self.start(index) {
-            self.candidate_failed(index, reason);
+        if let Err(cause) = self.start(index) {
+            self.candidate_failed(index, &cause);
         }
         Ok(())
     }
@@ -242,13 +242,14 @@ impl Supervisor {
     }
 
     /// A new version did not start. The one that serves goes on.
-    pub(super) fn candidate_failed(&mut self, index: usize, reason: String) {
+    pub(super) fn candidate_failed(&mut self, index: usize, cause: &Cause) {
         let slot = &mut self.slots[index];
         let stage = std::mem::replace(&mut slot.stage, Stage::Free);
         let Stage::Candidate { reply, .. } = stage else {
             slot.stage = stage;
             return;
         };
+        let reason = cause.of_start();
         tracing::warn!(function = slot.spec.name, "not deployed: {reason}");
         let _ = reply.send(Err(reason));
         slot.phase = Phase::Idle;
@@ -256,10 +257,10 @@ impl Supervisor {
     }
 
     /// Whether what ended in this slot is a matter of its deployment, and not to be started again.
-    pub(super) fn ends_candidate(&mut self, index: usize, reason: &str) -> bool {
+    pub(super) fn ends_candidate(&mut self, index: usize, cause: &Cause) -> bool {
         let is_candidate = matches!(self.slots[index].stage, Stage::Candidate { .. });
         if is_candidate {
-            self.candidate_failed(index, reason.to_owned());
+            self.candidate_failed(index, cause);
         }
         is_candidate
     }
@@ -281,8 +282,9 @@ impl Supervisor {
             let slot = &mut self.slots[index];
             match &mut slot.stage {
                 Stage::Candidate { until, .. } if *until <= now => {
-                    let reason = format!("its first worker did not start within {WARM_TIMEOUT:?}");
-                    self.end(index, reason);
+                    let reason =
+                        format_args!("its first worker did not start within {WARM_TIMEOUT:?}");
+                    self.end(index, Cause::failed_start(reason));
                 }
                 Stage::Retiring { again_at, reply }
                     if *again_at <= now && matches!(slot.phase, Phase::Idle) =>
@@ -341,10 +343,46 @@ impl Slot {
         if let Phase::Up { lease: lease @ Lease::Held { .. }, .. } = &mut self.phase {
             *lease = Lease::Held { look_at: Some(now) };
         }
+        self.give_up();
+    }
+
+    /// Starts no container any more where they keep dying: nobody waits for one.
+    pub(super) fn give_up(&mut self) {
+        let retires = matches!(self.stage, Stage::Retiring { .. });
+        let waits = matches!(self.phase, Phase::Waiting { .. });
+        if retires && waits && self.restarts.breaker() != Breaker::Closed {
+            self.phase = Phase::Idle;
+        }
     }
 
     /// Whether no container of it runs or starts.
     fn is_down(&self) -> bool {
         matches!(self.phase, Phase::Idle | Phase::Stopped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::slot::tests::due;
+    use super::*;
+
+    #[test]
+    fn a_version_that_retires_is_started_for_its_last_calls_unless_its_containers_keep_dying() {
+        let mut slot = due(None);
+        slot.back_off(Duration::ZERO);
+        slot.retire(None);
+        assert!(!slot.is_down(), "calls may wait for it");
+        while slot.restarts.breaker() == Breaker::Closed {
+            slot.back_off(Duration::ZERO);
+        }
+        assert!(!slot.is_down());
+        slot.give_up();
+        assert!(slot.is_down());
+        let mut slot = due(None);
+        while slot.restarts.breaker() == Breaker::Closed {
+            slot.back_off(Duration::ZERO);
+        }
+        slot.retire(None);
+        assert!(slot.is_down());
     }
 }

@@ -10,24 +10,22 @@ use ipc::control::{ControlListener, ControlSocket, PROTOCOL_VERSION, ToLauncher}
 use super::cgroup::ControlGroups;
 use super::lease::Lease;
 use super::process::Process;
+use super::restart::{Breaker, Restarts};
 use super::rollout::Stage;
 use super::runtime::{Making, Runtimes, Start, Started};
 use super::watch::{Source, Watch};
-use super::{Container, ContainerKind, ContainerSpec, Limits};
+use super::{Cause, Container, ContainerKind, ContainerSpec, Limits};
 use crate::logs::Capture;
 
 /// A launcher that has not said hello by then is taken for dead: loading a library takes milliseconds.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// A runtime is taken to hang that is not done by then. It takes tens of milliseconds, but all functions of a
 /// start are made at once.
 const MAKING_TIMEOUT: Duration = Duration::from_secs(30);
-/// A container that lived this long was healthy: its end does not count towards the backoff.
-const HEALTHY_AFTER: Duration = Duration::from_secs(1);
 /// How long a container may take to leave when asked.
 pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Backoff after the second early death in a row, doubled each time up to the maximum.
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// A container whose control socket is closed is dying, as a rule: how long that may take.
+const HANG_UP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// See the module's description.
 #[derive(Debug)]
@@ -41,10 +39,12 @@ pub(super) struct Slot {
     pub(super) wanted: bool,
     /// The last container that was stopped, until it has gone.
     pub(super) leaving: Option<Leaving>,
+    /// When the next one may be started.
+    pub(super) restarts: Restarts,
+    /// The launcher closed its socket: when its container is killed.
+    hung_up: Option<Instant>,
     /// When the slot was made.
     since: Instant,
-    /// Deaths in a row that came soon after a start.
-    early_deaths: u32,
 }
 
 /// Where a container is in its life; the supervisor's module draws it.
@@ -94,17 +94,18 @@ pub(super) enum Ended {
     Nothing,
     /// A container that no shard knew of.
     Starting,
-    /// A container that shards must forget.
-    Up,
+    /// A container that shards must forget, and that was up for so long.
+    Up { lived: Duration },
 }
 
 impl Slot {
     pub(super) fn new(spec: ContainerSpec) -> Self {
         let since = Instant::now();
         let phase = Phase::Waiting { until: since };
-        let (generation, early_deaths) = (0, 0);
-        let (stage, wanted, leaving) = (Stage::Serving, false, None);
-        Self { spec, generation, phase, stage, wanted, leaving, since, early_deaths }
+        let restarts = Restarts::new(spec.crash_loop);
+        let (stage, generation) = (Stage::Serving, 0);
+        let (wanted, leaving, hung_up) = (false, None, None);
+        Self { spec, generation, phase, stage, wanted, leaving, restarts, hung_up, since }
     }
 
     /// Starts the next container; its socket lies in `sockets`, named for the function's `index`.
@@ -115,13 +116,15 @@ impl Slot {
         groups: &mut ControlGroups,
         sockets: &Path,
         capture: &Capture,
-    ) -> Result<(), String> {
+    ) -> Result<(), Cause> {
         let since = Instant::now();
+        self.hung_up = None;
+        self.restarts.starts();
         self.generation = self.generation.wrapping_add(1);
         let name = format!("{index}-{}", self.generation);
         let listener = ControlListener::bind(sockets, &name)
-            .map_err(|error| format!("its control socket could not be made: {error}"))?;
-        let failed = |error| format!("its container could not be started: {error}");
+            .map_err(|error| Cause::failed_start(format_args!("no control socket: {error}")))?;
+        let failed = |error: std::io::Error| Cause::failed_start(error);
         let (spec, socket) = (&self.spec, listener.path());
         let runtime = runtimes.of(spec.kind);
         runtime.permit().map_err(failed)?;
@@ -131,7 +134,7 @@ impl Slot {
             ContainerKind::Oci => Limits::default(),
         };
         let group = groups.create(&format!("{name}-{}", spec.name), &limits);
-        let group = group.map_err(|error| error.to_string())?;
+        let group = group.map_err(Cause::failed_start)?;
         let output = capture.open(spec, self.generation).map_err(failed)?;
         let start = Start { spec, index, name: &name, socket, group: &group, output };
         self.phase = match runtime.start(start).map_err(failed)? {
@@ -148,7 +151,7 @@ impl Slot {
     }
 
     /// The runtime has news: goes on with the container, if it is made.
-    pub(super) fn made(&mut self) -> Result<(), String> {
+    pub(super) fn made(&mut self) -> Result<(), Cause> {
         match std::mem::replace(&mut self.phase, Phase::Stopped) {
             Phase::Making { mut making, listener, since, until } => match making.finish() {
                 Some(Ok(process)) => {
@@ -165,7 +168,11 @@ impl Slot {
                 }
                 unfinished => {
                     self.phase = Phase::Making { making, listener, since, until };
-                    let failed = |error| format!("its container could not be started: {error}");
+                    let failed = |error| {
+                        Cause::failed_start(format_args!(
+                            "its container could not be started: {error}"
+                        ))
+                    };
                     unfinished.map_or(Ok(()), |result| result.map(drop).map_err(failed))
                 }
             },
@@ -176,28 +183,17 @@ impl Slot {
         }
     }
 
-    /// Why the start that is under way has failed, if it takes too long.
-    pub(super) fn overdue(&self, now: Instant) -> Option<String> {
-        match &self.phase {
-            Phase::Making { until, .. } if *until <= now => {
-                Some(format!("its runtime was not done within {MAKING_TIMEOUT:?}"))
-            }
-            Phase::Starting { until, .. } if *until <= now => {
-                Some(format!("its launcher said nothing within {HELLO_TIMEOUT:?}"))
-            }
-            _ => None,
-        }
-    }
-
     /// When something is due without news.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let due = match &self.phase {
             Phase::Waiting { until }
             | Phase::Making { until, .. }
             | Phase::Starting { until, .. } => Some(*until),
-            Phase::Up { .. } | Phase::Idle | Phase::Stopped => None,
+            Phase::Up { since, .. } => self.restarts.proven_at(*since),
+            Phase::Idle | Phase::Stopped => None,
         };
-        self.leaving.as_ref().map(|leaving| leaving.until).into_iter().chain(due).min()
+        let leaves = self.leaving.as_ref().map(|leaving| leaving.until);
+        [due, leaves, self.hung_up].into_iter().flatten().min()
     }
 
     /// When to look whether the container is idle.
@@ -217,42 +213,88 @@ impl Slot {
             Phase::Making { making, .. } => watch.add(Source::Making(index), making.pidfd()),
             Phase::Starting { process, listener, peer, .. } => {
                 watch.add(Source::Process(index), process.pidfd());
-                match peer {
-                    Some(peer) => watch.add(Source::Control(index), peer.as_fd()),
-                    None => watch.add(Source::Listener(index), listener.as_fd()),
+                if peer.is_none() {
+                    watch.add(Source::Listener(index), listener.as_fd());
                 }
             }
-            Phase::Up { process, container, .. } => {
+            Phase::Up { process, .. } => {
                 watch.add(Source::Process(index), process.pidfd());
-                watch.add(Source::Control(index), container.control.as_fd());
             }
             Phase::Waiting { .. } | Phase::Idle | Phase::Stopped => {}
         }
+        if let Some(control) = self.control() {
+            watch.add(Source::Control(index), control.as_fd());
+        }
     }
 
-    /// The socket on which the launcher speaks.
+    /// The socket on which the launcher speaks, unless it has hung up.
     pub(super) fn control(&self) -> Option<&ControlSocket> {
         match &self.phase {
+            _ if self.hung_up.is_some() => None,
             Phase::Starting { peer, .. } => peer.as_ref(),
             Phase::Up { container, .. } => Some(&container.control),
             _ => None,
         }
     }
 
-    pub(super) fn process(&mut self) -> Option<&mut Process> {
-        match &mut self.phase {
+    pub(super) fn process(&self) -> Option<&Process> {
+        match &self.phase {
             Phase::Starting { process, .. } | Phase::Up { process, .. } => Some(process),
             _ => None,
         }
     }
 
+    /// Why what runs has ended, if it has.
+    pub(super) fn ended(&mut self) -> Option<Cause> {
+        let process = match &mut self.phase {
+            Phase::Starting { process, .. } | Phase::Up { process, .. } => process,
+            _ => return None,
+        };
+        let cause = process.ended()?;
+        Some(match (cause, self.spec.kind) {
+            (Cause::OutOfMemory { .. }, _) => Cause::OutOfMemory { limit: self.spec.limits.memory },
+            (cause, ContainerKind::Process) => cause,
+            (cause, ContainerKind::Sandbox | ContainerKind::Oci) => cause.through_sandbox(),
+        })
+    }
+
+    /// The launcher closed its socket. As a rule the process is ending, and says in a moment of what.
+    pub(super) fn hang_up(&mut self) {
+        self.hung_up = Some(Instant::now() + HANG_UP_TIMEOUT);
+    }
+
+    /// What runs and must not any longer, if that is so by `now`.
+    pub(super) fn overdue(&self, now: Instant) -> Option<Cause> {
+        match &self.phase {
+            Phase::Making { until, .. } if *until <= now => {
+                let reason = format_args!("its runtime was not done within {MAKING_TIMEOUT:?}");
+                Some(Cause::failed_start(reason))
+            }
+            Phase::Starting { until, .. } if *until <= now => {
+                let reason = format_args!("its launcher said nothing within {HELLO_TIMEOUT:?}");
+                Some(Cause::failed_start(reason))
+            }
+            _ => self.hung_up.filter(|at| *at <= now).map(|_| Cause::HungUp),
+        }
+    }
+
+    /// Whether the container that is up has just proved that the function is no longer in a crash loop.
+    pub(super) fn recovers(&mut self, now: Instant) -> bool {
+        let Phase::Up { since, .. } = &self.phase else { return false };
+        let recovers = self.restarts.proven_at(*since).is_some_and(|at| at <= now);
+        if recovers {
+            self.restarts.forget();
+        }
+        recovers
+    }
+
     /// The launcher said hello: greets it and gives the container that is up now, and how long its start
     /// took.
-    pub(super) fn hello(&mut self, version: u32) -> Result<(Arc<Container>, Duration), String> {
+    pub(super) fn hello(&mut self, version: u32) -> Result<(Arc<Container>, Duration), Cause> {
         if version != PROTOCOL_VERSION {
-            return Err(format!(
+            return Err(Cause::failed_start(format_args!(
                 "nightcore-worker speaks protocol {version}, this engine {PROTOCOL_VERSION}"
-            ));
+            )));
         }
         let greeting = ToLauncher::Welcome {
             version: PROTOCOL_VERSION,
@@ -272,29 +314,25 @@ impl Slot {
                 let lease = self.lease(since);
                 self.phase = Phase::Up { process, container: Arc::clone(&container), since, lease };
                 self.wanted = false;
-                greeted.map_err(|error| format!("its launcher could not be greeted: {error}"))?;
+                greeted.map_err(|error| {
+                    Cause::failed_start(format_args!("its launcher could not be greeted: {error}"))
+                })?;
                 Ok((container, since - started))
             }
             phase => {
                 self.phase = phase;
-                Err("its launcher said hello twice".to_owned())
+                Err(Cause::protocol("its launcher said hello twice"))
             }
         }
     }
 
-    /// Ends what runs; the slot waits then, and not at all if it was healthy.
+    /// Ends what runs; the slot waits then, for how long is to be said.
     pub(super) fn end(&mut self) -> Ended {
         let now = Instant::now();
+        self.hung_up = None;
         match std::mem::replace(&mut self.phase, Phase::Waiting { until: now }) {
-            Phase::Up { since, .. } => {
-                let early = now - since < HEALTHY_AFTER;
-                self.early_deaths = if early { self.early_deaths + 1 } else { 0 };
-                Ended::Up
-            }
-            Phase::Making { .. } | Phase::Starting { .. } => {
-                self.early_deaths += 1;
-                Ended::Starting
-            }
+            Phase::Up { since, .. } => Ended::Up { lived: now - since },
+            Phase::Making { .. } | Phase::Starting { .. } => Ended::Starting,
             phase @ (Phase::Waiting { .. } | Phase::Idle | Phase::Stopped) => {
                 self.phase = phase;
                 Ended::Nothing
@@ -322,7 +360,8 @@ impl Slot {
             Phase::Up { process, container, .. } => {
                 // One that is gone needs no order.
                 let _ = container.control.send_to_launcher(&ToLauncher::Stop, &[]);
-                self.early_deaths = 0;
+                self.hung_up = None;
+                self.restarts.forget();
                 // One at a time: the one before has had its time.
                 self.dismiss();
                 self.leaving = Some(Leaving { process, until: Instant::now() + LEAVE_TIMEOUT });
@@ -366,49 +405,33 @@ impl Slot {
     /// Stays down, instead of the start that is due, if no call waits and none came for `quiet`.
     pub(super) fn rest(&mut self, quiet: Duration) -> bool {
         let quiet = quiet.min(self.since.elapsed());
-        let rests = !self.wanted && self.spec.idle_timeout.is_some_and(|timeout| timeout <= quiet);
+        let is_tried = self.restarts.breaker() != Breaker::Closed;
+        let rests = !self.wanted
+            && !is_tried
+            && self.spec.idle_timeout.is_some_and(|timeout| timeout <= quiet);
         if rests {
             self.phase = Phase::Idle;
         }
         rests
     }
 
-    /// Puts the next start off, by how often it failed lately, and says by how much.
-    pub(super) fn back_off(&mut self) -> Duration {
-        let delay = backoff(self.early_deaths);
-        self.phase = Phase::Waiting { until: Instant::now() + delay };
-        delay
-    }
-
-    /// A start failed before there was a process.
-    pub(super) fn start_failed(&mut self) {
-        self.early_deaths += 1;
-    }
-}
-
-/// The first two early deaths in a row cost no wait, later ones twice as much each.
-fn backoff(early_deaths: u32) -> Duration {
-    match early_deaths {
-        0 | 1 => Duration::ZERO,
-        n => BACKOFF_FIRST.saturating_mul(1 << (n - 2).min(16)).min(BACKOFF_MAX),
+    /// Puts the next start off after the death of a container that was up for so long, and says by how
+    /// much.
+    pub(super) fn back_off(&mut self, lived: Duration) -> Duration {
+        let now = Instant::now();
+        let until = self.restarts.died(now, lived);
+        self.phase = Phase::Waiting { until };
+        until - now
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use super::super::{Breaker, CrashLoop};
     use super::*;
 
-    #[test]
-    fn the_first_early_death_is_restarted_at_once_and_later_ones_wait_longer_up_to_a_limit() {
-        assert_eq!(backoff(0), Duration::ZERO);
-        assert_eq!(backoff(1), Duration::ZERO);
-        assert_eq!(backoff(2), BACKOFF_FIRST);
-        assert_eq!(backoff(3), BACKOFF_FIRST * 2);
-        assert_eq!(backoff(u32::MAX), BACKOFF_MAX);
-    }
-
     /// A slot whose next start is due.
-    fn due(idle_timeout: Option<Duration>) -> Slot {
+    pub(in super::super) fn due(idle_timeout: Option<Duration>) -> Slot {
         Slot::new(ContainerSpec {
             name: "echo".to_owned(),
             version: 1,
@@ -422,6 +445,7 @@ mod tests {
             min_workers: 1,
             max_workers: 1,
             idle_timeout,
+            crash_loop: CrashLoop { deaths: 3, window: Duration::from_secs(1) },
             log_rate: 1000,
             niceness: 0,
         })
@@ -450,10 +474,23 @@ mod tests {
     #[test]
     fn a_call_that_waits_does_not_cut_the_backoff_short() {
         let mut slot = due(Some(Duration::ZERO));
-        slot.early_deaths = 5;
-        slot.back_off();
+        for _ in 0..2 {
+            assert!(slot.back_off(Duration::ZERO) < Duration::from_secs(1));
+        }
         let until = slot.deadline();
         assert!(!slot.want());
         assert_eq!(slot.deadline(), until);
+    }
+
+    #[test]
+    fn what_is_in_a_crash_loop_is_tried_when_its_time_is_over_though_nobody_calls() {
+        let mut slot = due(Some(Duration::ZERO));
+        for _ in 0..3 {
+            slot.back_off(Duration::ZERO);
+        }
+        assert_eq!(slot.restarts.breaker(), Breaker::Open);
+        assert!(!slot.rest(Duration::MAX));
+        slot.restarts.forget();
+        assert!(slot.rest(Duration::MAX));
     }
 }

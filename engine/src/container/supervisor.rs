@@ -18,8 +18,7 @@
 //! A container that a runtime makes is `Making` before it is `Starting`, until the runtime is done: the
 //! supervisor waits for neither.
 //!
-//! A container that ends is started again at once; one that keeps ending soon after its start waits
-//! longer each time. `idleness` stops those that nobody calls. During [`Supervisor::start_all`] nothing is retried: the first failure is the result.
+//! A container that ends is started again, when `restart` says. `idleness` stops those that nobody calls. During [`Supervisor::start_all`] nothing is retried: the first failure is the result.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -28,17 +27,17 @@ use std::time::{Duration, Instant};
 
 use ipc::control::{ControlError, FromLauncher, ToLauncher};
 use nix::sys::signalfd::SignalFd;
+use reactor::clock;
 use thiserror::Error;
 
 use super::cgroup::ControlGroups;
 use super::lease::Reply;
-use super::process::Process;
 use super::record::State;
 use super::rollout::Stage;
 use super::runtime::Runtimes;
 use super::slot::{Ended, LEAVE_TIMEOUT, Phase, Slot};
 use super::watch::{Source, Watch};
-use super::{ContainerSpec, HostSpec, SocketDirectory};
+use super::{Breaker, Cause, ContainerSpec, HostSpec, SocketDirectory};
 use crate::core::FunctionId;
 use crate::logs::Capture;
 use crate::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
@@ -95,10 +94,20 @@ pub struct Supervisor {
     pub(super) is_stopping: bool,
     drained: usize,
     /// Containers that are gone and whose slots wait, with the reason; not yet told to anybody.
-    ended: Vec<(usize, String)>,
+    ended: Vec<Death>,
     failure: Option<String>,
     /// Behind the slots: it ends when their containers have, with their last words.
     capture: Capture,
+}
+
+/// The end of a container that was not stopped.
+#[derive(Debug)]
+struct Death {
+    /// Whose container.
+    index: usize,
+    /// How long it was up; not at all if it had not come that far.
+    lived: Duration,
+    cause: Arc<Cause>,
 }
 
 /// Whether a signal asked to stop.
@@ -150,12 +159,12 @@ impl Supervisor {
     /// With the first container that cannot be started; the others end when `self` is dropped.
     pub fn start_all(&mut self) -> Result<(), StartError> {
         for index in 0..self.slots.len() {
-            self.start(index).map_err(|reason| self.start_error(index, reason))?;
+            self.start(index).map_err(|cause| self.start_error(index, &cause))?;
         }
         while self.slots.iter().any(|slot| !matches!(slot.phase, Phase::Up { .. })) {
             let signal = self.step(None);
-            if let Some((index, reason)) = self.ended.pop() {
-                return Err(self.start_error(index, reason));
+            if let Some(Death { index, cause, .. }) = self.ended.pop() {
+                return Err(self.start_error(index, &cause));
             }
             if signal == Signal::Stop {
                 return Err(StartError::Interrupted);
@@ -229,10 +238,9 @@ impl Supervisor {
         })
     }
 
-    fn start_error(&self, index: usize, reason: String) -> StartError {
-        let function =
-            self.slots.get(index).map_or_else(String::new, |slot| slot.spec.name.clone());
-        StartError::Container { function, reason }
+    fn start_error(&self, index: usize, cause: &Cause) -> StartError {
+        let function = self.slots[index].spec.name.clone();
+        StartError::Container { function, reason: cause.of_start() }
     }
 
     pub(super) fn post_all(&self, message: impl Fn() -> ToShard) {
@@ -245,11 +253,12 @@ impl Supervisor {
         self.next_look().into_iter().chain(self.next_change()).min()
     }
 
-    pub(super) fn start(&mut self, index: usize) -> Result<(), String> {
+    pub(super) fn start(&mut self, index: usize) -> Result<(), Cause> {
         let (slot, sockets) = (&mut self.slots[index], self.sockets.path());
-        slot.start(index, &self.runtimes, &mut self.groups, sockets, &self.capture)?;
+        let started = slot.start(index, &self.runtimes, &mut self.groups, sockets, &self.capture);
         self.stats.containers.count_start(index);
-        Ok(())
+        self.stats.containers.set_breaker(index, slot.restarts.breaker());
+        started
     }
 
     /// Waits for one round of news, until `deadline` at most, and handles it.
@@ -279,8 +288,13 @@ impl Supervisor {
         let now = Instant::now();
         for index in 0..self.slots.len() {
             self.slots[index].reap();
-            if let Some(reason) = self.slots[index].overdue(now) {
-                self.end(index, reason);
+            if let Some(cause) = self.slots[index].overdue(now) {
+                self.end(index, cause);
+            }
+            if self.slots[index].recovers(now) {
+                let name = &self.slots[index].spec.name;
+                tracing::info!(function = name, "its containers live again: calls are as usual");
+                self.stats.containers.set_breaker(index, Breaker::Closed);
             }
         }
         signal
@@ -315,11 +329,11 @@ impl Supervisor {
                 ToSupervisor::Routed { name } => self.routed(&name),
                 ToSupervisor::Left { function, empty } => self.left(function, empty),
                 ToSupervisor::Change(change) => self.change(change),
-                ToSupervisor::Condemn { function, generation, reason } => {
+                ToSupervisor::Condemn { function, generation, cause } => {
                     let index = function.index();
                     let slot = self.slots.get(index);
                     if slot.is_some_and(|slot| slot.generation == generation) {
-                        self.end(index, format!("it broke the protocol: {reason}"));
+                        self.end(index, cause);
                     }
                 }
             }
@@ -330,8 +344,8 @@ impl Supervisor {
     fn process_ended(&mut self, index: usize) {
         self.accept(index);
         self.read_control(index);
-        if let Some(how) = self.slots[index].process().and_then(Process::ended) {
-            self.end(index, how);
+        if let Some(cause) = self.slots[index].ended() {
+            self.end(index, cause);
         }
     }
 
@@ -356,7 +370,8 @@ impl Supervisor {
                     "a stranger at a container's control socket was turned away: {error}"
                 );
                 if many {
-                    self.end(index, "too many strangers came to its control socket".to_owned());
+                    let reason = "too many strangers came to its control socket";
+                    self.end(index, Cause::protocol(reason));
                 }
             }
         }
@@ -368,28 +383,20 @@ impl Supervisor {
             let message = match socket.receive_from_launcher() {
                 Ok(Some(message)) => message,
                 Ok(None) => return,
-                // Its end follows on the pidfd, with the reason.
-                Err(ControlError::Closed) => return self.expect_end(index),
+                // Its end follows on the pidfd, with the cause.
+                Err(ControlError::Closed) => return self.slots[index].hang_up(),
                 Err(error) => {
-                    return self.end(index, format!("its launcher sent nonsense: {error}"));
+                    let reason = format_args!("its launcher sent nonsense: {error}");
+                    return self.end(index, Cause::protocol(reason));
                 }
             };
-            if let Err(reason) = self.launcher_said(index, message) {
-                return self.end(index, reason);
+            if let Err(cause) = self.launcher_said(index, message) {
+                return self.end(index, cause);
             }
         }
     }
 
-    /// A launcher that closed its socket must be gone soon; one that stays is killed.
-    fn expect_end(&mut self, index: usize) {
-        let Some(process) = self.slots[index].process() else { return };
-        match process.ended() {
-            Some(how) => self.end(index, how),
-            None => process.kill(),
-        }
-    }
-
-    fn launcher_said(&mut self, index: usize, message: FromLauncher) -> Result<(), String> {
+    fn launcher_said(&mut self, index: usize, message: FromLauncher) -> Result<(), Cause> {
         let function = FunctionId::from_index(index);
         let slot = &mut self.slots[index];
         match message {
@@ -406,12 +413,14 @@ impl Supervisor {
                 }
                 Ok(())
             }
-            FromLauncher::Refused { message } => Err(message),
+            FromLauncher::Refused { message } => Err(Cause::FailedStart { reason: message }),
             FromLauncher::SpawnFailed { shard, lane, message } => {
                 let post = self.shards.get(usize::from(shard));
-                let post = post.ok_or_else(|| format!("there is no shard {shard}"))?;
+                let post =
+                    post.ok_or_else(|| Cause::protocol(format_args!("there is no shard {shard}")))?;
                 if let Stage::Candidate { .. } = slot.stage {
-                    return Err(format!("a worker could not be started: {message}"));
+                    let reason = format_args!("a worker could not be started: {message}");
+                    return Err(Cause::failed_start(reason));
                 }
                 let (generation, lane) = (slot.generation, ipc::LaneIndex(lane));
                 post.send(ToShard::WorkerFailed { function, generation, lane, message });
@@ -421,24 +430,31 @@ impl Supervisor {
     }
 
     /// Ends what runs in the slot; shards that knew of it forget it.
-    pub(super) fn end(&mut self, index: usize, reason: String) {
-        let ended = self.slots[index].end();
-        if ended == Ended::Up {
-            let (function, generation) =
-                (FunctionId::from_index(index), self.slots[index].generation);
-            self.post_all(|| ToShard::ContainerDown { function, generation });
+    pub(super) fn end(&mut self, index: usize, cause: impl Into<Arc<Cause>>) {
+        let cause = cause.into();
+        let lived = match self.slots[index].end() {
+            Ended::Nothing => return,
+            Ended::Starting => None,
+            Ended::Up { lived } => Some(lived),
+        };
+        if lived.is_some() {
+            let function = FunctionId::from_index(index);
+            let generation = self.slots[index].generation;
+            self.post_all(|| {
+                let cause = Arc::clone(&cause);
+                ToShard::ContainerDown { function, generation, cause }
+            });
         }
-        if ended != Ended::Nothing {
-            self.stats.containers.set_state(index, State::Starting);
-            self.ended.push((index, reason));
-        }
+        self.stats.containers.count_death(index, &cause, lived.is_some());
+        self.stats.containers.set_state(index, State::Starting);
+        self.ended.push(Death { index, lived: lived.unwrap_or_default(), cause });
     }
 
     /// Tells of containers that ended, and starts those whose wait is over.
     fn restart_ended(&mut self) {
-        for (index, reason) in std::mem::take(&mut self.ended) {
-            if !self.ends_candidate(index, &reason) {
-                self.back_off(index, &reason);
+        for death in std::mem::take(&mut self.ended) {
+            if !self.ends_candidate(death.index, &death.cause) {
+                self.back_off(&death);
             }
         }
         let now = Instant::now();
@@ -449,17 +465,37 @@ impl Supervisor {
             if self.rest(index) {
                 continue;
             }
-            if let Err(reason) = self.start(index) {
-                self.slots[index].start_failed();
-                self.back_off(index, &reason);
+            if let Err(cause) = self.start(index) {
+                let (lived, cause) = (Duration::ZERO, Arc::new(cause));
+                self.stats.containers.count_death(index, &cause, false);
+                self.back_off(&Death { index, lived, cause });
             }
         }
     }
 
-    fn back_off(&mut self, index: usize, reason: &str) {
-        let slot = &mut self.slots[index];
-        let delay = slot.back_off();
-        let name = &slot.spec.name;
-        tracing::warn!(function = name, ?delay, "container ended: {reason}; starting it again");
+    fn back_off(&mut self, Death { index, lived, cause }: &Death) {
+        let slot = &mut self.slots[*index];
+        let (delay, kind) = (slot.back_off(*lived), cause.kind());
+        slot.give_up();
+        let (name, records) = (&slot.spec.name, &self.stats.containers);
+        if slot.restarts.breaker() == Breaker::Closed {
+            tracing::warn!(
+                function = name,
+                cause = kind,
+                ?delay,
+                "its container {cause}; starting it again"
+            );
+            return;
+        }
+        tracing::error!(
+            function = name,
+            cause = kind,
+            ?delay,
+            "its container {cause}, as those before: calls are refused until one is tried again"
+        );
+        records.set_breaker(*index, Breaker::Open);
+        records.set_state(*index, State::Broken);
+        let (function, until) = (FunctionId::from_index(*index), clock::now() + delay);
+        self.post_all(|| ToShard::Barred { function, until });
     }
 }

@@ -104,6 +104,8 @@ impl Core {
     ) -> Option<Refusal> {
         if deadline <= now {
             Some(Refusal::DEADLINE_PASSED)
+        } else if let Some(refusal) = self.function(function).barred(now) {
+            Some(refusal)
         } else if self.calls.is_full() {
             Some(Refusal::CALLS_FULL)
         } else if self.function(function).is_full(nest) {

@@ -133,6 +133,7 @@ impl Core {
             }
             Event::ContainerUp { function } => self.container_up(function, effects),
             Event::ContainerDown { function } => self.container_down(function, effects),
+            Event::Barred { function, until } => self.bar(function, until, effects),
             Event::Released { worker, call } => self.release(now, worker, call, effects),
             Event::CallerGone { call } => self.caller_gone(call, effects),
             Event::YieldWorker { function, has } => self.yield_worker(now, function, has, effects),

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use ipc::{CallId, LaneIndex, Outcome, Usage};
+use reactor::clock::Nanos;
 
 use super::limit::Policy;
 
@@ -171,6 +172,14 @@ pub enum Event {
         /// Whose container.
         function: FunctionId,
     },
+    /// The function's containers keep dying: none is started until then. Told when it has none;
+    /// [`Event::ContainerUp`] ends it.
+    Barred {
+        /// Whose containers.
+        function: FunctionId,
+        /// When the next one is started.
+        until: Nanos,
+    },
     /// The answer of `call` has been read out of the worker's memory: the worker may get its next
     /// call. Owed exactly once for every answer with [`Reply::Completed`]; harmless when late.
     Released {
@@ -326,6 +335,11 @@ pub enum Reply {
         /// How it went, as the worker says.
         outcome: Outcome,
     },
+    /// The container died that the call was in.
+    Died {
+        /// Whose container.
+        function: FunctionId,
+    },
     /// The runtime failed the call, for the reasons of a [`Refusal`].
     Failed {
         /// The kind of failure.
@@ -351,6 +365,7 @@ impl Reply {
             Reply::Completed { outcome, .. }
             | Reply::Returned { outcome }
             | Reply::Failed { outcome, .. } => outcome,
+            Reply::Died { .. } => Outcome::ContainerDied,
         }
     }
 }
@@ -402,6 +417,10 @@ impl Refusal {
         Refusal::plain(Outcome::DeadlineExceeded, "the call's deadline has passed");
     pub(crate) const CONTAINER_DIED: Refusal =
         Refusal::plain(Outcome::ContainerDied, "the function's container died during the call");
+    pub(super) const BREAKER_OPEN: Refusal = Refusal::retry(
+        Outcome::BreakerOpen,
+        "the function's containers keep dying: none is started for a while",
+    );
 
     const fn plain(outcome: Outcome, message: &'static str) -> Refusal {
         Refusal { outcome, message, retry_after_s: None }

@@ -107,6 +107,8 @@ pub(super) struct Function {
     pub counters: Counters,
     pub times: Times,
     pub container: Container,
+    /// Its containers keep dying: when the next one is started.
+    pub barred: Option<Nanos>,
     pub trim: Option<TrimWindow>,
     /// Whether another shard is to get the next worker that is idle.
     pub yield_owed: bool,
@@ -157,6 +159,7 @@ impl Function {
             counters: Counters::default(),
             times: Times::default(),
             container: Container::Down,
+            barred: None,
             trim: None,
             yield_owed: false,
             pace: Pace::default(),

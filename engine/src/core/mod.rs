@@ -17,6 +17,7 @@
 //! | `relief.rs`   | calls that move to another shard, and those that come from one  |
 //! | `limit.rs`    | concurrency control: what bounds calls, what sizes the pool     |
 //! | `estimate.rs` | a function's load of late: rate, processing time, tau            |
+//! | `breaker.rs`  | calls of functions whose containers keep dying                  |
 //! | `overload.rs` | calls that are not taken, and work that goes on for nobody      |
 //! | `nesting.rs`  | calls below calls of the same function: workers kept for them   |
 //! | `stall.rs`    | calls that wait for each other: room for them, deadlocks        |
@@ -74,6 +75,7 @@
 //! nobody is owed the result, both happen in one step.
 
 mod admission;
+mod breaker;
 mod call;
 #[allow(clippy::module_inception, reason = "the core's own file in the core's folder")]
 mod core;

@@ -7,13 +7,14 @@ use reactor::clock::Nanos;
 
 use super::call::CallState;
 use super::core::{Alarm, Core, Effects};
-use super::event::{Effect, FunctionId, Overdue, Refusal, WorkerId};
+use super::event::{Effect, FunctionId, Overdue, Reply, WorkerId};
 use super::function::{Container, TRIM_WINDOW, TrimWindow, YIELD_PAUSE};
 use super::worker::{WorkerEvent, WorkerState};
 
 impl Core {
     pub(super) fn container_up(&mut self, function: FunctionId, effects: &mut Effects) {
         let f = self.function(function);
+        f.barred = None;
         if matches!(f.container, Container::Down | Container::Parted) {
             f.container = Container::Up;
             self.dispatch(function, effects);
@@ -62,7 +63,7 @@ impl Core {
                 if matches!(self.calls[call].state, CallState::Orphaned(_)) {
                     self.timers.cancel(self.calls[call].timer);
                 } else {
-                    self.answer(call, Refusal::CONTAINER_DIED.into(), effects);
+                    self.answer(call, Reply::Died { function }, effects);
                 }
                 self.end(call);
                 next = self.function(function).pipelines.pop(lane);

@@ -274,6 +274,7 @@ impl Core {
         let call = &mut self.calls[id];
         call.state = CallState::Queued;
         call.stays = true;
+        self.refuse_barred(function, effects);
         self.advance(function, effects);
     }
 

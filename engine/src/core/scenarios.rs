@@ -1,5 +1,6 @@
 //! The promises of the core one at a time, each told as a short story.
 
+mod breaker;
 mod deploy;
 mod managed;
 mod moves;

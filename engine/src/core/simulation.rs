@@ -84,6 +84,8 @@ struct World {
     up: Vec<bool>,
     /// Functions whose container is parted with: it runs, and gets nothing to do.
     parted: BTreeSet<u32>,
+    /// Functions whose containers keep dying.
+    barred: BTreeSet<u32>,
     draining: bool,
     calls: BTreeMap<u64, Known>,
     /// Every id ever given; none may come twice.
@@ -142,6 +144,7 @@ impl World {
             effects: Vec::new(),
             up: vec![false; specs.len()],
             parted: BTreeSet::new(),
+            barred: BTreeSet::new(),
             counts: vec![[0; 3]; specs.len()],
             paused: vec![None; specs.len()],
             specs,
@@ -185,6 +188,9 @@ impl World {
             96..97 => {
                 let function = self.any_function();
                 self.container_down(function);
+                if self.random.below(3) == 0 {
+                    self.bar(function);
+                }
             }
             97..98 => self.lie(),
             98..99 if self.random.below(2) == 0 => self.share_workers(),
@@ -232,7 +238,7 @@ impl World {
         let effects = &mut self.effects;
         match self.core.external_call(self.now, function, caller, deadline, effects) {
             Ok(call) => {
-                assert!(!self.draining);
+                assert!(!self.draining && !self.barred.contains(&function.0));
                 self.learn(call, Origin::External(caller), function);
                 self.perform();
             }
@@ -390,18 +396,6 @@ impl World {
         }
     }
 
-    /// Another shard wants a worker of the function, or has let one go.
-    fn share_workers(&mut self) {
-        let function = self.any_function();
-        if self.random.below(2) == 0 {
-            let has = u16::try_from(self.random.below(4)).unwrap();
-            self.tell(Event::YieldWorker { function, has });
-        } else {
-            self.paused[function.0 as usize] = None;
-            self.tell(Event::WorkerFreed { function });
-        }
-    }
-
     fn container_up(&mut self) {
         let function = self.any_function();
         self.give_back(function);
@@ -410,6 +404,7 @@ impl World {
     pub(super) fn give_back(&mut self, function: FunctionId) {
         self.up[function.0 as usize] = true;
         self.parted.remove(&function.0);
+        self.barred.remove(&function.0);
         self.tell(Event::ContainerUp { function });
     }
 
@@ -443,6 +438,13 @@ impl World {
         let here = |known: &Known| known.worker.is_some_and(|worker| worker.function == function);
         assert!(!self.calls.values().any(|known| known.owed && here(known)), "no answer");
         self.calls.retain(|_, known| !here(known));
+    }
+
+    /// No other container is started for a while.
+    fn bar(&mut self, function: FunctionId) {
+        let until = self.now + TICK * u32::try_from(self.random.below(50)).unwrap();
+        self.barred.insert(function.0);
+        self.tell(Event::Barred { function, until });
     }
 
     /// Something that no correct container says; the container is then closed.
@@ -485,6 +487,9 @@ fn every_admitted_call_is_answered_exactly_once_whatever_happens() {
     assert!(count(|effect| matches!(effect, Effect::Move { .. })) > 1_000);
     assert!(count(|effect| matches!(effect, Effect::Recall { .. })) > 100);
     assert!(count(|effect| matches!(effect, Effect::Bounce { .. })) > 10);
+    let barred = Outcome::BreakerOpen;
+    let is_barred = |effect: &Effect| matches!(effect, Effect::Answer { reply, .. } if reply.outcome() == barred);
+    assert!(trace.iter().filter(|effect| is_barred(effect)).count() > 100);
 }
 
 #[test]

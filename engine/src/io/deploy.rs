@@ -21,7 +21,8 @@ pub(super) enum Stage {
 
 impl FunctionState {
     pub(super) fn new(function: Function, stage: Stage) -> Self {
-        Self { function, link: None, links_made: 0, changed: false, wanted: false, stage }
+        let (link, death) = (None, None);
+        Self { function, link, links_made: 0, changed: false, wanted: false, death, stage }
     }
 }
 

@@ -10,7 +10,8 @@ use super::engine::{Answer, Engine, NewCall};
 use super::link::LaneState;
 use super::payload::Payload;
 use super::token::HeldBy;
-use crate::core::{Effect, Effects, Event, Origin, Overdue, Refusal, Reply, WorkerId};
+use crate::container::Cause;
+use crate::core::{Effect, Effects, Event, FunctionId, Origin, Overdue, Refusal, Reply, WorkerId};
 use crate::mailbox::ToShard;
 
 impl Engine {
@@ -80,13 +81,13 @@ impl Engine {
             Effect::DropPayload { call } => self.drop_payload(call),
             Effect::ReplaceContainer { worker, overdue } => {
                 let reason = match overdue {
-                    Overdue::Call => "a call ran on past its time and the function's grace",
+                    Overdue::Call => "a call ran on past its timeout and the function's grace",
                     Overdue::Worker => {
                         "a worker that was to start or to leave has not been heard of in the \
-                         function's time and grace"
+                         function's timeout and grace"
                     }
                 };
-                self.condemn(reactor, now, worker.function, reason.to_owned());
+                self.close_container(reactor, now, worker.function, Cause::Stuck { reason });
             }
         }
     }
@@ -217,11 +218,11 @@ impl Engine {
                     Ok(()) => return self.answer_with(reactor, now, origin, outcome, result),
                     Err(error) => {
                         self.condemn(reactor, now, worker.function, error.to_string());
-                        Refusal::CONTAINER_DIED
+                        return self.answer_died(reactor, now, origin, worker.function);
                     }
                 },
                 // Its container was closed between its completion and now.
-                None => Refusal::CONTAINER_DIED,
+                None => return self.answer_died(reactor, now, origin, worker.function),
             },
             Reply::Returned { outcome } => match self.take_returned(call) {
                 Some(result) if self.copy_envelope(&result).is_ok() => {
@@ -229,6 +230,7 @@ impl Engine {
                 }
                 _ => Refusal::CONTAINER_DIED,
             },
+            Reply::Died { function } => return self.answer_died(reactor, now, origin, function),
             Reply::Failed { outcome, message, retry_after_s } => {
                 Refusal { outcome, message, retry_after_s }
             }
@@ -277,6 +279,25 @@ impl Engine {
             }
             Origin::Shard { shard, call } => self.answer_shard(shard, call, outcome, &result),
         }
+    }
+
+    /// The container died that the call was in, and its caller is told of what.
+    fn answer_died(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        origin: Origin,
+        function: FunctionId,
+    ) {
+        let outcome = Outcome::ContainerDied;
+        let death = self.functions[function.index()].death.clone();
+        let words = death.as_deref().unwrap_or(Refusal::CONTAINER_DIED.message);
+        if let Origin::Internal { worker, token, .. } = origin {
+            return self.fail_internal(reactor, now, worker, token, outcome, words);
+        }
+        self.scratch.clear();
+        let result = SharedBlock::from_bytes(words.as_bytes().to_vec(), 0);
+        self.answer_with(reactor, now, origin, outcome, result);
     }
 
     /// Copies a callee's result into its caller's memory, the one copy of this hop.

@@ -115,6 +115,8 @@ pub(super) struct FunctionState {
     pub(super) changed: bool,
     /// Whether the supervisor knows that a call waits for a container.
     pub(super) wanted: bool,
+    /// Why its last container died, in words for whoever's call was in it.
+    pub(super) death: Option<Arc<str>>,
     pub(super) stage: Stage,
 }
 
@@ -422,23 +424,6 @@ impl Engine {
             self.condemn(reactor, now, function, violation.to_string());
         }
         self.perform(reactor, now);
-    }
-
-    /// Ends a container that broke the protocol: here at once, everywhere through the supervisor.
-    pub(super) fn condemn(
-        &mut self,
-        reactor: &mut Reactor,
-        now: Nanos,
-        function: FunctionId,
-        reason: String,
-    ) {
-        let Some(generation) = self.link(function).map(|link| link.container.generation) else {
-            return;
-        };
-        let name = &self.functions[function.index()].function.name;
-        tracing::error!(function = name, "container is closed: {reason}");
-        self.supervisor.send(ToSupervisor::Condemn { function, generation, reason });
-        self.container_down(reactor, now, function, generation);
     }
 
     /// Tells the other shards something.

@@ -18,8 +18,11 @@ impl Engine {
                 ToShard::Deploy { function, deployed } => self.deploy(function, *deployed),
                 ToShard::Route { name, to } => self.route(name, to),
                 ToShard::Remove { function } => self.remove(function),
-                ToShard::ContainerDown { function, generation } => {
-                    self.container_down(reactor, now, function, generation);
+                ToShard::ContainerDown { function, generation, cause } => {
+                    self.container_down(reactor, now, function, generation, &cause);
+                }
+                ToShard::Barred { function, until } => {
+                    self.tell_core(reactor, now, function, Event::Barred { function, until });
                 }
                 ToShard::WorkerFailed { function, generation, lane, message } => {
                     let worker = WorkerId { function, lane };

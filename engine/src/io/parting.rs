@@ -1,5 +1,5 @@
-//! This shard's say in the stop of a container that nobody calls, and its wish for one when a call
-//! comes.
+//! This shard's say in the stop of a container that nobody calls, its wish for one when a call comes,
+//! and what it does when one is up, is gone, or must go.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use reactor::clock::Nanos;
 
 use super::engine::Engine;
 use super::link::Link;
-use crate::container::Container;
+use crate::container::{Cause, Container};
 use crate::core::{Event, FunctionId};
 use crate::mailbox::ToSupervisor;
 
@@ -73,12 +73,14 @@ impl Engine {
         now: Nanos,
         function: FunctionId,
         generation: u32,
+        cause: &Cause,
     ) {
         if self.link(function).is_none_or(|link| link.container.generation != generation) {
             return;
         }
         let Some(state) = self.functions.get_mut(function.index()) else { return };
         state.wanted = false;
+        state.death = Some(format!("the function's container {cause}").into());
         let link = state.link.take();
         // The core first: it drops the payloads that live in the channel.
         self.tell_core(reactor, now, function, Event::ContainerDown { function });
@@ -86,5 +88,35 @@ impl Engine {
             link.close(reactor);
         }
         self.want_if_queued(function);
+    }
+
+    /// Ends a container that broke the protocol.
+    pub(super) fn condemn(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        function: FunctionId,
+        reason: String,
+    ) {
+        self.close_container(reactor, now, function, Cause::Protocol { reason });
+    }
+
+    /// Ends a container: here at once, everywhere through the supervisor.
+    pub(super) fn close_container(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        function: FunctionId,
+        cause: Cause,
+    ) {
+        let Some(generation) = self.link(function).map(|link| link.container.generation) else {
+            return;
+        };
+        let name = &self.functions[function.index()].function.name;
+        tracing::error!(function = name, "container is closed: it {cause}");
+        let cause = Arc::new(cause);
+        let condemned = Arc::clone(&cause);
+        self.supervisor.send(ToSupervisor::Condemn { function, generation, cause: condemned });
+        self.container_down(reactor, now, function, generation, &cause);
     }
 }

@@ -3,7 +3,7 @@
 mod json;
 mod prometheus;
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use reactor::clock;
 
@@ -13,6 +13,9 @@ use crate::container::Record;
 use crate::core::FunctionId;
 use crate::logs::Counts;
 use crate::stats::{FAILURES, Totals};
+
+/// Functions that are named where it is said that they are not ready.
+const UNREADY_MAX: usize = 8;
 
 /// A function as it is reported.
 struct Entry<'a> {
@@ -28,13 +31,22 @@ struct Entry<'a> {
 struct Milli(u64);
 
 impl Engine {
-    /// Whether every function's container is up, or will be when a call comes.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
+    /// Appends the functions whose container is neither up nor will be as soon as a call comes; nothing if
+    /// there is none.
+    pub fn write_unready(&self, out: &mut String) {
+        let state = |index| self.stats.containers.state(FunctionId::from_index(index));
         let serving = self.functions.iter().enumerate();
-        let serving = serving.filter(|(_, state)| state.stage == Stage::Serving);
-        let records = serving.map(|(index, _)| self.record(index));
-        records.into_iter().all(|record| record.state.is_healthy())
+        let serving = serving.filter(|(_, function)| function.stage == Stage::Serving);
+        let states = serving.map(|(index, function)| (&function.function.name, state(index)));
+        let mut unready = states.filter(|(_, state)| !state.is_healthy());
+        for (name, state) in unready.by_ref().take(UNREADY_MAX) {
+            let separator = if out.is_empty() { "" } else { ", " };
+            let _ = write!(out, "{separator}{name} is {}", state.as_str());
+        }
+        let rest = unready.count();
+        if rest > 0 {
+            let _ = write!(out, " and {rest} more");
+        }
     }
 
     /// Appends the functions' metrics in Prometheus text format, summed over all shards.
@@ -95,10 +107,11 @@ fn outcomes(totals: &Totals) -> impl Iterator<Item = (&'static str, u64)> + use<
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
-    use crate::container::State;
+    use crate::container::{Breaker, Cause, State};
     use crate::core::Histogram;
 
     /// Three calls of 20 us and one of 20 s; all waited for 1 us.
@@ -126,7 +139,16 @@ mod tests {
             totals.queue_delay.record(1_000);
         }
         let start_time = Duration::from_micros(2_500);
-        let container = Record { state: State::Up, starts: 3, start_time };
+        let container = Record {
+            state: State::Up,
+            breaker: Breaker::HalfOpen,
+            starts: 3,
+            restarts: 2,
+            failed_starts: 1,
+            deaths: [0, 1, 0, 1, 0, 0, 0],
+            last_death: Some(Arc::new(Cause::FailedStart { reason: "a \"b\"\n".to_owned() })),
+            start_time,
+        };
         let printed = Counts { kept: 5, dropped: 2 };
         Entry { name, version: 2, container, totals, printed }
     }

@@ -259,7 +259,7 @@ mod tests {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::*;
-    use crate::container::{ContainerKind, Limits};
+    use crate::container::{ContainerKind, CrashLoop, Limits};
 
     fn spec(log_rate: u32) -> ContainerSpec {
         ContainerSpec {
@@ -275,6 +275,7 @@ mod tests {
             min_workers: 0,
             max_workers: 0,
             idle_timeout: None,
+            crash_loop: CrashLoop { deaths: 5, window: Duration::from_secs(1) },
             log_rate,
             niceness: 0,
         }

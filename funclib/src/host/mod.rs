@@ -49,5 +49,6 @@ const _: () = {
     assert!(crate::ErrorKind::BadRequest as u8 == ipc::Outcome::BadRequest as u8);
     assert!(crate::ErrorKind::TooDeep as u8 == ipc::Outcome::TooDeep as u8);
     assert!(crate::ErrorKind::Deadlock as u8 == ipc::Outcome::Deadlock as u8);
-    assert!(ipc::Outcome::ALL.len() == 15);
+    assert!(crate::ErrorKind::BreakerOpen as u8 == ipc::Outcome::BreakerOpen as u8);
+    assert!(ipc::Outcome::ALL.len() == 16);
 };

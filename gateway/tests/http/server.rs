@@ -322,8 +322,10 @@ impl Upstream for Functions {
         self.cancelled += usize::from(self.held.remove(&call).is_some());
     }
 
-    fn is_ready(&self) -> bool {
-        !self.draining
+    fn write_unready(&self, out: &mut String) {
+        if self.draining {
+            out.push_str("draining");
+        }
     }
 
     fn is_draining(&self) -> bool {

@@ -129,9 +129,9 @@ impl World {
                 self.agenda.push(self.now + time, Due::Released(worker, call));
             }
             (Reply::Returned { .. }, _) => panic!("no call here was on another shard"),
-            (Reply::Failed { .. }, None) => _ = self.calls.remove(&call.0),
+            (Reply::Failed { .. } | Reply::Died { .. }, None) => _ = self.calls.remove(&call.0),
             // Its worker goes on.
-            (Reply::Failed { .. }, Some(_)) => {}
+            (Reply::Failed { .. } | Reply::Died { .. }, Some(_)) => {}
         }
     }
 

@@ -7,7 +7,7 @@ const SHARD: u16 = 1;
 
 impl Stage {
     /// A function whose calls take a millisecond, with idle workers.
-    fn deploy_costly(&mut self, workers: u16) -> FunctionId {
+    pub(super) fn deploy_costly(&mut self, workers: u16) -> FunctionId {
         let f = self.deploy(workers, workers, 16);
         self.learn_cost(f, LONG);
         f
@@ -28,7 +28,7 @@ impl Stage {
     }
 
     /// The second of two calls, which has moved.
-    fn call_away(&mut self, f: FunctionId) -> CallId {
+    pub(super) fn call_away(&mut self, f: FunctionId) -> CallId {
         self.call(f);
         self.relieve(0);
         let (call, effects) = self.call(f);

@@ -212,10 +212,10 @@ impl World {
                 assert_eq!((at, known.away.is_some()), (None, true));
                 self.calls.remove(&call.0);
             }
-            (Reply::Failed { .. }, None) => {
+            (Reply::Failed { .. } | Reply::Died { .. }, None) => {
                 self.calls.remove(&call.0);
             }
-            (Reply::Failed { .. }, Some(_)) => {}
+            (Reply::Failed { .. } | Reply::Died { .. }, Some(_)) => {}
         }
     }
 
@@ -264,6 +264,8 @@ impl World {
         let waits = |known: &&Known| known.worker.is_none() && known.away.is_none();
         let queued = here().filter(waits).count();
         assert_eq!(seen.queued as usize, queued);
+        let is_barred = self.barred.contains(&function.0);
+        assert!(!is_barred || queued == 0, "a call waits for a container that is not started");
         // What was admitted and comes back is not refused.
         let back = here().filter(waits).filter(|known| known.out_of_order).count();
         assert!(seen.queued as usize <= spec.queue_max as usize + back);

@@ -61,6 +61,18 @@ impl World {
         self.random.pick(&found)
     }
 
+    /// Another shard wants a worker of the function, or has let one go.
+    pub(super) fn share_workers(&mut self) {
+        let function = self.any_function();
+        if self.random.below(2) == 0 {
+            let has = u16::try_from(self.random.below(4)).unwrap();
+            self.tell(Event::YieldWorker { function, has });
+        } else {
+            self.paused[function.0 as usize] = None;
+            self.tell(Event::WorkerFreed { function });
+        }
+    }
+
     /// Another shard answers.
     pub(super) fn come_back(&mut self) {
         let Some(id) = self.any_call(|known| known.away.is_some()) else { return };

@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use super::{Entry, Milli, outcomes};
+use crate::container::{Cause, Record};
 use crate::core::{BOUNDS_NS, Histogram};
 use crate::quantile;
 
@@ -52,7 +53,47 @@ fn write_entry(out: &mut String, entry: &Entry<'_>) {
     write_histogram(out, &totals.queue_delay);
     let _ = write!(out, ",\"processing_estimate_ns\":{},\"processing\":", totals.processing_ns);
     write_histogram(out, &totals.processing);
-    let _ = write!(out, ",\"version\":{version}}}");
+    let _ = write!(out, ",\"version\":{version}");
+    write_deaths(out, container);
+    out.push('}');
+}
+
+fn write_deaths(out: &mut String, container: &Record) {
+    let Record { starts, restarts, failed_starts, breaker, .. } = container;
+    let _ = write!(
+        out,
+        ",\"starts\":{starts},\"restarts\":{restarts},\"failed_starts\":{failed_starts},\
+         \"breaker\":\"{}\",\"deaths\":{{",
+        breaker.as_str()
+    );
+    let deaths: Vec<_> = Cause::KINDS.into_iter().zip(container.deaths).collect();
+    separated(out, &deaths, |out, (kind, count)| {
+        let _ = write!(out, "\"{kind}\":{count}");
+    });
+    out.push_str("},\"last_death\":");
+    match &container.last_death {
+        None => out.push_str("null"),
+        Some(cause) => {
+            let _ = write!(out, "{{\"cause\":\"{}\",\"message\":", cause.kind());
+            write_text(out, &cause.to_string());
+            out.push('}');
+        }
+    }
+}
+
+/// A container may have had its say in it.
+fn write_text(out: &mut String, text: &str) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            character if character.is_control() => {
+                let _ = write!(out, "\\u{:04x}", u32::from(character));
+            }
+            character => out.push(character),
+        }
+    }
+    out.push('"');
 }
 
 fn write_histogram(out: &mut String, histogram: &Histogram) {
@@ -104,7 +145,11 @@ mod tests {
             r#""buckets":[4,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]},"#,
             r#""processing_estimate_ns":20000,"#,
             r#""processing":{"count":4,"sum_ns":20000060000,"p50_ns":20000,"p99_ns":10000000000,"#,
-            r#""buckets":[0,3,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,1]},"version":2},{"name":"idle","#,
+            r#""buckets":[0,3,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,1]},"version":2,"#,
+            r#""starts":3,"restarts":2,"failed_starts":1,"breaker":"half_open","#,
+            r#""deaths":{"exit":0,"signal":1,"out_of_memory":0,"failed_start":1,"protocol":0,"#,
+            r#""hung_up":0,"stuck":0},"last_death":{"cause":"failed_start","#,
+            r#""message":"could not be started: a \"b\"\u000a"}},{"name":"idle","#,
         ];
         assert!(out.contains(&expected.concat()), "{out}");
         let nothing = r#"{"count":0,"sum_ns":0,"p50_ns":null,"p99_ns":null,"buckets":[0,"#;

@@ -4,7 +4,7 @@
 use std::fmt::{Display, Write};
 
 use super::{Entry, Milli, outcomes};
-use crate::container::State;
+use crate::container::{Breaker, Cause, State};
 use crate::core::{BOUNDS_NS, Histogram};
 use crate::stats::Totals;
 
@@ -56,10 +56,21 @@ fn counters(family: &mut Family<'_>) {
     });
     let metric = "nightcore_function_calls_total";
     let help = "Calls that ended, by outcome.";
-    family.labelled(metric, Kind::Counter, help, "outcome", outcomes);
+    family.labelled(metric, Kind::Counter, help, "outcome", |entry| outcomes(&entry.totals));
     let metric = "nightcore_container_starts_total";
     family.single(metric, Kind::Counter, "Containers that were started.", |entry| {
         entry.container.starts
+    });
+    let metric = "nightcore_container_restarts_total";
+    let help = "Containers that were started in the place of one that died.";
+    family.single(metric, Kind::Counter, help, |entry| entry.container.restarts);
+    let metric = "nightcore_container_failed_starts_total";
+    let help = "Containers that ended before they were up.";
+    family.single(metric, Kind::Counter, help, |entry| entry.container.failed_starts);
+    let metric = "nightcore_container_deaths_total";
+    let help = "Containers that ended and were not stopped, by cause.";
+    family.labelled(metric, Kind::Counter, help, "cause", |entry| {
+        Cause::KINDS.into_iter().zip(entry.container.deaths)
     });
     let metric = "nightcore_log_lines_total";
     family.single(
@@ -79,7 +90,9 @@ fn gauges(family: &mut Family<'_>) {
     family
         .single(metric, Kind::Gauge, "Calls that wait for a worker.", |entry| entry.totals.queued);
     let metric = "nightcore_function_workers";
-    family.labelled(metric, Kind::Gauge, "Workers, by what they do.", "state", states);
+    family.labelled(metric, Kind::Gauge, "Workers, by what they do.", "state", |entry| {
+        states(&entry.totals)
+    });
     family.single(
         "nightcore_function_hint",
         Kind::Gauge,
@@ -108,6 +121,16 @@ fn gauges(family: &mut Family<'_>) {
     family.single(metric, Kind::Gauge, "Whether the function's container runs.", |entry| {
         u8::from(entry.container.state == State::Up)
     });
+    family.labelled(
+        "nightcore_container_breaker",
+        Kind::Gauge,
+        "1 for what the breaker of the function's containers is, 0 for what it is not.",
+        "state",
+        |entry| {
+            let is = entry.container.breaker;
+            Breaker::ALL.into_iter().map(move |state| (state.as_str(), u64::from(state == is)))
+        },
+    );
     family.single(
         "nightcore_container_start_seconds",
         Kind::Gauge,
@@ -158,12 +181,12 @@ impl Family<'_> {
         kind: Kind,
         help: &str,
         label: &str,
-        values: impl Fn(&Totals) -> V,
+        values: impl Fn(&Entry<'_>) -> V,
     ) {
         self.head(metric, kind, help);
         for entry in self.entries {
             let name = entry.name;
-            for (text, value) in values(&entry.totals) {
+            for (text, value) in values(entry) {
                 let _ = writeln!(
                     self.out,
                     "{metric}{{function=\"{name}\",{label}=\"{text}\"}} {value}"
@@ -242,6 +265,11 @@ mod tests {
             "nightcore_function_calls_total{function=\"echo\",outcome=\"abandoned\"} 1",
             "nightcore_container_up{function=\"nop\"} 1",
             "nightcore_container_starts_total{function=\"nop\"} 3",
+            "nightcore_container_restarts_total{function=\"nop\"} 2",
+            "nightcore_container_failed_starts_total{function=\"nop\"} 1",
+            "nightcore_container_deaths_total{function=\"nop\",cause=\"signal\"} 1",
+            "nightcore_container_breaker{function=\"nop\",state=\"closed\"} 0",
+            "nightcore_container_breaker{function=\"nop\",state=\"half_open\"} 1",
             "nightcore_log_lines_total{function=\"nop\"} 5",
             "nightcore_log_lines_dropped_total{function=\"nop\"} 2",
             "nightcore_container_start_seconds{function=\"nop\"} 0.0025",
@@ -260,6 +288,6 @@ mod tests {
         let count = names.len();
         names.sort_unstable();
         names.dedup();
-        assert_eq!((names.len(), count), (15, 15));
+        assert_eq!((names.len(), count), (19, 19));
     }
 }
