@@ -277,7 +277,7 @@ fn a_container_that_closes_its_output_goes_on_without_it() {
 }
 
 #[test]
-fn a_child_that_outlives_its_container_holds_up_nothing() {
+fn a_child_that_a_container_leaves_behind_holds_up_nothing() {
     let stage = Stage::set(&[], "container = \"process\"\n");
     stage.stack.call("chatter", b"orphan words").failure(502, "container_died");
     stage.line("words");
@@ -285,10 +285,13 @@ fn a_child_that_outlives_its_container_holds_up_nothing() {
         lines.iter().any(|line| line.text.starts_with("child "))
     });
     let pid = lines.iter().find_map(|line| line.text.strip_prefix("child ")?.parse().ok());
-    let child = Process::find(pid.expect("its pid")).expect("it lives on");
+    // Where containers have control groups, it dies with its own.
+    let child = Process::find(pid.expect("its pid"));
     // The end of the stack does not wait for it.
     let ended = stage.stack.stop();
-    child.signal(Signal::SIGKILL);
+    if let Some(child) = child.filter(|child| child.is_alive()) {
+        child.signal(Signal::SIGKILL);
+    }
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }
 

@@ -97,12 +97,12 @@ fn a_deploy_without_memory_for_its_channel_leaves_the_former_version() {
 }
 
 #[test]
-fn a_deploy_of_what_cannot_run_within_its_memory_leaves_the_former_version() {
+fn a_deploy_of_what_cannot_run_within_its_limits_leaves_the_former_version() {
     let versions = Versions::new();
     within_bounds(|| {
         let stack = Stack::start(&versions.config("one", ""));
-        let seen = strike("deploy of what has too little memory", &stack, &CALLS, |stack| {
-            versions.deploy(stack, "two", "memory = \"1MiB\"\n");
+        let seen = strike("deploy of what may have no worker", &stack, &CALLS, |stack| {
+            versions.deploy(stack, "two", "pids = 1\n");
             wait_until("it is told", || stack.stderr().contains("not deployed"));
         });
         seen.expect_failures(&[]);

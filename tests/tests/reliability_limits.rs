@@ -22,6 +22,8 @@ const SHORTAGE: Duration = Duration::from_millis(500);
 /// gives it back by `give`.
 fn expect_late_start(name: &str, take: impl Fn(&Stack) -> String, give: &str) {
     let config = functions(&[OTHERS[0], OTHERS[1], "nop"]) + "idle_timeout = \"100ms\"\n";
+    // So that the call waits for as long as it takes.
+    let config = config + "breaker_deaths = 1000\n";
     let config = config + "[engine]\nshards = 1\n";
     let echo = Traffic { function: "echo", input: None, per_second: 100, connections: 2 };
     within_bounds(|| {

@@ -194,7 +194,7 @@ fn every_key_is_read() {
     assert_eq!(first.placement, Placement::Free);
     assert_eq!(first.env, [("A".into(), "1".into()), ("B".into(), "2".into())]);
     assert_eq!(second.env, [("C".into(), "3".into())]);
-    assert_eq!((first.line, second.line), (21, 43));
+    assert_eq!((first.line, second.line), (21, 45));
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn an_unknown_key_is_refused_with_the_known_ones() {
         "nightcore.toml:4: function.time_out: unknown key, expected one of name, library, \
          min_workers, max_workers, timeout, container, memory, pids, cpu_quota, network, read_only, \
          placement, env, queue_max, queue_wait_max, concurrency, \
-         concurrency_limit, rate_limit, grace, idle_timeout, log_rate"
+         concurrency_limit, rate_limit, grace, idle_timeout, breaker_deaths, breaker_window, log_rate"
     );
     let message = refusal("[gateway]\nport = 80");
     assert!(message.starts_with("nightcore.toml:2: gateway.port: unknown key, "), "{message}");
