@@ -10,7 +10,7 @@
  *   lines COUNT     so many numbered lines
  *   flood           lines without end, from a thread of its own
  *   close           closes standard output, then says so on standard error
- *   orphan TEXT     a child that says its pid lives on with the container's output, and it aborts
+ *   orphan TEXT     a child lives on with the container's output: its pid, the text, and it aborts
  *   die TEXT        half a line, then it aborts
  */
 #define _POSIX_C_SOURCE 200809L
@@ -94,12 +94,16 @@ int nightcore_call(void* worker, nightcore_call_context* context, const nightcor
         close(1);
         line(2, "closed");
     }
-    if (strcmp(text, "orphan") == 0 && fork() == 0) {
-        snprintf(text, sizeof text, "child %ld", (long)getpid());
+    if (strcmp(text, "orphan") == 0) {
+        pid_t child = fork();
+        if (child == 0) {
+            for (;;) pause();
+        }
+        snprintf(text, sizeof text, "child %ld", (long)child);
         line(2, text);
-        for (;;) pause();
+        line(2, rest);
+        abort();
     }
-    if (strcmp(text, "orphan") == 0) line(2, rest);
-    if (strcmp(text, "die") == 0 || strcmp(text, "orphan") == 0) abort();
+    if (strcmp(text, "die") == 0) abort();
     return NIGHTCORE_OK;
 }

@@ -281,7 +281,7 @@ fn a_child_that_a_container_leaves_behind_holds_up_nothing() {
     let stage = Stage::set(&[], "container = \"process\"\n");
     stage.stack.call("chatter", b"orphan words").failure(502, "container_died");
     stage.line("words");
-    let lines = stage.lines_when("the child speaks", |lines| {
+    let lines = stage.lines_when("its child is told", |lines| {
         lines.iter().any(|line| line.text.starts_with("child "))
     });
     let pid = lines.iter().find_map(|line| line.text.strip_prefix("child ")?.parse().ok());
