@@ -95,12 +95,13 @@ int nightcore_call(void* worker, nightcore_call_context* context, const nightcor
         line(2, "closed");
     }
     if (strcmp(text, "orphan") == 0) {
+        char told[32];
         pid_t child = fork();
         if (child == 0) {
             for (;;) pause();
         }
-        snprintf(text, sizeof text, "child %ld", (long)child);
-        line(2, text);
+        snprintf(told, sizeof told, "child %ld", (long)child);
+        line(2, told);
         line(2, rest);
         abort();
     }
