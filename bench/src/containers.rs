@@ -6,7 +6,8 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,8 +15,6 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::load::target::Target;
-use crate::load::{self, Keep, Pace, Plan};
 use crate::suite::process::{nth_core, private_kib, stay_on};
 use crate::suite::programs::Programs;
 use crate::suite::targets::{Instance, Starter};
@@ -31,8 +30,10 @@ const LOOK: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Calls of a round.
 const CALLS: u32 = 20_000;
-/// Requests a second whose answer takes one wake-up of the shard and no worker.
-const PROBES: f64 = 1000.0;
+/// Requests of a round whose answer takes one wake-up of the shard and no worker, and the pause before
+/// each.
+const PROBES: usize = 3000;
+const PROBE_PAUSE: Duration = Duration::from_millis(1);
 /// What the function beside them computes at a time.
 const SPIN: &str = "{\"us\": 20000}";
 
@@ -302,24 +303,31 @@ fn wait_until_idle(instance: &Instance, function: &str) -> Result<(), Error> {
     Err(unexpected("a container that stops"))
 }
 
-/// Median and 99th percentile of requests that need no worker, in us.
+/// Median and 99th percentile of requests that need no worker, in us. This side spins for the answer, so
+/// that the one wake-up in it is the shard's.
 fn probe(instance: &Instance) -> Result<(f64, f64), Error> {
-    let address = instance.address;
-    let plan = Plan {
-        target: Target { address, authority: address.to_string(), path: "/healthz".to_owned() },
-        method: "GET".to_owned(),
-        headers: Vec::new(),
-        body: Vec::new(),
-        also: Vec::new(),
-        connections: 1,
-        pace: Pace::Constant { per_second: PROBES },
-        duration: Duration::from_secs(3),
-        warm_up: Duration::from_millis(500),
-        timeout: PATIENCE,
-        threads: 1,
-        keep: Keep::Sums,
-    };
-    let report = load::run(&plan, &mut |_| ()).map_err(|_| unexpected("the load generator"))?;
-    let us = |quantile| report.from_sent.value_at_quantile(quantile) as f64 / 1e3;
-    Ok((us(0.5), us(0.99)))
+    let failed = |_| unexpected("an answer to a probe");
+    let mut stream = TcpStream::connect(instance.address).map_err(failed)?;
+    stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)).map_err(failed)?;
+    let mut times = Vec::with_capacity(PROBES);
+    for _ in 0..PROBES {
+        std::thread::sleep(PROBE_PAUSE);
+        let since = Instant::now();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").map_err(failed)?;
+        let mut answer = [0; 1024];
+        let mut size = 0;
+        // The body is the last line.
+        while !answer[..size].ends_with(b"\r\n\r\nok\n") {
+            match stream.read(&mut answer[size..]) {
+                Ok(0) => return Err(unexpected("the rest of an answer")),
+                Ok(more) => size += more,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => std::hint::spin_loop(),
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        times.push(since.elapsed());
+    }
+    times.sort_unstable();
+    let us = |rank: usize| times[rank].as_secs_f64() * 1e6;
+    Ok((us(PROBES / 2), us(PROBES * 99 / 100)))
 }
