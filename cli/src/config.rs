@@ -132,6 +132,8 @@ pub enum Priority {
     Adaptive,
     /// Before them, always.
     High,
+    /// Before them, by CPU groups of minimum weight for the functions.
+    Groups,
     /// As equals.
     Normal,
 }
@@ -370,6 +372,7 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
         value.one_of(&[
             ("adaptive", Priority::Adaptive),
             ("high", Priority::High),
+            ("groups", Priority::Groups),
             ("normal", Priority::Normal),
         ])
     })?;

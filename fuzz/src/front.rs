@@ -185,9 +185,7 @@ impl<F: FnMut() -> Answer> Upstream for Functions<F> {
 
     fn cancel(&mut self, _: &mut Reactor, _: Nanos, _: u64) {}
 
-    fn is_ready(&self) -> bool {
-        true
-    }
+    fn write_unready(&self, _: &mut String) {}
 
     fn is_draining(&self) -> bool {
         false

@@ -145,6 +145,25 @@ fn a_quota_of_cpu_time_holds_for_all_workers_together() {
 }
 
 #[test]
+fn functions_come_last_by_groups_of_minimum_weight_where_that_is_configured() {
+    let stack = Stack::start(&format!("[engine]\npriority = \"groups\"\n{}", functions(&["echo"])));
+    if is_skipped(&stack, "priority = \"groups\"", "cpu") {
+        return;
+    }
+    stack.call("echo", b"x").ok();
+    let weight = |group: &PathBuf| {
+        let read = |file: &str| fs::read_to_string(group.join(file)).ok();
+        read("cpu.shares").or_else(|| read("cpu.weight"))
+    };
+    let groups = groups(container_of(&stack, "echo"));
+    let weights: Vec<String> = groups.iter().filter_map(weight).collect();
+    assert!(
+        matches!(&weights[..], [weight] if ["2\n", "1\n"].contains(&weight.as_str())),
+        "{weights:?}"
+    );
+}
+
+#[test]
 fn groups_go_with_the_stack() {
     let limits = "memory = \"64MiB\"\ncpu_quota = 1.0\n";
     let stack = Stack::start(&(functions(&["echo"]) + limits));

@@ -294,6 +294,7 @@ fn summarize(
     let mut text = format!("nightcore {} serves on http://{address}\n", env!("CARGO_PKG_VERSION"));
     let priority = match (config.engine.priority, raised) {
         (Priority::Normal, _) => "same priority as functions",
+        (Priority::Groups, _) => "above functions, which have CPU groups of minimum weight",
         (Priority::Adaptive, true) => "above functions unless many calls are in flight",
         (Priority::High, true) => "above functions",
         (Priority::Adaptive | Priority::High, false) => {

@@ -19,16 +19,19 @@ pub(super) struct Plan {
     cores: u16,
     payload_max: u32,
     niceness: i32,
+    cpu_last: bool,
 }
 
 impl Plan {
     pub(super) fn new(config: &Config, shards: u16, cores: u16) -> Self {
-        Self { shards, cores, payload_max: config.gateway.body_max, niceness: 0 }
+        let cpu_last = config.engine.priority == Priority::Groups;
+        Self { shards, cores, payload_max: config.gateway.body_max, niceness: 0, cpu_last }
     }
 
     /// Lowers the containers if the shards could not be raised.
     pub(super) fn niceness(&mut self, config: &Config, raised: bool) {
-        let lower = config.engine.priority != Priority::Normal && !raised;
+        let by_niceness = matches!(config.engine.priority, Priority::Adaptive | Priority::High);
+        let lower = by_niceness && !raised;
         self.niceness = if lower { CONTAINER_NICENESS } else { 0 };
     }
 
@@ -54,6 +57,7 @@ impl Plan {
                 memory: function.memory,
                 pids: Some(function.pids.unwrap_or(pids)),
                 cpu_quota: function.cpu_quota,
+                cpu_last: self.cpu_last,
             },
             network: function.network,
             read_only: function.read_only.clone(),

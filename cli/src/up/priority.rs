@@ -55,7 +55,7 @@ impl Priority {
     /// Sets the calling thread's. The second is false if the system does not let it rise.
     pub(super) fn new(shard: u16, setting: Setting) -> (Self, bool) {
         let fixed = |level| Self { level, turns: 0, calls: 0, up_until: Nanos(0), waits: None };
-        if setting == Setting::Normal {
+        if matches!(setting, Setting::Normal | Setting::Groups) {
             return (fixed(Level::Equal), true);
         }
         if let Err(error) = set(HIGH) {
@@ -66,7 +66,7 @@ impl Priority {
         }
         let waits = match setting {
             Setting::Adaptive => Waits::open().ok(),
-            Setting::High | Setting::Normal => None,
+            Setting::High | Setting::Groups | Setting::Normal => None,
         };
         (Self { waits, ..fixed(Level::High) }, true)
     }

@@ -68,6 +68,9 @@ pub struct Limits {
     pub pids: Option<u32>,
     /// CPU time in thousandths of a core.
     pub cpu_quota: Option<u32>,
+    /// Whether it gets a CPU group of minimum weight, so that whatever is outside of such groups, the
+    /// engine above all, comes first.
+    pub cpu_last: bool,
 }
 
 /// What all containers of an engine have in common.

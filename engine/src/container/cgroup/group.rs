@@ -28,22 +28,39 @@ pub(in crate::container) struct Group {
     remover: Remover,
 }
 
+/// One thing that a container may use no more of.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Limit {
+    /// Bytes.
+    Memory(u64),
+    /// Processes and threads.
+    Pids(u32),
+    /// Thousandths of a core.
+    CpuQuota(u32),
+    /// What others leave of a core: the least weight there is.
+    CpuLast,
+}
+
+impl Limit {
+    pub(super) fn controller(self) -> Controller {
+        match self {
+            Self::Memory(_) => Controller::Memory,
+            Self::Pids(_) => Controller::Pids,
+            Self::CpuQuota(_) | Self::CpuLast => Controller::Cpu,
+        }
+    }
+}
+
 impl Group {
     /// In no group yet.
     pub(super) fn new(remover: Remover) -> Self {
         Self { directories: Vec::new(), procs: Vec::new(), birthplace: None, oom: None, remover }
     }
 
-    /// Limits one more controller, in a group called `name` at its place.
-    pub(super) fn limit(
-        &mut self,
-        controller: Controller,
-        place: &Place,
-        name: &str,
-        limit: u64,
-    ) -> io::Result<()> {
+    /// Sets one more limit, in a group called `name` at the place of its controller.
+    pub(super) fn limit(&mut self, limit: Limit, place: &Place, name: &str) -> io::Result<()> {
         let directory = place.parent.join(name);
-        // On v2 one group serves all controllers.
+        // One group serves all limits of a controller, and on v2 those of all controllers.
         if !self.directories.contains(&directory) {
             fs::create_dir(&directory)?;
             self.directories.push(directory.clone());
@@ -57,17 +74,17 @@ impl Group {
                 self.birthplace = Some(File::open(&directory)?.into());
             }
         }
-        let file = directory.join(place.limit_file(controller));
-        match controller {
-            Controller::Memory => {
-                set(&file, &limit.to_string())?;
-                self.oom = Some(limit_swap(&directory, place.version, limit)?);
+        let file = directory.join(place.limit_file(limit.controller()));
+        match (limit, place.version) {
+            (Limit::Memory(bytes), version) => {
+                set(&file, &bytes.to_string())?;
+                self.oom = Some(limit_swap(&directory, version, bytes)?);
                 Ok(())
             }
-            Controller::Pids => set(&file, &limit.to_string()),
-            Controller::Cpu => {
-                let quota_us = limit * PERIOD_US / 1000;
-                match place.version {
+            (Limit::Pids(count), _) => set(&file, &count.to_string()),
+            (Limit::CpuQuota(thousandths), version) => {
+                let quota_us = u64::from(thousandths) * PERIOD_US / 1000;
+                match version {
                     Version::V1 => {
                         set(&directory.join("cpu.cfs_period_us"), &PERIOD_US.to_string())?;
                         set(&file, &quota_us.to_string())
@@ -75,6 +92,8 @@ impl Group {
                     Version::V2 => set(&file, &format!("{quota_us} {PERIOD_US}")),
                 }
             }
+            (Limit::CpuLast, Version::V1) => set(&directory.join("cpu.shares"), "2"),
+            (Limit::CpuLast, Version::V2) => set(&directory.join("cpu.weight"), "1"),
         }
     }
 

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use self::group::Limit;
 pub(super) use self::group::{Group, enter, raw};
 use self::layout::{Controller, locate};
 use self::name::Names;
@@ -103,19 +104,20 @@ impl ControlGroups {
     pub(super) fn create(&mut self, name: &str, limits: &Limits) -> Result<Group, GroupError> {
         let mut group = Group::new(self.removal.remover());
         let name = self.names.of(name);
-        for controller in CONTROLLERS {
-            let (limit, value) = match controller {
-                Controller::Memory => ("memory", limits.memory),
-                Controller::Pids => ("pids", limits.pids.map(u64::from)),
-                Controller::Cpu => ("cpu_quota", limits.cpu_quota.map(u64::from)),
-            };
-            let Some(value) = value else { continue };
-            match self.place(controller, limit) {
+        let wanted = [
+            ("memory", limits.memory.map(Limit::Memory)),
+            ("pids", limits.pids.map(Limit::Pids)),
+            ("cpu_quota", limits.cpu_quota.map(Limit::CpuQuota)),
+            ("priority = \"groups\"", limits.cpu_last.then_some(Limit::CpuLast)),
+        ];
+        for (key, limit) in wanted {
+            let Some(limit) = limit else { continue };
+            match self.place(limit.controller(), key) {
                 Ok(place) => group
-                    .limit(controller, &place, &name, value)
-                    .map_err(|error| GroupError::Failed { limit, error })?,
+                    .limit(limit, &place, &name)
+                    .map_err(|error| GroupError::Failed { limit: key, error })?,
                 Err(reason) if self.require => {
-                    return Err(GroupError::Unenforced { limit, reason });
+                    return Err(GroupError::Unenforced { limit: key, reason });
                 }
                 Err(_) => {}
             }

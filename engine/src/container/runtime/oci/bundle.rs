@@ -45,6 +45,8 @@ const NETWORK: [&str; 5] =
 /// The weight of niceness 10: the engine's wake-ups come first, and yet whatever else computes on the
 /// host leaves functions their share. With the least there is, 2, they starve beside it.
 const CPU_SHARES: u64 = 110;
+/// The least that there are.
+const CPU_SHARES_LEAST: u64 = 2;
 const CPU_PERIOD_US: u64 = 100_000;
 /// A worker has a doorbell, a channel three descriptors; more than all of them together.
 const DESCRIPTORS_MAX: u64 = 4096;
@@ -224,7 +226,8 @@ fn rlimits() -> Result<Vec<PosixRlimit>, OciSpecError> {
 }
 
 fn resources(limits: Limits) -> Result<LinuxResources, OciSpecError> {
-    let mut cpu = LinuxCpuBuilder::default().shares(CPU_SHARES);
+    let shares = if limits.cpu_last { CPU_SHARES_LEAST } else { CPU_SHARES };
+    let mut cpu = LinuxCpuBuilder::default().shares(shares);
     if let Some(thousandths) = limits.cpu_quota {
         let quota_us = u64::from(thousandths) * CPU_PERIOD_US / 1000;
         cpu = cpu.period(CPU_PERIOD_US).quota(quota_us.cast_signed());
