@@ -37,7 +37,12 @@ mod worker_side;
 
 /// Of the command, compiled from its files: as a dependency it would bring all of its own.
 #[path = "../../cli/src"]
-#[allow(dead_code, unreachable_pub, reason = "the command uses what a target does not")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "the command uses what a target does not"
+)]
 mod command {
     pub mod config;
 }

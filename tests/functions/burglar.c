@@ -24,12 +24,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "nightcore.h"
-
-typedef struct {
-    void* context;
-    append_output_fn append_output;
-} worker;
+#include "v1.h"
 
 static char found[1 << 16];
 
@@ -172,22 +167,6 @@ static int attempt(const char* what, const char* aim) {
 }
 
 int faas_init(void) { return 0; }
-
-int faas_create_func_worker(void* caller_context, invoke_fn invoke, append_output_fn append_output,
-                            void** worker_handle) {
-    worker* made = malloc(sizeof *made);
-    (void)invoke;
-    if (made == NULL) return 1;
-    made->context = caller_context;
-    made->append_output = append_output;
-    *worker_handle = made;
-    return 0;
-}
-
-int faas_destroy_func_worker(void* worker_handle) {
-    free(worker_handle);
-    return 0;
-}
 
 int faas_func_call(void* worker_handle, const char* input, size_t input_length) {
     const worker* self = worker_handle;

@@ -10,12 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "nightcore.h"
-
-typedef struct {
-    void* context;
-    append_output_fn append_output;
-} worker;
+#include "v1.h"
 
 static pthread_t launcher;
 
@@ -23,22 +18,6 @@ int faas_init(void) {
     const char* fate = getenv("FATE");
     launcher = pthread_self();
     while (fate != NULL && strcmp(fate, "silent") == 0) pause();
-    return 0;
-}
-
-int faas_create_func_worker(void* caller_context, invoke_fn invoke, append_output_fn append_output,
-                            void** worker_handle) {
-    worker* made = malloc(sizeof *made);
-    (void)invoke;
-    if (made == NULL) return 1;
-    made->context = caller_context;
-    made->append_output = append_output;
-    *worker_handle = made;
-    return 0;
-}
-
-int faas_destroy_func_worker(void* worker_handle) {
-    free(worker_handle);
     return 0;
 }
 

@@ -6,30 +6,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "nightcore.h"
-
-typedef struct {
-    void* context;
-    append_output_fn append_output;
-} worker;
+#include "v1.h"
 
 int faas_init(void) { return 0; }
-
-int faas_create_func_worker(void* caller_context, invoke_fn invoke, append_output_fn append_output,
-                            void** worker_handle) {
-    worker* made = malloc(sizeof *made);
-    (void)invoke;
-    if (made == NULL) return 1;
-    made->context = caller_context;
-    made->append_output = append_output;
-    *worker_handle = made;
-    return 0;
-}
-
-int faas_destroy_func_worker(void* worker_handle) {
-    free(worker_handle);
-    return 0;
-}
 
 int faas_func_call(void* worker_handle, const char* input, size_t input_length) {
     const worker* self = worker_handle;

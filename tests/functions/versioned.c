@@ -7,35 +7,15 @@
 #include <string.h>
 #include <time.h>
 
-#include "nightcore.h"
-
-typedef struct {
-    void* context;
-    append_output_fn append_output;
-} worker;
-
 static const char* version(void) {
     const char* text = getenv("VERSION");
     return text == NULL ? "none" : text;
 }
 
+#define REFUSES_WORKERS (strcmp(version(), "broken") == 0)
+#include "v1.h"
+
 int faas_init(void) { return 0; }
-
-int faas_create_func_worker(void* caller_context, invoke_fn invoke, append_output_fn append_output,
-                            void** worker_handle) {
-    worker* made = malloc(sizeof *made);
-    (void)invoke;
-    if (made == NULL || strcmp(version(), "broken") == 0) return 1;
-    made->context = caller_context;
-    made->append_output = append_output;
-    *worker_handle = made;
-    return 0;
-}
-
-int faas_destroy_func_worker(void* worker_handle) {
-    free(worker_handle);
-    return 0;
-}
 
 int faas_func_call(void* worker_handle, const char* input, size_t input_length) {
     const worker* self = worker_handle;

@@ -18,14 +18,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "nightcore.h"
+#include "v1.h"
 
 #define CHILDREN_MAX 512
-
-typedef struct {
-    void* context;
-    append_output_fn append_output;
-} worker;
 
 static void say(const worker* self, const char* text) {
     self->append_output(self->context, text, strlen(text));
@@ -108,22 +103,6 @@ static void fork_many(const worker* self, const char* count) {
 }
 
 int faas_init(void) { return 0; }
-
-int faas_create_func_worker(void* caller_context, invoke_fn invoke, append_output_fn append_output,
-                            void** worker_handle) {
-    worker* made = malloc(sizeof *made);
-    (void)invoke;
-    if (made == NULL) return 1;
-    made->context = caller_context;
-    made->append_output = append_output;
-    *worker_handle = made;
-    return 0;
-}
-
-int faas_destroy_func_worker(void* worker_handle) {
-    free(worker_handle);
-    return 0;
-}
 
 int faas_func_call(void* worker_handle, const char* input, size_t input_length) {
     const worker* self = worker_handle;
