@@ -35,6 +35,9 @@ const ACCEPT: Token = Token(0x53 << 56);
 /// After an accept that failed for lack of descriptors or memory: time for some to become free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// While descriptors or memory are out, this is told so often.
+const PAUSE_TOLD_EVERY: Duration = Duration::from_secs(10);
+
 /// How long a connection may be under way between two shards until the next look whether it still is.
 const PASSAGE_TIME: Duration = Duration::from_millis(1);
 
@@ -68,6 +71,8 @@ struct Shard {
     priority: Priority,
     balance: Arc<Balance>,
     acceptor: Acceptor,
+    /// A pause before that is no news.
+    pause_told_again: Nanos,
     phase: Phase,
 }
 
@@ -192,7 +197,18 @@ impl Shard {
         let engine = Engine::new(parts, &mut reactor);
         let gateway = Gateway::new(gateway_config(config), index);
         let (acceptor, phase) = (Acceptor::Closed, Phase::Serving);
-        Self { index, reactor, engine, gateway, priority, balance, acceptor, phase }
+        let pause_told_again = Nanos(0);
+        Self {
+            index,
+            reactor,
+            engine,
+            gateway,
+            priority,
+            balance,
+            acceptor,
+            pause_told_again,
+            phase,
+        }
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -379,7 +395,10 @@ impl Shard {
     fn accept_ended(&mut self, now: Nanos, error: &io::Error) {
         match std::mem::replace(&mut self.acceptor, Acceptor::Closed) {
             Acceptor::Open { listener, .. } => {
-                tracing::warn!("accepting pauses: {error}");
+                if now >= self.pause_told_again {
+                    tracing::warn!("accepting pauses: {error}");
+                    self.pause_told_again = now + PAUSE_TOLD_EVERY;
+                }
                 self.acceptor = Acceptor::Paused { listener, until: now + ACCEPT_PAUSE };
             }
             Acceptor::Closing { listener } => self.accept_the_rest(now, &listener),
