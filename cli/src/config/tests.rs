@@ -360,7 +360,7 @@ fn a_choice_that_is_none_is_refused() {
     );
     assert_eq!(
         refusal("[engine]\npriority = 10"),
-        "nightcore.toml:2: engine.priority: expected \"adaptive\" or \"high\" or \"normal\", got 10"
+        "nightcore.toml:2: engine.priority: expected \"adaptive\" or \"high\" or \"groups\" or \"normal\", got 10"
     );
 }
 
