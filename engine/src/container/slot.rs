@@ -23,7 +23,7 @@ pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// start are made at once.
 const MAKING_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a container may take to leave when asked.
-pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A container whose control socket is closed is dying, as a rule: how long that may take.
 const HANG_UP_TIMEOUT: Duration = Duration::from_secs(2);
 
