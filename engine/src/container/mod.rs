@@ -2,14 +2,15 @@
 //!
 //! `process` starts one and watches it by pidfd, `cgroup` limits what it uses, `slot` is one function's
 //! place with its container or the wait for the next one, `cause` why one ended, `restart` when the next
-//! is started, `supervisor` keeps every container alive and tells the shards, `idleness` is its stop of
-//! those that nobody calls, `lease` what the shards are asked for that, `rollout` has functions come and
-//! go, `record` what it tells of each, `watch` is what it waits in, `sockets` the private directory in
-//! which containers find their control socket, `remains` what becomes of it and the like when the engine
-//! is killed.
+//! is started, `supervisor` keeps every container alive and tells the shards, `death` is what it does
+//! when one ends, `idleness` its stop of those that nobody calls, `lease` what the shards are asked for
+//! that, `rollout` has functions come and go, `record` what it tells of each, `watch` is what it waits in,
+//! `sockets` the private directory in which containers find their control socket, `remains` what becomes
+//! of it and the like when the engine is killed.
 
 mod cause;
 mod cgroup;
+mod death;
 mod idleness;
 mod lease;
 mod process;

@@ -13,11 +13,12 @@ use reactor::wheel::Wheel;
 use super::call::{Call, CallState, Calls, Chain};
 use super::estimate::Sample;
 use super::event::{
-    Effect, Event, FunctionId, Leaver, Limits, Origin, Refusal, Reply, Violation, WorkerId,
+    Effect, Event, FunctionId, Leaver, Origin, Refusal, Reply, Violation, WorkerId,
 };
 use super::function::{Function, Place, ROOM_PAUSE, SPAWN_PAUSE};
 use super::relief::{Foreign, Relief};
 use super::snapshot::{Snapshot, Times};
+use super::spec::Limits;
 use super::worker::{WorkerEvent, WorkerState};
 
 /// Deadlines are late by at most this: small against the shortest sensible timeout, large enough

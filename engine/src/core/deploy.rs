@@ -2,8 +2,9 @@
 //! place of its own, and the old one keeps its place until its last call has ended.
 
 use super::core::Core;
-use super::event::{FunctionId, FunctionSpec};
+use super::event::FunctionId;
 use super::function::{Container, Function};
+use super::spec::FunctionSpec;
 
 impl Core {
     /// Adds a function; its container is down. Panics when the spec contradicts itself.

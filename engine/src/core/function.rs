@@ -12,13 +12,14 @@ use reactor::wheel::Timer;
 
 use super::call::{CallState, List};
 use super::estimate::{Load, Sample};
-use super::event::{FunctionId, FunctionSpec, Violation, WorkerId};
+use super::event::{FunctionId, Violation, WorkerId};
 use super::limit::{Limit, Pool};
 use super::nesting::Nesting;
 use super::pipeline::{Pace, Pipelines};
 use super::quota::Quota;
 use super::relief::can_move;
 use super::snapshot::{Counters, Snapshot, Times};
+use super::spec::FunctionSpec;
 use super::worker::{Mismatch, WorkerEvent, WorkerState};
 
 /// Workers that stay idle this long are retired: long against the gaps within a burst, short against

@@ -97,18 +97,19 @@ mod scenarios;
 #[cfg(test)]
 mod simulation;
 mod snapshot;
+mod spec;
 mod stall;
 mod worker;
 
 pub use self::call::Call;
 pub use self::core::{Core, Effects};
 pub use self::event::{
-    Caller, Effect, Event, FunctionId, FunctionSpec, Leaver, Limits, Origin, Overdue, Refusal,
-    Reply, Violation, WorkerId,
+    Caller, Effect, Event, FunctionId, Leaver, Origin, Overdue, Refusal, Reply, Violation, WorkerId,
 };
 pub use self::histogram::{BOUNDS_NS, Histogram};
 pub use self::limit::Policy;
 pub use self::quota::Quota;
 pub use self::relief::{ForeignCall, Relief};
 pub use self::snapshot::{Counters, Snapshot, Times};
+pub use self::spec::{FunctionSpec, Limits};
 pub use self::worker::WorkerState;

@@ -17,8 +17,9 @@ use reactor::clock::Nanos;
 
 use super::call::{Call, CallState, Chain};
 use super::core::{Alarm, Core, Effects};
-use super::event::{Effect, FunctionId, FunctionSpec, Leaver, Origin, Reply};
+use super::event::{Effect, FunctionId, Leaver, Origin, Reply};
 use super::function::{Container, Function};
+use super::spec::FunctionSpec;
 
 /// A call moves only where that is to save it more than this, in ns: a wake-up across cores each way,
 /// 30 us or more, and two turns of a loop that may be busy.
