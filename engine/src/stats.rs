@@ -230,8 +230,8 @@ impl Stats {
             for (to, from) in sum.failed.iter_mut().zip(&cell.failed) {
                 *to += get(from);
             }
-            cell.queue_delay.add_to(&mut sum.queue_delay);
-            cell.processing.add_to(&mut sum.processing);
+            sum.queue_delay.add(&cell.queue_delay.read());
+            sum.processing.add(&cell.processing.read());
         }
         sum.processing_ns = mean.value();
         sum
@@ -260,11 +260,8 @@ impl HistogramCell {
         set(&self.sum_ns, histogram.sum_ns);
     }
 
-    fn add_to(&self, sum: &mut Histogram) {
-        for (to, from) in sum.counts.iter_mut().zip(&self.counts) {
-            *to += get(from);
-        }
-        sum.sum_ns = sum.sum_ns.saturating_add(get(&self.sum_ns));
+    fn read(&self) -> Histogram {
+        Histogram { counts: self.counts.each_ref().map(get), sum_ns: get(&self.sum_ns) }
     }
 }
 
