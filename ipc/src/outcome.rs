@@ -36,6 +36,8 @@ pub enum Outcome {
     Deadlock = 14,
     /// The function's containers keep dying, and none is started for a while.
     BreakerOpen = 15,
+    /// The host that the call ran on was lost, and the call must not be made twice.
+    HostLost = 16,
 }
 
 /// A byte that names no outcome.
@@ -45,7 +47,7 @@ pub struct UnknownOutcome(pub u8);
 
 impl Outcome {
     /// Every outcome; the position is the byte.
-    pub const ALL: [Outcome; 16] = [
+    pub const ALL: [Outcome; 17] = [
         Outcome::Ok,
         Outcome::FunctionError,
         Outcome::FunctionPanic,
@@ -62,6 +64,7 @@ impl Outcome {
         Outcome::LimitReached,
         Outcome::Deadlock,
         Outcome::BreakerOpen,
+        Outcome::HostLost,
     ];
 
     /// Whether a function that gives up because a call of its own ended like this ends like it too: what
@@ -101,6 +104,7 @@ impl Outcome {
             Outcome::LimitReached => "limit_reached",
             Outcome::Deadlock => "deadlock",
             Outcome::BreakerOpen => "breaker_open",
+            Outcome::HostLost => "host_lost",
         }
     }
 
@@ -121,7 +125,7 @@ impl Outcome {
             | Outcome::BreakerOpen => 503,
             Outcome::DeadlineExceeded => 504,
             Outcome::TooDeep => 508,
-            Outcome::ContainerDied => 502,
+            Outcome::ContainerDied | Outcome::HostLost => 502,
             Outcome::Cancelled => 499,
         }
     }
@@ -147,6 +151,6 @@ mod tests {
                 Err(error) => assert_eq!(error, UnknownOutcome(byte)),
             }
         }
-        assert_eq!(Outcome::BreakerOpen as usize + 1, Outcome::ALL.len());
+        assert_eq!(Outcome::HostLost as usize + 1, Outcome::ALL.len());
     }
 }
