@@ -1,6 +1,8 @@
 //! A decision of the balance and a load report, from 1 to 1,000 engines: both must stay flat, and a
 //! decision below 1 us.
 
+#![allow(missing_docs, reason = "criterion_group! makes a public function")]
+
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -71,8 +73,8 @@ fn report(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(engines), |bencher| {
             bencher.iter(|| {
                 turn += 1;
-                let window = if turn & 1 == 0 { 0 } else { WINDOW };
-                let load = Load { calls: 3, window, condition: Condition::Open };
+                let room = if turn & 1 == 0 { 0 } else { WINDOW };
+                let load = Load { calls: 3, room, condition: Condition::Open };
                 balance.report(seats[turn % seats.len()], black_box(&load));
             });
         });

@@ -72,8 +72,8 @@ pub enum Condition {
 pub struct Load {
     /// Calls that it has: queued, running and waiting, from everywhere.
     pub calls: u32,
-    /// Calls that this link may have in flight.
-    pub window: u32,
+    /// Calls that it would take beyond those.
+    pub room: u32,
     /// `Open` or `Broken`.
     pub condition: Condition,
 }
@@ -87,6 +87,19 @@ pub enum Ending {
     Unanswered,
 }
 
+/// What a call of a function has to expect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// A seat would take it now.
+    Room,
+    /// There are seats that take calls, but none has room at the moment.
+    Full,
+    /// The function is broken wherever it is.
+    Broken,
+    /// No engine has it, or those that have it are draining.
+    Nobody,
+}
+
 /// The engines' seats, by function.
 pub struct Balance {
     functions: Vec<Function>,
@@ -97,8 +110,10 @@ pub struct Balance {
 #[derive(Default)]
 struct Function {
     candidates: Vec<SeatId>,
-    /// Seats, candidates or not.
-    seats: u32,
+    /// Seats that take calls, now or as soon as they have room.
+    serving: u32,
+    /// Seats where the function is broken.
+    broken: u32,
     decisions: u64,
     /// The decision that was the last trial.
     probed: u64,
@@ -152,7 +167,7 @@ impl Balance {
     /// A link offers `function` and takes up to `window` calls at once until it reports otherwise.
     pub fn join(&mut self, function: FunctionIndex, window: u32) -> SeatId {
         let owner = &mut self.functions[function.0 as usize];
-        owner.seats += 1;
+        owner.serving += 1;
         let seat = Seat {
             function,
             condition: Condition::Open,
@@ -172,28 +187,34 @@ impl Balance {
     /// The link is gone, or does not offer the function any more. Calls in flight are the owner's to
     /// deal with, and do not `end` here.
     pub fn leave(&mut self, seat: SeatId) {
-        self.withdraw(seat);
-        let gone = self.seats.remove(seat.0 as usize);
-        self.functions[gone.function.0 as usize].seats -= 1;
+        self.set_condition(seat, Condition::Draining);
+        self.seats.remove(seat.0 as usize);
     }
 
     /// Takes an engine's report.
     pub fn report(&mut self, id: SeatId, load: &Load) {
-        let seat = self.seat_mut(id);
-        seat.window = load.window;
-        if seat.condition != Condition::Draining {
-            seat.condition = load.condition;
-        }
+        let seat = &mut self.seats[id.0 as usize];
         let difference = f64::from(load.calls) - f64::from(seat.in_flight);
         seat.elsewhere += (difference - seat.elsewhere) * REPORT_WEIGHT;
-        self.settle(id);
+        // Not what is in flight and the room: a part of what is in flight takes up room that was
+        // reported before it arrived.
+        let all = load.calls.saturating_add(load.room);
+        seat.window = all.saturating_sub(seat.elsewhere());
+        self.set_condition(id, load.condition);
     }
 
     /// Lets a seat take calls or keeps it from doing so. Draining is final.
     pub fn set_condition(&mut self, id: SeatId, condition: Condition) {
-        let seat = self.seat_mut(id);
+        let seat = &mut self.seats[id.0 as usize];
         if seat.condition != Condition::Draining {
+            let function = &mut self.functions[seat.function.0 as usize];
+            if let Some(count) = function.count_of(seat.condition) {
+                *count -= 1;
+            }
             seat.condition = condition;
+            if let Some(count) = function.count_of(condition) {
+                *count += 1;
+            }
         }
         self.settle(id);
     }
@@ -239,7 +260,7 @@ impl Balance {
 
     /// A call that was sent to a seat is over.
     pub fn end(&mut self, id: SeatId, now: Nanos, ending: Ending) {
-        let seat = self.seat_mut(id);
+        let seat = &mut self.seats[id.0 as usize];
         debug_assert!(seat.in_flight > 0, "more calls end than began");
         seat.in_flight = seat.in_flight.saturating_sub(1);
         if let Ending::Answered(latency) = ending {
@@ -254,6 +275,16 @@ impl Balance {
         self.seats[id.0 as usize].in_flight
     }
 
+    /// Calls that a seat would take now.
+    #[must_use]
+    pub fn room(&self, id: SeatId) -> u32 {
+        let seat = &self.seats[id.0 as usize];
+        match seat.condition {
+            Condition::Open => seat.window.saturating_sub(seat.in_flight),
+            Condition::Paused | Condition::Broken | Condition::Draining => 0,
+        }
+    }
+
     /// The mean time until an answer, as it has been lately; `None` before the first one.
     #[must_use]
     pub fn latency(&self, id: SeatId) -> Option<Duration> {
@@ -261,20 +292,21 @@ impl Balance {
         Duration::try_from_secs_f64(pace.latency_ns / 1e9).ok()
     }
 
-    /// Links that offer a function, with room or without.
+    /// What a call of a function has to expect.
     #[must_use]
-    pub fn seats(&self, function: FunctionIndex) -> u32 {
-        self.functions[function.0 as usize].seats
+    pub fn outlook(&self, function: FunctionIndex) -> Outlook {
+        match &self.functions[function.0 as usize] {
+            Function { candidates, .. } if !candidates.is_empty() => Outlook::Room,
+            Function { serving: 1.., .. } => Outlook::Full,
+            Function { broken: 1.., .. } => Outlook::Broken,
+            _ => Outlook::Nobody,
+        }
     }
 
-    /// Whether a call would find a seat now.
+    /// Seats of all functions.
     #[must_use]
-    pub fn has_room(&self, function: FunctionIndex) -> bool {
-        !self.functions[function.0 as usize].candidates.is_empty()
-    }
-
-    fn seat_mut(&mut self, id: SeatId) -> &mut Seat {
-        &mut self.seats[id.0 as usize]
+    pub fn seats(&self) -> usize {
+        self.seats.len()
     }
 
     /// Puts a seat among the candidates, or takes it away, as its state has it.
@@ -311,6 +343,14 @@ enum Preferred {
     Better(SeatId),
 }
 
+impl SeatId {
+    /// A small number: seats that left have theirs used again.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 impl Preferred {
     fn seat(self) -> SeatId {
         match self {
@@ -320,6 +360,15 @@ impl Preferred {
 }
 
 impl Function {
+    /// Where seats in a condition are counted.
+    fn count_of(&mut self, condition: Condition) -> Option<&mut u32> {
+        match condition {
+            Condition::Open | Condition::Paused => Some(&mut self.serving),
+            Condition::Broken => Some(&mut self.broken),
+            Condition::Draining => None,
+        }
+    }
+
     fn candidate(&self, position: u32) -> SeatId {
         self.candidates[position as usize]
     }
@@ -367,13 +416,18 @@ fn is_due(seat: &Seat, function: &Function, now: Nanos) -> bool {
 
 impl Seat {
     /// Calls there, as far as known here.
+    fn load(&self) -> u64 {
+        u64::from(self.in_flight) + u64::from(self.elsewhere())
+    }
+
+    /// Calls there that are not from here.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a smoothed count of 32 bits that is not below zero; the cast saturates"
     )]
-    fn load(&self) -> u64 {
-        u64::from(self.in_flight) + self.elsewhere.max(0.0) as u64
+    fn elsewhere(&self) -> u32 {
+        self.elsewhere.max(0.0) as u32
     }
 
     /// When the answer to one more call would come: (calls + 1) x weight.

@@ -1,10 +1,12 @@
 //! Calls of one function that wait for an engine with room, oldest first. A call keeps its place in
 //! time: one that comes back from an engine that refused it is still older than what came after it.
+//!
+//! The bound is for newcomers, who ask [`Queue::is_full`]: calls that come back were admitted before, and
+//! there are no more of them than engines have room for.
 
 use std::collections::BTreeMap;
 
-/// Calls by the order of their arrival. Bounded for newcomers; calls that come back were admitted
-/// before, and there are no more of them than engines have room for.
+/// Calls by the order of their arrival.
 pub(crate) struct Queue<T> {
     waiting: BTreeMap<u64, T>,
     capacity: usize,
@@ -15,20 +17,13 @@ impl<T> Queue<T> {
         Queue { waiting: BTreeMap::new(), capacity }
     }
 
-    /// `sequence`: of the arrival, counted by the shard.
-    ///
-    /// # Errors
-    /// Too many wait; the call comes back.
-    pub(crate) fn push(&mut self, sequence: u64, call: T) -> Result<(), T> {
-        if self.waiting.len() >= self.capacity {
-            return Err(call);
-        }
-        self.put_back(sequence, call);
-        Ok(())
+    /// Whether a newcomer is to be refused.
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting.len() >= self.capacity
     }
 
-    /// A call that was admitted before waits again.
-    pub(crate) fn put_back(&mut self, sequence: u64, call: T) {
+    /// `sequence`: of the arrival, counted by the shard.
+    pub(crate) fn put(&mut self, sequence: u64, call: T) {
         self.waiting.insert(sequence, call);
     }
 
@@ -57,11 +52,11 @@ mod tests {
     fn calls_leave_in_the_order_they_came_whether_or_not_they_came_back() {
         let mut queue = Queue::new(8);
         for sequence in 0..4 {
-            queue.push(sequence, sequence).unwrap();
+            queue.put(sequence, sequence);
         }
         assert_eq!((queue.pop(), queue.pop()), (Some(0), Some(1)));
-        queue.push(4, 4).unwrap();
-        queue.put_back(0, 0);
+        queue.put(4, 4);
+        queue.put(0, 0);
         assert_eq!(queue.remove(3), Some(3));
         assert_eq!(queue.remove(3), None);
         let rest: Vec<u64> = std::iter::from_fn(|| queue.pop()).collect();
@@ -72,9 +67,10 @@ mod tests {
     #[test]
     fn a_newcomer_finds_a_full_queue_closed_and_a_returning_call_does_not() {
         let mut queue = Queue::new(1);
-        queue.push(1, "first").unwrap();
-        assert_eq!(queue.push(2, "second"), Err("second"));
-        queue.put_back(0, "returned");
+        assert!(!queue.is_full());
+        queue.put(1, "first");
+        assert!(queue.is_full());
+        queue.put(0, "returned");
         assert_eq!((queue.len(), queue.pop()), (2, Some("returned")));
     }
 }

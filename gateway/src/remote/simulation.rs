@@ -159,7 +159,11 @@ impl World {
             Event::Arrive => {
                 let call = self.calls.len() as u64;
                 self.calls.push(Call { arrived: self.now, sent: 0 });
-                self.refused += u64::from(self.queue.push(call, call).is_err());
+                if self.queue.is_full() {
+                    self.refused += 1;
+                } else {
+                    self.queue.put(call, call);
+                }
             }
             Event::Reach { host, call } => {
                 self.hosts[host].queue.push_back(call);
@@ -181,7 +185,8 @@ impl World {
                 for host in &self.hosts {
                     let calls = u32::try_from(host.queue.len()).unwrap() + host.running;
                     let condition = Condition::Open;
-                    let load = Load { calls, window: self.make.window, condition };
+                    let room = self.make.window.saturating_sub(calls);
+                    let load = Load { calls, room, condition };
                     self.balance.report(host.seat, &load);
                 }
                 self.schedule(REPORTS_EVERY, Event::Report);
