@@ -16,6 +16,7 @@
 //! - `answer`: from what became of a call to an answer; `reject` where there was no call
 //! - `respond`, `date`: answers as bytes
 //! - `send`, `body`: answers on their way out
+//! - `portal`: calls that come from another thread, with `intake` for requests that were read there
 //! - `metrics`, `config`: what an operator sees and sets
 #![deny(unsafe_code)]
 
@@ -29,10 +30,12 @@ mod deadline;
 mod departure;
 mod gateway;
 mod http;
+pub mod intake;
 mod key;
 mod lifecycle;
 mod metrics;
 mod pool;
+pub mod portal;
 mod reject;
 mod request;
 mod request_body;
@@ -46,4 +49,5 @@ mod upstream;
 pub use config::{Config, Descriptors, HEAD_SIZE_LIMIT, HEADERS_LIMIT};
 pub use departure::{Departed, Departure};
 pub use gateway::Gateway;
+pub use request_id::RequestId;
 pub use upstream::{Answer, ForwardedHeaders, NewCall, Refusal, Upstream};
