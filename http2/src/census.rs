@@ -287,12 +287,12 @@ mod tests {
     fn a_quiet_client_may_speak_again() {
         let now = Instant::now();
         let mut census = greeted(now);
-        while census.received(&frame(PING, 0, 8), now).is_ok() {}
+        while census.received(&frame(SETTINGS, 0, 0), now).is_ok() {}
         let later = now + Duration::from_secs(5);
         for _ in 0..5 * RATE {
-            census.received(&frame(PING, 0, 8), later).unwrap();
+            census.received(&frame(SETTINGS, 0, 0), later).unwrap();
         }
-        assert_eq!(census.received(&frame(PING, 0, 8), later), Err(Offence::Flood));
+        assert_eq!(census.received(&frame(SETTINGS, 0, 0), later), Err(Offence::Flood));
     }
 
     proptest! {
