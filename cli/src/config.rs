@@ -42,6 +42,8 @@ pub const SHARDS_MAX: u16 = 256;
 const BODY_MAX: u64 = 256 << 20;
 /// The fds of a process again: connections share them with doorbells and sockets.
 const CONNECTIONS_MAX: u16 = 16_384;
+/// Each keeps its body until it is answered.
+const QUEUE_MAX: u16 = u16::MAX;
 /// Each level of a call chain holds a worker, so the depth is bounded by lanes as well.
 const DEPTH_MAX: u16 = WORKERS_MAX;
 
@@ -84,6 +86,8 @@ pub struct Gateway {
     pub idle_timeout: Duration,
     /// A client that takes no bytes of its answer for this long is dropped.
     pub write_timeout: Duration,
+    /// Calls of one function that may wait, on each shard, for an engine on another host.
+    pub queue: usize,
     /// HTTP/2 and gRPC, if they are served.
     pub http2: Option<Http2>,
 }
@@ -216,6 +220,7 @@ fn read_gateway(
         body_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(75),
         write_timeout: Duration::from_secs(30),
+        queue: 1024,
         http2: None,
     };
     let mut insecure = false;
@@ -230,6 +235,7 @@ fn read_gateway(
             "body_timeout",
             "idle_timeout",
             "write_timeout",
+            "queue",
             "http2",
         ])?;
         if let Some(value) = table.get("listen") {
@@ -240,6 +246,9 @@ fn read_gateway(
         table.read("body_max", &mut gateway.body_max, |value| {
             // The range keeps it within 32 bits.
             value.size(1..=BODY_MAX).map(|size| u32::try_from(size).unwrap_or(u32::MAX))
+        })?;
+        table.read("queue", &mut gateway.queue, |value| {
+            value.integer(0..=QUEUE_MAX).map(usize::from)
         })?;
         table.read("connections_max", &mut gateway.connections_max, |value| {
             value.integer(1..=CONNECTIONS_MAX).map(u32::from)
