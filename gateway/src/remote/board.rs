@@ -8,8 +8,8 @@ use std::time::Duration;
 use protocol::message::{Load, LoadState};
 
 use super::balance::Condition;
+use super::links::Remote;
 use super::peer::{Offer, Peer, Stage};
-use super::remote::Remote;
 
 /// How often a shard tells, at most, while it has few seats.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
