@@ -334,7 +334,6 @@ impl Shard {
         let upstream = ShardUpstream {
             engine: &mut self.engine,
             remote: &mut self.remote,
-            uplinks: &self.uplinks,
             hosts: &self.hosts,
             loads: &self.balance.loads,
             http2: &self.http2,

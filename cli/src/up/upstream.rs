@@ -3,7 +3,6 @@
 
 use engine::core::{Caller, FunctionId};
 use engine::io::Engine;
-use engine::uplink::Uplinks;
 use gateway::remote::Remote;
 use gateway::{NewCall, Refusal};
 use ipc::{CallId, Outcome};
@@ -25,7 +24,6 @@ const WENT: u64 = 1 << 63;
 pub(super) struct ShardUpstream<'a> {
     pub(super) engine: &'a mut Engine,
     pub(super) remote: &'a mut Remote,
-    pub(super) uplinks: &'a Uplinks,
     pub(super) hosts: &'a Hosts,
     pub(super) loads: &'a Loads,
     pub(super) http2: &'a Annex,

@@ -63,6 +63,13 @@ impl Board {
         Board { shards: (0..shards).map(|_| Mutex::default()).collect() }
     }
 
+    /// Whether no engine was there when the shards told last.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let mut shards = self.shards.iter();
+        shards.all(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
+    }
+
     /// Appends the body of `/v1/engines`.
     pub fn write_json(&self, out: &mut String) {
         let mut engines: BTreeMap<(String, u64), Sum> = BTreeMap::new();
