@@ -5,10 +5,13 @@
 //! cannot become one gives a [`ConfigError`] of a single line (file, line, key, what was expected),
 //! and nothing has been started by then.
 
+mod credentials;
+mod engines;
 mod error;
 mod function;
 mod library;
 mod table;
+mod tls;
 mod units;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,6 +21,9 @@ use std::time::Duration;
 use engine::container::ContainerKind;
 use toml::de::DeTable;
 
+pub use credentials::{CertificateFiles, CredentialError, authorities, shared_key};
+use engines::read_engines;
+pub use engines::{EnginesPort, Trust};
 pub use error::{ConfigError, Place, Problem};
 use function::{CONTAINER_KINDS, read_functions};
 pub use function::{
@@ -26,6 +32,8 @@ pub use function::{
 };
 use library::Search;
 use table::{Source, Table, Value};
+pub use tls::Tls;
+use tls::read_tls;
 pub(crate) use units::parse_duration;
 
 /// Where the gateway listens when nothing else is said.
@@ -79,6 +87,10 @@ pub struct Gateway {
     pub idle_timeout: Duration,
     /// A client that takes no bytes of its answer for this long is dropped.
     pub write_timeout: Duration,
+    /// The door with TLS.
+    pub tls: Option<Tls>,
+    /// Where engines may join.
+    pub engines: Option<EnginesPort>,
 }
 
 /// `[engine]`: the dispatcher.
@@ -183,7 +195,8 @@ impl Config {
         let known = &["gateway", "engine", "function"];
         let root = Table::open(&source, "", document.get_ref(), 0, known)?;
 
-        let gateway = read_gateway(root.get("gateway").as_ref(), overrides.listen)?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let gateway = read_gateway(root.get("gateway").as_ref(), overrides.listen, directory)?;
         let mut engine = read_engine(root.get("engine").as_ref())?;
         let functions = root.get("function");
         if let (Role::Gateway, Some(functions)) = (overrides.role, &functions) {
@@ -200,6 +213,7 @@ impl Config {
 fn read_gateway(
     section: Option<&Value<'_>>,
     listen_option: Option<SocketAddr>,
+    directory: &Path,
 ) -> Result<Gateway, ConfigError> {
     let mut gateway = Gateway {
         listen: LISTEN_DEFAULT,
@@ -209,9 +223,12 @@ fn read_gateway(
         body_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(75),
         write_timeout: Duration::from_secs(30),
+        tls: None,
+        engines: None,
     };
     let mut insecure = false;
     let mut place = None;
+    let mut tls_place = None;
     if let Some(section) = section {
         let table = section.table(&[
             "listen",
@@ -222,6 +239,8 @@ fn read_gateway(
             "body_timeout",
             "idle_timeout",
             "write_timeout",
+            "tls",
+            "engines",
         ])?;
         if let Some(value) = table.get("listen") {
             gateway.listen = value.parsed("an address and port such as \"127.0.0.1:8080\"")?;
@@ -243,18 +262,27 @@ fn read_gateway(
         ] {
             table.read(key, field, |value| value.duration(DURATION_MIN..=DURATION_MAX))?;
         }
+        if let Some(section) = table.get("tls") {
+            let (tls, place) = read_tls(&section, directory)?;
+            (gateway.tls, tls_place) = (Some(tls), Some(place));
+        }
+        table.read("engines", &mut gateway.engines, |section| {
+            read_engines(section, directory).map(Some)
+        })?;
     }
     if let Some(listen) = listen_option {
         gateway.listen = listen;
         place = Some(Place::Option("--listen"));
     }
-    match place {
+    let tls = gateway.tls.as_ref().map(|tls| tls.listen);
+    let doors = [(place, Some(gateway.listen)), (tls_place, tls)];
+    for (place, listen) in doors.into_iter().filter_map(|(place, listen)| place.zip(listen)) {
         // Calls are not authenticated, so whoever reaches the port may run every function.
-        Some(place) if !insecure && !gateway.listen.ip().to_canonical().is_loopback() => {
-            Err(ConfigError::Refused { place, problem: Problem::Exposed(gateway.listen) })
+        if !insecure && !listen.ip().to_canonical().is_loopback() {
+            return Err(ConfigError::Refused { place, problem: Problem::Exposed(listen) });
         }
-        _ => Ok(gateway),
     }
+    Ok(gateway)
 }
 
 fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
@@ -306,3 +334,5 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;

@@ -163,6 +163,8 @@ fn every_key_is_read() {
         body_timeout: seconds(2),
         idle_timeout: seconds(3),
         write_timeout: seconds(4),
+        tls: None,
+        engines: None,
     };
     assert_eq!(config.gateway, gateway);
     let engine = Engine {

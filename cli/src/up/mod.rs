@@ -16,6 +16,7 @@ mod policy;
 mod priority;
 mod rebalance;
 mod shard;
+mod tls;
 mod upstream;
 
 use std::io::{self, Write};
