@@ -273,7 +273,7 @@ impl Shard {
     fn receive(&mut self, now: Nanos, message: Option<Message>) {
         match message {
             Some(Message::Accepted(socket)) => {
-                let arrival = Arrival { socket, door: Door::Public };
+                let arrival = Arrival { socket, door: Door::Public, tls: None };
                 self.gateway.adopt(&mut self.reactor, now, arrival);
                 self.balance.passage.arrived();
             }
@@ -373,7 +373,7 @@ impl Shard {
             self.balance.passage.send(&mut self.reactor, to, socket, Message::Accepted)
         };
         if let Err(socket) = rest {
-            self.gateway.adopt(&mut self.reactor, now, Arrival { socket, door });
+            self.gateway.adopt(&mut self.reactor, now, Arrival { socket, door, tls: None });
         }
     }
 
@@ -419,7 +419,7 @@ impl Shard {
     /// shards learn that no connection will come from here any more.
     fn accept_the_rest(&mut self, now: Nanos, listener: &OwnedFd, door: Door) {
         for socket in acceptor::accept_the_rest(listener) {
-            self.gateway.adopt(&mut self.reactor, now, Arrival { socket, door });
+            self.gateway.adopt(&mut self.reactor, now, Arrival { socket, door, tls: None });
         }
         if door == Door::Public {
             self.engine.tell_siblings(|| ToShard::Drain);
