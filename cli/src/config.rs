@@ -9,6 +9,7 @@ mod credentials;
 mod engines;
 mod error;
 mod function;
+mod http2;
 mod library;
 mod table;
 mod tls;
@@ -30,6 +31,8 @@ pub use function::{
     Concurrency, FUNCTION_NAME, FUNCTIONS_MAX, Function, PIDS_DEFAULT, Placement, WORKERS_MAX,
     is_function_name,
 };
+pub use http2::Http2;
+use http2::read_http2;
 use library::Search;
 use table::{Source, Table, Value};
 pub use tls::Tls;
@@ -38,6 +41,8 @@ pub(crate) use units::parse_duration;
 
 /// Where the gateway listens when nothing else is said.
 pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+const LISTEN_EXPECTED: &str = "an address and port such as \"127.0.0.1:8080\"";
 
 /// One thread per core; machines with more cores run several engines.
 pub const SHARDS_MAX: u16 = 256;
@@ -91,6 +96,8 @@ pub struct Gateway {
     pub tls: Option<Tls>,
     /// Where engines may join.
     pub engines: Option<EnginesPort>,
+    /// HTTP/2 and gRPC, if they are served.
+    pub http2: Option<Http2>,
 }
 
 /// `[engine]`: the dispatcher.
@@ -225,10 +232,10 @@ fn read_gateway(
         write_timeout: Duration::from_secs(30),
         tls: None,
         engines: None,
+        http2: None,
     };
     let mut insecure = false;
     let mut place = None;
-    let mut tls_place = None;
     if let Some(section) = section {
         let table = section.table(&[
             "listen",
@@ -241,9 +248,10 @@ fn read_gateway(
             "write_timeout",
             "tls",
             "engines",
+            "http2",
         ])?;
         if let Some(value) = table.get("listen") {
-            gateway.listen = value.parsed("an address and port such as \"127.0.0.1:8080\"")?;
+            gateway.listen = value.parsed(LISTEN_EXPECTED)?;
             place = Some(value.place());
         }
         table.read("insecure", &mut insecure, |value| value.flag())?;
@@ -264,25 +272,34 @@ fn read_gateway(
         }
         if let Some(section) = table.get("tls") {
             let (tls, place) = read_tls(&section, directory)?;
-            (gateway.tls, tls_place) = (Some(tls), Some(place));
+            refuse_exposed(tls.listen, place, insecure)?;
+            gateway.tls = Some(tls);
         }
         table.read("engines", &mut gateway.engines, |section| {
             read_engines(section, directory).map(Some)
         })?;
+        if let Some(section) = table.get("http2") {
+            let (http2, place) = read_http2(&section)?;
+            refuse_exposed(http2.listen, place, insecure)?;
+            gateway.http2 = Some(http2);
+        }
     }
     if let Some(listen) = listen_option {
         gateway.listen = listen;
         place = Some(Place::Option("--listen"));
     }
-    let tls = gateway.tls.as_ref().map(|tls| tls.listen);
-    let doors = [(place, Some(gateway.listen)), (tls_place, tls)];
-    for (place, listen) in doors.into_iter().filter_map(|(place, listen)| place.zip(listen)) {
-        // Calls are not authenticated, so whoever reaches the port may run every function.
-        if !insecure && !listen.ip().to_canonical().is_loopback() {
-            return Err(ConfigError::Refused { place, problem: Problem::Exposed(listen) });
-        }
+    if let Some(place) = place {
+        refuse_exposed(gateway.listen, place, insecure)?;
     }
     Ok(gateway)
+}
+
+/// Calls are not authenticated, so whoever reaches a port may run every function.
+fn refuse_exposed(listen: SocketAddr, place: Place, insecure: bool) -> Result<(), ConfigError> {
+    if insecure || listen.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    Err(ConfigError::Refused { place, problem: Problem::Exposed(listen) })
 }
 
 fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
