@@ -4,6 +4,8 @@
 use std::os::fd::OwnedFd;
 
 use gateway::{Arrival, Door, portal};
+use protocol::Established;
+use protocol::hello::Hello;
 
 /// See the module's description.
 #[derive(Debug)]
@@ -16,8 +18,18 @@ pub(super) enum ShardMail {
         door: Door,
     },
     /// A client whose handshake is done.
-    #[expect(dead_code, reason = "nobody shakes hands yet")]
     Arrived(Box<Arrival>),
+    /// An engine that has proved itself.
+    Engine(Box<NewLink>),
     /// Calls from the door for HTTP/2.
     Portal(portal::Mail),
+}
+
+/// A link to an engine, just made.
+#[derive(Debug)]
+pub(super) struct NewLink {
+    /// The connection.
+    pub(super) established: Established,
+    /// Who dialled.
+    pub(super) hello: Hello,
 }

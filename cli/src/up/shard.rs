@@ -25,6 +25,7 @@ use reactor::{Address, Event, Reactor, SetupError, Token, Wait};
 use super::ThreadHook;
 use super::acceptor::{self, Acceptor};
 use super::balance::Meter;
+use super::doorman;
 use super::http2::Annex;
 use super::mail::ShardMail;
 use super::passage::Message;
@@ -55,6 +56,7 @@ pub(super) struct Blueprint {
     pub(super) balance: Arc<Balance>,
     pub(super) stats: Arc<Stats>,
     pub(super) http2: Annex,
+    pub(super) doorman: doorman::Annex,
     pub(super) hook: ThreadHook,
 }
 
@@ -73,6 +75,7 @@ struct Shard {
     gateway: Gateway,
     portal: Portal,
     http2: Annex,
+    doorman: doorman::Annex,
     priority: Priority,
     balance: Arc<Balance>,
     mail: Mailbox<ShardMail>,
@@ -171,6 +174,7 @@ impl Shard {
             balance,
             stats,
             http2,
+            doorman,
             ..
         } = blueprint;
         let parts = engine::io::Parts {
@@ -196,6 +200,7 @@ impl Shard {
             gateway,
             portal,
             http2,
+            doorman,
             priority,
             balance,
             mail,
@@ -286,7 +291,8 @@ impl Shard {
     fn parts(&mut self) -> Parts<'_> {
         let draining = self.phase != Phase::Serving;
         let (engine, loads) = (&mut self.engine, &self.balance.loads);
-        let upstream = EngineUpstream { engine, loads, http2: &self.http2, draining };
+        let (http2, doorman) = (&self.http2, &self.doorman);
+        let upstream = EngineUpstream { engine, loads, http2, doorman, draining };
         let (gateway, portal) = (&mut self.gateway, &mut self.portal);
         Parts { gateway, portal, reactor: &mut self.reactor, upstream }
     }
@@ -366,7 +372,14 @@ impl Shard {
             match mail {
                 ShardMail::Serve { listener, door } => self.accept_from(now, listener, door),
                 ShardMail::Arrived(arrival) => {
-                    self.gateway.adopt(&mut self.reactor, now, *arrival);
+                    let Parts { gateway, reactor, mut upstream, .. } = self.parts();
+                    gateway.adopt_secured(reactor, now, &mut upstream, *arrival);
+                    self.balance.passage.arrived();
+                }
+                ShardMail::Engine(link) => {
+                    tracing::warn!("{} joined, but calls are not passed on here", link.hello.node);
+                    self.reactor.close(link.established.socket);
+                    self.balance.passage.arrived();
                 }
                 ShardMail::Portal(mail) => {
                     let Parts { portal, reactor, mut upstream, .. } = self.parts();
@@ -424,6 +437,7 @@ impl Shard {
         }
         self.phase = Phase::Draining;
         self.http2.drain();
+        self.doorman.drain();
         self.balance.passage.close();
         self.engine.close();
         let Parts { gateway, reactor, mut upstream, .. } = self.parts();

@@ -11,11 +11,16 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 
-use crate::config::{CertificateFiles, CredentialError, authorities};
+use crate::admin::Report;
+use crate::config::{CertificateFiles, Config, CredentialError, Trust, authorities};
 
 /// What a client's protocols are called in its hello (RFC 7301).
 const HTTP1: &[u8] = b"http/1.1";
 const HTTP2: &[u8] = b"h2";
+
+/// Sections of the configuration, as reports name them.
+const CLIENTS: &str = "[gateway.tls]";
+const ENGINES: &str = "[gateway.engines]";
 
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +31,69 @@ pub(super) enum CertificateError {
     Tls(#[from] rustls::Error),
     #[error("the authorities cannot be used: {0}")]
     Authorities(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// All that this process proves itself by.
+#[derive(Debug, Default)]
+pub(super) struct Identities {
+    /// Where there is a door with TLS.
+    pub(super) clients: Option<Arc<Certificates>>,
+    /// Where engines join by certificate.
+    pub(super) engines: Option<Arc<LinkCertificates>>,
+}
+
+impl Identities {
+    /// Reads what a process with a door has.
+    ///
+    /// # Errors
+    /// When it cannot be used; with the section that named it.
+    pub(super) fn load(config: &Config) -> Result<Identities, (&'static str, CertificateError)> {
+        let mut identities = Identities::default();
+        if !config.overrides.role.has_door() {
+            return Ok(identities);
+        }
+        if let Some(tls) = &config.gateway.tls {
+            let loaded = Certificates::load(&tls.files).map_err(|error| (CLIENTS, error))?;
+            identities.clients = Some(Arc::new(loaded));
+        }
+        if let Some(Trust::Certificates { own, authorities }) =
+            config.gateway.engines.as_ref().map(|port| &port.trust)
+        {
+            let loaded =
+                LinkCertificates::load(own, authorities).map_err(|error| (ENGINES, error))?;
+            identities.engines = Some(Arc::new(loaded));
+        }
+        Ok(identities)
+    }
+
+    /// Reads the files again, and reports what is new or cannot be used.
+    pub(super) fn reload(&self) -> Vec<Report> {
+        let clients = self.clients.as_ref().map(|held| (CLIENTS, held.reload()));
+        let engines = self.engines.as_ref().map(|held| (ENGINES, held.reload()));
+        let report = |(section, reloaded): (&str, Result<Reloaded, CertificateError>)| {
+            let (done, message) = match reloaded {
+                Ok(Reloaded::Same) => return None,
+                Ok(Reloaded::Changed) => (true, "new connections see another certificate".into()),
+                Err(error) => (false, format!("the former certificate is kept: {error}")),
+            };
+            Some(Report { function: section.to_owned(), done, message })
+        };
+        clients.into_iter().chain(engines).filter_map(report).collect()
+    }
+}
+
+/// What a reload found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reloaded {
+    Same,
+    /// Another certificate is in force.
+    Changed,
+}
+
+impl Reloaded {
+    fn from(former: &CertifiedKey, next: &CertifiedKey) -> Reloaded {
+        if former.cert == next.cert { Reloaded::Same } else { Reloaded::Changed }
+    }
 }
 
 /// The certificate that clients see.
@@ -40,6 +108,7 @@ pub(super) struct Certificates {
 /// One configuration for each protocol.
 #[derive(Clone, Debug)]
 struct Current {
+    own: Arc<CertifiedKey>,
     http1: Arc<ServerConfig>,
     h2: Arc<ServerConfig>,
 }
@@ -59,10 +128,12 @@ impl Certificates {
     ///
     /// # Errors
     /// When they cannot be used; nothing has changed then.
-    pub(super) fn reload(&self) -> Result<(), CertificateError> {
+    pub(super) fn reload(&self) -> Result<Reloaded, CertificateError> {
         let next = Current::load(&self.files, &self.tickets)?;
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        Ok(())
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let reloaded = Reloaded::from(&current.own, &next.own);
+        *current = next;
+        Ok(reloaded)
     }
 
     /// For clients that speak HTTP/1.1.
@@ -89,7 +160,8 @@ impl Current {
             config.ticketer = Arc::clone(tickets);
             Ok(Arc::new(config))
         };
-        Ok(Current { http1: config(HTTP1)?, h2: config(HTTP2)? })
+        let (http1, h2) = (config(HTTP1)?, config(HTTP2)?);
+        Ok(Current { own, http1, h2 })
     }
 }
 
@@ -98,7 +170,7 @@ impl Current {
 pub(super) struct LinkCertificates {
     own: CertificateFiles,
     authorities: PathBuf,
-    current: Mutex<Arc<ServerConfig>>,
+    current: Mutex<(Arc<CertifiedKey>, Arc<ServerConfig>)>,
 }
 
 impl LinkCertificates {
@@ -118,22 +190,24 @@ impl LinkCertificates {
     ///
     /// # Errors
     /// When they cannot be used; nothing has changed then.
-    pub(super) fn reload(&self) -> Result<(), CertificateError> {
+    pub(super) fn reload(&self) -> Result<Reloaded, CertificateError> {
         let next = link_config(&self.own, &self.authorities)?;
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        Ok(())
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let reloaded = Reloaded::from(&current.0, &next.0);
+        *current = next;
+        Ok(reloaded)
     }
 
     /// Demands a certificate of whoever dials.
     pub(super) fn current(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner).1)
     }
 }
 
 fn link_config(
     own: &CertificateFiles,
     roots: &Path,
-) -> Result<Arc<ServerConfig>, CertificateError> {
+) -> Result<(Arc<CertifiedKey>, Arc<ServerConfig>), CertificateError> {
     let (own, roots) = (own.load()?, authorities(roots)?);
     let provider = Arc::new(default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
@@ -142,7 +216,7 @@ fn link_config(
     // Links live long, and a session that is resumed is not checked against the authorities again.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(Arc::new(config))
+    Ok((own, Arc::new(config)))
 }
 
 /// TLS 1.3 and nothing older: every client of today speaks it, and it has no weak choices to exclude.

@@ -7,6 +7,7 @@ use reactor::Reactor;
 use reactor::clock::Nanos;
 
 use super::balance::Loads;
+use super::doorman;
 use super::http2::Annex;
 
 /// Lends the engine to the gateway for one event.
@@ -14,6 +15,7 @@ pub(super) struct EngineUpstream<'a> {
     pub(super) engine: &'a mut Engine,
     pub(super) loads: &'a Loads,
     pub(super) http2: &'a Annex,
+    pub(super) doorman: &'a doorman::Annex,
     pub(super) draining: bool,
 }
 
@@ -61,6 +63,7 @@ impl gateway::Upstream for EngineUpstream<'_> {
         self.engine.write_metrics(out);
         self.loads.write_metrics(out);
         self.http2.write_metrics(out);
+        self.doorman.write_metrics(out);
     }
 
     fn functions_json(&self, out: &mut String) {
