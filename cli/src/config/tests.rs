@@ -168,6 +168,8 @@ fn every_key_is_read() {
         idle_timeout: seconds(3),
         write_timeout: seconds(4),
         queue: 1024,
+        tls: None,
+        engines: None,
         http2: None,
     };
     assert_eq!(config.gateway, gateway);

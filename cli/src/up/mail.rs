@@ -19,7 +19,6 @@ pub(super) enum ShardMail {
         door: Door,
     },
     /// A client whose handshake is done.
-    #[expect(dead_code, reason = "nobody shakes hands yet")]
     Arrived(Box<Arrival>),
     /// An engine that has proved itself.
     Engine(Box<NewLink>),

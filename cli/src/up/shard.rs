@@ -27,6 +27,7 @@ use reactor::{Address, Event, Reactor, SetupError, Token, Wait};
 use super::ThreadHook;
 use super::acceptor::{self, Acceptor};
 use super::balance::Meter;
+use super::doorman;
 use super::hosts::Hosts;
 use super::http2::Annex;
 use super::mail::{Dialled, NewLink, ShardMail};
@@ -59,6 +60,7 @@ pub(super) struct Blueprint {
     pub(super) stats: Arc<Stats>,
     pub(super) http2: Annex,
     pub(super) hosts: Hosts,
+    pub(super) doorman: doorman::Annex,
     pub(super) hook: ThreadHook,
 }
 
@@ -81,6 +83,7 @@ struct Shard {
     hosts: Hosts,
     http2: Annex,
     role: Role,
+    doorman: doorman::Annex,
     priority: Priority,
     balance: Arc<Balance>,
     mail: Mailbox<ShardMail>,
@@ -187,6 +190,7 @@ impl Shard {
             stats,
             http2,
             hosts,
+            doorman,
             ..
         } = blueprint;
         let parts = engine::io::Parts {
@@ -217,6 +221,7 @@ impl Shard {
             hosts,
             http2,
             role: config.overrides.role,
+            doorman,
             priority,
             balance,
             mail,
@@ -337,6 +342,7 @@ impl Shard {
             hosts: &self.hosts,
             loads: &self.balance.loads,
             http2: &self.http2,
+            doorman: &self.doorman,
             role: self.role,
             draining,
         };
@@ -347,7 +353,7 @@ impl Shard {
     fn receive(&mut self, now: Nanos, message: Option<Message>) {
         match message {
             Some(Message::Accepted(socket)) => {
-                let arrival = Arrival { socket, door: Door::Public };
+                let arrival = Arrival { socket, door: Door::Public, tls: None };
                 self.gateway.adopt(&mut self.reactor, now, arrival);
                 self.balance.passage.arrived();
             }
@@ -436,7 +442,9 @@ impl Shard {
             match mail {
                 ShardMail::Serve { listener, door } => self.accept_from(now, listener, door),
                 ShardMail::Arrived(arrival) => {
-                    self.gateway.adopt(&mut self.reactor, now, *arrival);
+                    let Parts { gateway, reactor, mut upstream, .. } = self.parts();
+                    gateway.adopt_secured(reactor, now, &mut upstream, *arrival);
+                    self.balance.passage.arrived();
                 }
                 ShardMail::Engine(link) => {
                     let NewLink { established, hello } = *link;
@@ -444,6 +452,7 @@ impl Shard {
                     if let Err(error) = joined {
                         tracing::warn!("engine {} cannot join: {error}", hello.node);
                     }
+                    self.balance.passage.arrived();
                 }
                 ShardMail::Gateway(link) => {
                     let (engine, reactor) = (&mut self.engine, &mut self.reactor);
@@ -484,7 +493,7 @@ impl Shard {
             self.balance.passage.send(&mut self.reactor, to, socket, Message::Accepted)
         };
         if let Err(socket) = rest {
-            self.gateway.adopt(&mut self.reactor, now, Arrival { socket, door });
+            self.gateway.adopt(&mut self.reactor, now, Arrival { socket, door, tls: None });
         }
     }
 
@@ -506,6 +515,7 @@ impl Shard {
         }
         self.phase = Phase::Draining;
         self.http2.drain();
+        self.doorman.drain();
         self.balance.passage.close();
         self.engine.close();
         self.remote.drain();
@@ -533,7 +543,7 @@ impl Shard {
     /// shards learn that no connection will come from here any more.
     fn accept_the_rest(&mut self, now: Nanos, listener: &OwnedFd, door: Door) {
         for socket in acceptor::accept_the_rest(listener) {
-            self.gateway.adopt(&mut self.reactor, now, Arrival { socket, door });
+            self.gateway.adopt(&mut self.reactor, now, Arrival { socket, door, tls: None });
         }
         if door == Door::Public {
             self.engine.tell_siblings(|| ToShard::Drain);
