@@ -11,6 +11,7 @@
 //! - `request`: from bytes to a call, with `request_body` for what comes in parts
 //! - `http`: heads and chunked bodies as bytes
 //! - `route`: which resource a request names
+//! - `auth`: who may use it
 //! - `request_id`: the id that follows a request everywhere
 //! - `upstream`: what runs the calls, as seen from here
 //! - `answer`: from what became of a call to an answer; `reject` where there was no call
@@ -20,6 +21,7 @@
 #![deny(unsafe_code)]
 
 mod answer;
+pub mod auth;
 mod backlog;
 mod body;
 mod config;
