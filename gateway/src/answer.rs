@@ -6,6 +6,7 @@ use ipc::engine_side::{SharedBlock, SharedSlice};
 use ipc::envelope::{self, Reply};
 
 use crate::body::Body;
+use crate::cors;
 use crate::http::head::Method;
 use crate::pool::Pool;
 use crate::respond::{self, Failure, Frame};
@@ -69,6 +70,7 @@ pub(crate) fn compose(
                 },
                 retry_after_s: retry_after_s(status, answer.retry_after_s),
                 allow: None,
+                challenge: None,
             };
             respond::failure(&mut out, frame, &failure, pool);
             (status, Outgoing::Bytes(out))
@@ -86,6 +88,7 @@ pub(crate) fn refuse(refusal: Refusal, frame: &Frame<'_>, pool: &mut Pool) -> (u
         message: refusal.message,
         retry_after_s: retry_after_s(status, refusal.retry_after_s),
         allow: None,
+        challenge: None,
     };
     respond::failure(&mut out, frame, &failure, pool);
     (status, out)
@@ -118,7 +121,7 @@ fn success(
     }
     let payload = block.payload();
     respond::begin(out, status, frame);
-    write_fields(out, status, &reply);
+    write_fields(out, status, frame, &reply);
     match status {
         // Without a body by definition (RFC 9112, 6.3); a length would only confuse.
         204 | 304 => {}
@@ -142,14 +145,15 @@ fn append(payload: &SharedSlice, out: &mut Vec<u8>) {
     payload.append_to(out);
 }
 
-fn write_fields(out: &mut Vec<u8>, status: u16, reply: &Reply<'_>) {
+fn write_fields(out: &mut Vec<u8>, status: u16, frame: &Frame<'_>, reply: &Reply<'_>) {
+    let of_pages = |name: &[u8]| frame.cors.is_some() && cors::is_ours(name);
     let is_content_type = |name: &[u8]| name.eq_ignore_ascii_case(b"content-type");
     let mut content_type = is_value(reply.content_type).then_some(reply.content_type);
     content_type = content_type.filter(|value| !value.is_empty());
     for (name, value) in reply.headers.clone() {
         if is_content_type(name) {
             content_type = content_type.or_else(|| is_value(value).then_some(value));
-        } else if is_token(name) && is_value(value) && !is_reserved(name) {
+        } else if is_token(name) && is_value(value) && !is_reserved(name) && !of_pages(name) {
             respond::field(out, name, value);
         }
     }

@@ -1,6 +1,6 @@
 //! The HTTP front end of a shard: reads requests from the shard's ring, turns those for functions
 //! into calls of an [`Upstream`], and sends the answers. Speaks HTTP/1.1 and 1.0 on connections
-//! that the shard accepted; owns no thread, no listener and no ring.
+//! that the shard accepted; owns no listener, no ring, and no thread but that of the access log.
 //!
 //! The modules, in the order a request meets them:
 //! - `arrival`: a connection that comes, and what it may ask for
@@ -15,12 +15,16 @@
 //! - `auth`: who may use it
 //! - `request_id`: the id that follows a request everywhere
 //! - `upstream`: what runs the calls, as seen from here
+//! - `cors`: which web pages may read the answer
 //! - `answer`: from what became of a call to an answer; `reject` where there was no call
 //! - `respond`, `date`: answers as bytes
 //! - `send`, `body`: answers on their way out
+//! - `access`, `access_log`: a line for each answer
 //! - `metrics`, `config`: what an operator sees and sets
 #![deny(unsafe_code)]
 
+mod access;
+pub mod access_log;
 mod answer;
 mod arrival;
 pub mod auth;
@@ -28,6 +32,7 @@ mod backlog;
 mod body;
 mod config;
 mod connection;
+mod cors;
 mod date;
 mod deadline;
 mod departure;
@@ -49,6 +54,7 @@ mod upstream;
 
 pub use arrival::{Arrival, Door};
 pub use config::{Config, Descriptors, HEAD_SIZE_LIMIT, HEADERS_LIMIT};
+pub use cors::{Cors, ORIGINS_MAX, is_origin};
 pub use departure::{Departed, Departure};
 pub use gateway::Gateway;
 pub use upstream::{Answer, ForwardedHeaders, NewCall, Refusal, Upstream};

@@ -56,6 +56,11 @@ impl Sending {
         Sending { total, sent: 0, source: Source::Queued(outgoing) }
     }
 
+    /// Bytes of the whole answer. Asked before the first of them is sent.
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+
     pub(crate) fn is_pinned(&self) -> bool {
         matches!(self.source, Source::Pinned { .. })
     }

@@ -11,6 +11,8 @@ use ipc::{Outcome, Times};
 use reactor::Reactor;
 use reactor::clock::Nanos;
 
+use crate::auth::is_credential;
+
 /// Runs calls. What it answers comes back through [`Gateway::on_answer`](crate::Gateway), never
 /// from within `submit`.
 pub trait Upstream {
@@ -85,17 +87,30 @@ pub struct Answer {
     pub times: Option<Times>,
 }
 
+/// What becomes of the fields that may carry a key or token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CredentialFields {
+    /// They are the function's, as the door stands open.
+    Forwarded,
+    /// They were for the door: a function that saw a key could use it elsewhere.
+    Withheld,
+}
+
 /// The header fields of a request that its function gets to see: all but those which concern this
 /// connection alone and those which have a place of their own in the envelope.
 #[derive(Clone)]
 pub struct ForwardedHeaders<'a> {
+    credentials: CredentialFields,
     all: &'a [Header<'a>],
     rest: slice::Iter<'a, Header<'a>>,
 }
 
 impl<'a> ForwardedHeaders<'a> {
-    pub(crate) fn new(headers: &'a [Header<'a>]) -> ForwardedHeaders<'a> {
-        ForwardedHeaders { all: headers, rest: headers.iter() }
+    pub(crate) fn new(
+        headers: &'a [Header<'a>],
+        credentials: CredentialFields,
+    ) -> ForwardedHeaders<'a> {
+        ForwardedHeaders { credentials, all: headers, rest: headers.iter() }
     }
 }
 
@@ -103,7 +118,11 @@ impl<'a> Iterator for ForwardedHeaders<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let header = self.rest.find(|header| is_forwarded(header.name, self.all))?;
+        let withheld = self.credentials == CredentialFields::Withheld;
+        let header = self.rest.find(|header| {
+            let is_credential = withheld && is_credential(header.name.as_bytes());
+            !is_credential && is_forwarded(header.name, self.all)
+        })?;
         Some((header.name.as_bytes(), header.value))
     }
 }
