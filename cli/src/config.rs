@@ -5,6 +5,8 @@
 //! cannot become one gives a [`ConfigError`] of a single line (file, line, key, what was expected),
 //! and nothing has been started by then.
 
+mod auth;
+mod door;
 mod error;
 mod function;
 mod library;
@@ -16,8 +18,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use engine::container::ContainerKind;
+use gateway::access_log::Destination;
+use gateway::auth::AuthSource;
 use toml::de::DeTable;
 
+pub use auth::is_exposed;
+use auth::{Lock, check_exposure, read_auth};
 pub use error::{ConfigError, Place, Problem};
 use function::{CONTAINER_KINDS, read_functions};
 pub use function::{
@@ -56,6 +62,8 @@ pub struct Config {
     pub overrides: Overrides,
     /// The HTTP front end.
     pub gateway: Gateway,
+    /// Who may call what; `None`: everybody everything.
+    pub auth: Option<AuthSource>,
     /// The dispatcher.
     pub engine: Engine,
     /// What is served, in the order of the file; names are unique.
@@ -79,6 +87,10 @@ pub struct Gateway {
     pub idle_timeout: Duration,
     /// A client that takes no bytes of its answer for this long is dropped.
     pub write_timeout: Duration,
+    /// Where answers are logged.
+    pub access_log: Option<Destination>,
+    /// Origins of web pages that may read answers; empty: nothing is said about it.
+    pub cors_origins: Vec<String>,
 }
 
 /// `[engine]`: the dispatcher.
@@ -180,10 +192,12 @@ impl Config {
     ) -> Result<Config, ConfigError> {
         let source = Source::new(path, text);
         let document = DeTable::parse(text).map_err(|error| source.syntax(&error))?;
-        let known = &["gateway", "engine", "function"];
+        let known = &["gateway", "auth", "engine", "function"];
         let root = Table::open(&source, "", document.get_ref(), 0, known)?;
 
-        let gateway = read_gateway(root.get("gateway").as_ref(), overrides.listen)?;
+        let auth = read_auth(root.get("auth").as_ref(), path)?;
+        let lock = if auth.is_some() { Lock::Keys } else { Lock::Open };
+        let gateway = read_gateway(root.get("gateway").as_ref(), path, overrides.listen, lock)?;
         let mut engine = read_engine(root.get("engine").as_ref())?;
         let functions = root.get("function");
         if let (Role::Gateway, Some(functions)) = (overrides.role, &functions) {
@@ -193,13 +207,15 @@ impl Config {
         let functions = read_functions(functions.as_ref(), search, engine.container)?;
         engine.shards = overrides.shards.or(engine.shards);
         let file = path.display().to_string();
-        Ok(Config { file, overrides, gateway, engine, functions })
+        Ok(Config { file, overrides, gateway, auth, engine, functions })
     }
 }
 
 fn read_gateway(
     section: Option<&Value<'_>>,
+    file: &Path,
     listen_option: Option<SocketAddr>,
+    mut lock: Lock,
 ) -> Result<Gateway, ConfigError> {
     let mut gateway = Gateway {
         listen: LISTEN_DEFAULT,
@@ -209,6 +225,8 @@ fn read_gateway(
         body_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(75),
         write_timeout: Duration::from_secs(30),
+        access_log: None,
+        cors_origins: Vec::new(),
     };
     let mut insecure = false;
     let mut place = None;
@@ -222,12 +240,18 @@ fn read_gateway(
             "body_timeout",
             "idle_timeout",
             "write_timeout",
+            "access_log",
+            "cors_origins",
         ])?;
         if let Some(value) = table.get("listen") {
             gateway.listen = value.parsed("an address and port such as \"127.0.0.1:8080\"")?;
             place = Some(value.place());
         }
         table.read("insecure", &mut insecure, |value| value.flag())?;
+        table.read("access_log", &mut gateway.access_log, |value| {
+            door::destination(value, file).map(Some)
+        })?;
+        table.read("cors_origins", &mut gateway.cors_origins, |value| door::origins(value))?;
         table.read("body_max", &mut gateway.body_max, |value| {
             // The range keeps it within 32 bits.
             value.size(1..=BODY_MAX).map(|size| u32::try_from(size).unwrap_or(u32::MAX))
@@ -248,13 +272,11 @@ fn read_gateway(
         gateway.listen = listen;
         place = Some(Place::Option("--listen"));
     }
-    match place {
-        // Calls are not authenticated, so whoever reaches the port may run every function.
-        Some(place) if !insecure && !gateway.listen.ip().to_canonical().is_loopback() => {
-            Err(ConfigError::Refused { place, problem: Problem::Exposed(gateway.listen) })
-        }
-        _ => Ok(gateway),
+    if insecure && lock == Lock::Open {
+        lock = Lock::Insecure;
     }
+    check_exposure(gateway.listen, place, lock)?;
+    Ok(gateway)
 }
 
 fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {

@@ -12,6 +12,7 @@ use engine::container::{Change, Changed, Wanted};
 use engine::mailbox::{Post, ToSupervisor};
 use nix::sys::signalfd::SignalFd;
 
+use super::entrance::Entrance;
 use super::plan::Plan;
 use crate::admin::Report;
 use crate::config::{Config, Function};
@@ -21,6 +22,7 @@ use crate::config::{Config, Function};
 pub(super) struct Deployer {
     file: PathBuf,
     plan: Plan,
+    entrance: Entrance,
     supervisor: Post<ToSupervisor>,
     /// Held during a change.
     state: Mutex<State>,
@@ -51,7 +53,12 @@ struct Identity {
 }
 
 impl Deployer {
-    pub(super) fn new(config: &Config, plan: Plan, supervisor: Post<ToSupervisor>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        plan: Plan,
+        entrance: Entrance,
+        supervisor: Post<ToSupervisor>,
+    ) -> Self {
         let served = |function: &Function| {
             let served = Served {
                 function: function.clone(),
@@ -62,7 +69,7 @@ impl Deployer {
         };
         let serving = config.functions.iter().map(served).collect();
         let state = Mutex::new(State { config: config.clone(), serving });
-        Self { file: config.file.clone().into(), plan, supervisor, state }
+        Self { file: config.file.clone().into(), plan, entrance, supervisor, state }
     }
 
     /// Deploys these functions, each as the next version of the one of its name, if there is one.
@@ -77,7 +84,8 @@ impl Deployer {
         names.iter().for_each(|name| tell(self.remove_one(&mut state, name)));
     }
 
-    /// Reads the configuration file again, and deploys and removes what differs from what is served.
+    /// Reads the configuration file again, and deploys and removes what differs from what is served. The
+    /// files of keys are read again first: a key that was taken away does not wait for a container.
     ///
     /// # Errors
     /// When the file cannot be used; nothing is changed then.
@@ -85,6 +93,7 @@ impl Deployer {
         let mut state = self.state();
         let config = Config::load(&self.file, state.config.overrides);
         let config = config.map_err(|error| error.to_string())?;
+        self.entrance.reload().into_iter().for_each(&mut tell);
         for function in &config.functions {
             if !state.serving.get(&function.name).is_some_and(|served| served.is(function)) {
                 tell(self.deploy_one(&mut state, function));
@@ -144,6 +153,9 @@ impl State {
         let mut sections = Vec::new();
         if self.config.gateway != next.gateway {
             sections.push("[gateway]");
+        }
+        if self.config.auth != next.auth {
+            sections.push("[auth]");
         }
         if self.config.engine != next.engine {
             sections.push("[engine]");

@@ -8,6 +8,7 @@ mod admin;
 mod balance;
 mod cores;
 mod deploy;
+mod entrance;
 mod listener;
 mod mail;
 mod passage;
@@ -32,6 +33,7 @@ use engine::logs::Capture;
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor, mailbox};
 use engine::stats::Stats;
 use gateway::Door;
+use gateway::auth::AuthError;
 use nix::sched::CpuSet;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -41,6 +43,7 @@ use thiserror::Error;
 
 use self::admin::Admin;
 use self::deploy::Deployer;
+use self::entrance::Entrance;
 use self::listener::Listener;
 use self::mail::ShardMail;
 use self::plan::Plan;
@@ -63,6 +66,8 @@ enum UpError {
     Sockets { parent: PathBuf, error: io::Error },
     #[error("{0}")]
     Setup(#[from] reactor::SetupError),
+    #[error("{0}")]
+    Auth(#[from] AuthError),
     #[error("{file}:{line}: {error}")]
     Start { file: String, line: usize, error: StartError },
     #[error("{0}")]
@@ -74,7 +79,7 @@ enum UpError {
 impl UpError {
     /// 2 where the configuration is to blame, 1 where the system is.
     fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Start { .. }) { 2 } else { 1 }
+        if matches!(self, Self::Start { .. } | Self::Auth(_)) { 2 } else { 1 }
     }
 
     /// Blames the lines of the function that did not start.
@@ -118,7 +123,7 @@ pub fn run_with_hook(config: &Config, hook: ThreadHook) -> ExitCode {
         Err(error) => {
             match error {
                 // Bare, as all that is wrong with a configuration: file and line come first.
-                UpError::Start { .. } => eprintln!("{error}"),
+                UpError::Start { .. } | UpError::Auth(_) => eprintln!("{error}"),
                 _ => eprintln!("nightcore: {error}"),
             }
             ExitCode::from(error.exit_code())
@@ -144,6 +149,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let hangups = read_signals(&[Signal::SIGHUP], SfdFlags::empty())?;
 
     let role = config.overrides.role;
+    let entrance = Entrance::open(config)?;
     let listener = role.has_door().then(|| bind(config.gateway.listen)).transpose()?;
     let address = listener.as_ref().map(Listener::address);
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
@@ -155,7 +161,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         false => PathBuf::new(),
     };
 
-    let shards = start_shards(config, hook)?;
+    let shards = start_shards(config, &entrance, hook)?;
     let mut plan = shards.plan;
     plan.niceness(config, shards.raised);
     let specs = config.functions.iter().map(|function| plan.container(function, 1)).collect();
@@ -171,7 +177,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let (mail, stats) = (shards.mailbox, shards.stats);
     let supervisor = Supervisor::new(&host, sockets, specs, posts, mail, signals, stats, capture);
     let mut supervisor = system("containers cannot be supervised", supervisor)?;
-    let deployer = Arc::new(Deployer::new(config, plan, shards.supervisor));
+    let deployer = Arc::new(Deployer::new(config, plan, entrance.clone(), shards.supervisor));
     let asked = admin::Engine { address, logs, deployer: Arc::clone(&deployer) };
     let started = supervisor
         .start_all()
@@ -196,6 +202,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let stopped = supervisor.run(config.engine.drain_timeout);
     supervisor.shut_down();
     join(shards.threads);
+    entrance.close();
     drop(admin);
     Ok(stopped)
 }
@@ -236,7 +243,7 @@ fn worker_binary() -> io::Result<PathBuf> {
     Ok(path)
 }
 
-fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
+fn start_shards(config: &Config, entrance: &Entrance, hook: ThreadHook) -> Result<Shards, UpError> {
     let cores = system("the cores of this machine are unknown", usable_cores())?;
     let wanted = config.engine.shards.map_or(cores.len(), usize::from);
     let count = u16::try_from(wanted).unwrap_or(u16::MAX);
@@ -267,6 +274,7 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
             mail,
             exchange,
             balance: Arc::clone(&balance),
+            entrance: entrance.clone(),
             stats: Arc::clone(&stats),
             hook,
         };

@@ -24,6 +24,7 @@ use reactor::{Address, Event, Reactor, SetupError, Token, Wait};
 use super::ThreadHook;
 use super::acceptor::{self, Acceptor};
 use super::balance::Meter;
+use super::entrance::Entrance;
 use super::mail::ShardMail;
 use super::passage::Message;
 use super::policy::Move;
@@ -51,6 +52,7 @@ pub(super) struct Blueprint {
     pub(super) mail: Mailbox<ShardMail>,
     pub(super) exchange: Exchange,
     pub(super) balance: Arc<Balance>,
+    pub(super) entrance: Entrance,
     pub(super) stats: Arc<Stats>,
     pub(super) hook: ThreadHook,
 }
@@ -163,6 +165,7 @@ impl Shard {
             mail,
             exchange,
             balance,
+            entrance,
             stats,
             ..
         } = blueprint;
@@ -178,7 +181,7 @@ impl Shard {
             stats,
         };
         let engine = Engine::new(parts, &mut reactor);
-        let gateway = Gateway::new(gateway_config(config), index);
+        let gateway = Gateway::new(entrance.enter(gateway_config(config)), index);
         reactor.poll(mail.bell(), MAIL);
         let (acceptors, phase) = (Vec::new(), Phase::Serving);
         Self { index, reactor, engine, gateway, priority, balance, mail, acceptors, phase }
