@@ -6,11 +6,15 @@
 //! and nothing has been started by then.
 
 mod auth;
+mod credentials;
 mod door;
+mod engines;
 mod error;
 mod function;
+mod http2;
 mod library;
 mod table;
+mod tls;
 mod units;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -23,19 +27,28 @@ use gateway::auth::AuthSource;
 use toml::de::DeTable;
 
 pub use auth::is_exposed;
-use auth::{Lock, check_exposure, read_auth};
+use auth::{Lock, read_auth, refuse_exposed};
+pub use credentials::{CertificateFiles, CredentialError, authorities, shared_key};
+use engines::read_engines;
+pub use engines::{EnginesPort, Trust};
 pub use error::{ConfigError, Place, Problem};
 use function::{CONTAINER_KINDS, read_functions};
 pub use function::{
     Concurrency, FUNCTION_NAME, FUNCTIONS_MAX, Function, PIDS_DEFAULT, Placement, WORKERS_MAX,
     is_function_name,
 };
+pub use http2::Http2;
+use http2::read_http2;
 use library::Search;
 use table::{Source, Table, Value};
+pub use tls::Tls;
+use tls::read_tls;
 pub(crate) use units::parse_duration;
 
 /// Where the gateway listens when nothing else is said.
 pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+const LISTEN_EXPECTED: &str = "an address and port such as \"127.0.0.1:8080\"";
 
 /// One thread per core; machines with more cores run several engines.
 pub const SHARDS_MAX: u16 = 256;
@@ -43,6 +56,8 @@ pub const SHARDS_MAX: u16 = 256;
 const BODY_MAX: u64 = 256 << 20;
 /// The fds of a process again: connections share them with doorbells and sockets.
 const CONNECTIONS_MAX: u16 = 16_384;
+/// Each keeps its body until it is answered.
+const QUEUE_MAX: u16 = u16::MAX;
 /// Each level of a call chain holds a worker, so the depth is bounded by lanes as well.
 const DEPTH_MAX: u16 = WORKERS_MAX;
 
@@ -91,6 +106,14 @@ pub struct Gateway {
     pub access_log: Option<Destination>,
     /// Origins of web pages that may read answers; empty: nothing is said about it.
     pub cors_origins: Vec<String>,
+    /// Calls of one function that may wait, on each shard, for an engine on another host.
+    pub queue: usize,
+    /// The door with TLS.
+    pub tls: Option<Tls>,
+    /// Where engines may join.
+    pub engines: Option<EnginesPort>,
+    /// HTTP/2 and gRPC, if they are served.
+    pub http2: Option<Http2>,
 }
 
 /// `[engine]`: the dispatcher.
@@ -227,8 +250,12 @@ fn read_gateway(
         write_timeout: Duration::from_secs(30),
         access_log: None,
         cors_origins: Vec::new(),
+        queue: 1024,
+        tls: None,
+        engines: None,
+        http2: None,
     };
-    let mut insecure = false;
+    let directory = file.parent().unwrap_or(Path::new(""));
     let mut place = None;
     if let Some(section) = section {
         let table = section.table(&[
@@ -242,12 +269,18 @@ fn read_gateway(
             "write_timeout",
             "access_log",
             "cors_origins",
+            "queue",
+            "tls",
+            "engines",
+            "http2",
         ])?;
         if let Some(value) = table.get("listen") {
-            gateway.listen = value.parsed("an address and port such as \"127.0.0.1:8080\"")?;
+            gateway.listen = value.parsed(LISTEN_EXPECTED)?;
             place = Some(value.place());
         }
-        table.read("insecure", &mut insecure, |value| value.flag())?;
+        if table.get("insecure").map(|value| value.flag()).transpose()? == Some(true) {
+            lock = lock.or_insecure();
+        }
         table.read("access_log", &mut gateway.access_log, |value| {
             door::destination(value, file).map(Some)
         })?;
@@ -255,6 +288,9 @@ fn read_gateway(
         table.read("body_max", &mut gateway.body_max, |value| {
             // The range keeps it within 32 bits.
             value.size(1..=BODY_MAX).map(|size| u32::try_from(size).unwrap_or(u32::MAX))
+        })?;
+        table.read("queue", &mut gateway.queue, |value| {
+            value.integer(0..=QUEUE_MAX).map(usize::from)
         })?;
         table.read("connections_max", &mut gateway.connections_max, |value| {
             value.integer(1..=CONNECTIONS_MAX).map(u32::from)
@@ -267,15 +303,27 @@ fn read_gateway(
         ] {
             table.read(key, field, |value| value.duration(DURATION_MIN..=DURATION_MAX))?;
         }
+        if let Some(section) = table.get("tls") {
+            let (tls, place) = read_tls(&section, directory)?;
+            refuse_exposed(tls.listen, place, lock)?;
+            gateway.tls = Some(tls);
+        }
+        table.read("engines", &mut gateway.engines, |section| {
+            read_engines(section, directory).map(Some)
+        })?;
+        if let Some(section) = table.get("http2") {
+            let (http2, place) = read_http2(&section)?;
+            refuse_exposed(http2.listen, place, lock)?;
+            gateway.http2 = Some(http2);
+        }
     }
     if let Some(listen) = listen_option {
         gateway.listen = listen;
         place = Some(Place::Option("--listen"));
     }
-    if insecure && lock == Lock::Open {
-        lock = Lock::Insecure;
+    if let Some(place) = place {
+        refuse_exposed(gateway.listen, place, lock)?;
     }
-    check_exposure(gateway.listen, place, lock)?;
     Ok(gateway)
 }
 
@@ -328,3 +376,5 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;

@@ -138,7 +138,7 @@ impl Connection {
                     return self.refuse_unread(io, bytes, reject);
                 }
                 if head.expectation == Expectation::Continue {
-                    self.interim.start(io, &self.socket, self.key);
+                    self.seal_interim(io, respond::CONTINUE);
                 }
                 self.state = State::Body(body);
                 self.set_deadline(io, io.shared.config.body_timeout);
@@ -256,7 +256,7 @@ impl Connection {
         if let Some(fault) = head.fault {
             return Err(fault);
         }
-        let route = route(head)?;
+        let route = route(head.method, head.target)?;
         if let (Route::Function { name, .. }, Some(access)) = (route, &mut self.access) {
             access.name(name);
         }

@@ -79,19 +79,24 @@ pub(super) enum Lock {
     Keys,
 }
 
+impl Lock {
+    /// The same, where it is said that nothing need stand there.
+    pub(super) fn or_insecure(self) -> Lock {
+        if self == Lock::Open { Lock::Insecure } else { self }
+    }
+}
+
 /// Refuses an address that others reach where nothing stands between them and the functions: whoever
 /// reaches the port could run every one.
-pub(super) fn check_exposure(
+pub(super) fn refuse_exposed(
     listen: SocketAddr,
-    place: Option<Place>,
+    place: Place,
     lock: Lock,
 ) -> Result<(), ConfigError> {
-    match place {
-        Some(place) if lock == Lock::Open && is_exposed(listen) => {
-            Err(ConfigError::Refused { place, problem: Problem::Exposed(listen) })
-        }
-        _ => Ok(()),
+    if lock != Lock::Open || !is_exposed(listen) {
+        return Ok(());
     }
+    Err(ConfigError::Refused { place, problem: Problem::Exposed(listen) })
 }
 
 /// Whether other hosts may reach an address.

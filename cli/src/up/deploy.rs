@@ -14,6 +14,7 @@ use nix::sys::signalfd::SignalFd;
 
 use super::entrance::Entrance;
 use super::plan::Plan;
+use super::tls::Identities;
 use crate::admin::Report;
 use crate::config::{Config, Function};
 
@@ -23,6 +24,7 @@ pub(super) struct Deployer {
     file: PathBuf,
     plan: Plan,
     entrance: Entrance,
+    identities: Identities,
     supervisor: Post<ToSupervisor>,
     /// Held during a change.
     state: Mutex<State>,
@@ -57,6 +59,7 @@ impl Deployer {
         config: &Config,
         plan: Plan,
         entrance: Entrance,
+        identities: Identities,
         supervisor: Post<ToSupervisor>,
     ) -> Self {
         let served = |function: &Function| {
@@ -69,7 +72,7 @@ impl Deployer {
         };
         let serving = config.functions.iter().map(served).collect();
         let state = Mutex::new(State { config: config.clone(), serving });
-        Self { file: config.file.clone().into(), plan, entrance, supervisor, state }
+        Self { file: config.file.clone().into(), plan, entrance, identities, supervisor, state }
     }
 
     /// Deploys these functions, each as the next version of the one of its name, if there is one.
@@ -94,6 +97,7 @@ impl Deployer {
         let config = Config::load(&self.file, state.config.overrides);
         let config = config.map_err(|error| error.to_string())?;
         self.entrance.reload().into_iter().for_each(&mut tell);
+        self.identities.reload().into_iter().for_each(&mut tell);
         for function in &config.functions {
             if !state.serving.get(&function.name).is_some_and(|served| served.is(function)) {
                 tell(self.deploy_one(&mut state, function));

@@ -12,6 +12,7 @@ use crate::config::{Config, Overrides};
 use crate::up::deploy::Deployer;
 use crate::up::entrance::Entrance;
 use crate::up::plan::Plan;
+use crate::up::tls::Identities;
 
 const ADDRESS: SocketAddr = crate::config::LISTEN_DEFAULT;
 
@@ -26,8 +27,13 @@ fn start(parent: &TempDir, pid: u32) -> Admin {
     std::fs::create_dir(&directory).unwrap();
     let config = Config::read("", "nightcore.toml".as_ref(), Overrides::default()).unwrap();
     let (supervisor, _) = engine::mailbox::mailbox().unwrap();
-    let plan = Plan::new(&config, 1, 1);
-    let deployer = Arc::new(Deployer::new(&config, plan, Entrance::default(), supervisor));
+    let deployer = Arc::new(Deployer::new(
+        &config,
+        Plan::new(&config, 1, 1),
+        Entrance::default(),
+        Identities::default(),
+        supervisor,
+    ));
     let engine = Engine { address: Some(ADDRESS), logs: Logs::default(), deployer };
     Admin::start(&directory, engine).unwrap()
 }
