@@ -43,6 +43,8 @@ struct FunctionEntry {
     running: u64,
     waiting: u64,
     room: u64,
+    /// Calls that gateways would send now, which is what `room` has become since it was reported.
+    takes: u64,
     latency: Option<Duration>,
 }
 
@@ -148,6 +150,7 @@ impl FunctionEntry {
             running: running.into(),
             waiting: waiting.into(),
             room: room.into(),
+            takes: remote.balance.room(seat).into(),
             latency: remote.balance.latency(seat),
         })
     }
@@ -163,13 +166,15 @@ impl FunctionEntry {
         self.running += other.running;
         self.waiting += other.waiting;
         self.room += other.room;
+        self.takes += other.takes;
         self.latency = self.latency.max(other.latency);
     }
 
     fn write_json(&self, out: &mut String) {
         let state = match self.condition {
+            Condition::Open if self.takes == 0 => "full",
             Condition::Open => "serving",
-            Condition::Paused => "full",
+            Condition::Paused => "paused",
             Condition::Broken => "broken",
             Condition::Draining => "draining",
         };

@@ -97,6 +97,22 @@ fn a_call_that_all_refuse_is_refused_with_their_words() {
 }
 
 #[test]
+fn an_engine_that_is_full_is_tried_again_when_one_of_its_calls_ends() {
+    let mut stage = Stage::with_engines(1, 8, NEVER);
+    let calls = [stage.call("echo", b"x").unwrap(), stage.call("echo", b"y").unwrap()];
+    let (first, second) = (stage.heard(0), stage.heard(0));
+    stage.engines[0].say(second.stream, Outcome::Overloaded, Started::No, b"full");
+    stage.until("it is full", |stage| stage.room("echo") == 0);
+    stage.engines[0].echo(&first);
+    let again = stage.heard(0);
+    assert_eq!(again.body, b"y");
+    stage.engines[0].echo(&again);
+    for call in calls {
+        assert_eq!(stage.answer(call).0, Outcome::Ok);
+    }
+}
+
+#[test]
 fn what_a_function_answers_is_final_even_when_it_is_a_refusal() {
     let mut stage = Stage::with_engines(2, 8, NEVER);
     let call = stage.call("echo", b"x").unwrap();
@@ -294,7 +310,7 @@ fn reports_and_announcements_that_make_no_sense_end_the_link() {
     is_closed_for("not announced", |stage, engine, _| {
         stage.engines[engine].report(&[load(99, 1, LoadState::Serving)]);
     });
-    is_closed_for("announced twice", |stage, engine, _| {
+    is_closed_for("twice", |stage, engine, _| {
         let twice = [function(2, "a", 1, NEVER), function(2, "b", 1, NEVER)];
         stage.engines[engine].announce(&twice);
     });
