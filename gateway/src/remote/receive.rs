@@ -17,7 +17,7 @@ use super::directory::{NAMES_MAX, Standing};
 use super::key::{CallKey, LinkKey};
 use super::links::{Due, Location, Remote, Tenure};
 use super::metrics::Again;
-use super::peer::{Breach, Loss, NUMBERS_MAX, Offer, Stage};
+use super::peer::{Breach, Ended, Loss, NUMBERS_MAX, Offer, Stage};
 use crate::upstream::Answer;
 
 /// Seats of a shard: a thousand engines of a thousand functions each.
@@ -138,7 +138,8 @@ impl Remote {
             self.balance.set_condition(seat, Condition::Draining);
         }
         let Function { number, version, repeat, .. } = *said;
-        let offer = Offer { function, seat: Some(seat), version, repeat, load: None };
+        let ended = Ended::default();
+        let offer = Offer { function, seat: Some(seat), version, repeat, load: None, ended };
         peer.offers.insert(number, offer);
         if self.seats.len() <= seat.index() {
             self.seats.resize(seat.index() + 1, None);
@@ -225,6 +226,7 @@ impl Remote {
             self.metrics.count_again(Again::Refused);
             self.enqueue(key);
         } else {
+            self.count(sent, head.outcome);
             let AnswerHead { outcome, retry_after_s, queued_ns, ran_ns, .. } = *head;
             let (queued, ran) = (Duration::from_nanos(queued_ns), Duration::from_nanos(ran_ns));
             let times = Some(Times { queued, ran });
@@ -234,6 +236,17 @@ impl Remote {
         }
         self.settle(now, function, Standing::Lost { since: now });
         Ok(())
+    }
+
+    /// An engine has answered a call for good.
+    fn count(&mut self, sent: Sent, outcome: Outcome) {
+        let Some(Location { link, number, .. }) = self.location(sent.seat) else { return };
+        let offer = self.peer_mut(link).and_then(|peer| peer.offers.get_mut(&number));
+        match (offer, outcome) {
+            (Some(offer), Outcome::Ok) => offer.ended.ok += 1,
+            (Some(offer), _) => offer.ended.failed += 1,
+            (None, _) => {}
+        }
     }
 
     fn may_go_elsewhere(

@@ -463,17 +463,24 @@ fn engines_and_their_load_are_told_as_json_and_as_metrics() {
     stage.until("it is known", |stage| stage.room("echo") == 8 + 5 - 1);
     let mut json = String::new();
     stage.remote.engines_json(&mut json);
+    // However long it took to get here.
+    let parts = json.split("\"connected_s\":");
+    let parts: Vec<_> =
+        parts.map(|part| part.trim_start_matches(|c| char::is_ascii_digit(&c))).collect();
+    let json = parts.join("\"connected_s\":0");
     let engine = |node: &str, in_flight: u32, room: u32| {
         format!(
             "{{\"node\":\"{node}\",\"instance\":\"0000000000000007\",\"state\":\"serving\",\
-             \"epoch\":1,\"links\":1,\"cores\":2,\"functions\":[{{\"name\":\"echo\",\"version\":1,\
+             \"address\":null,\"connected_s\":0,\"epoch\":1,\"links\":1,\"cores\":2,\
+             \"functions\":[{{\"name\":\"echo\",\"version\":1,\
              \"state\":\"serving\",\"in_flight\":{in_flight},\"queued\":0,\"running\":0,\
-             \"waiting\":0,\"room\":{room},\"latency_us\":null}}]}}"
+             \"waiting\":0,\"room\":{room},\"latency_us\":null,\"ok\":0,\"failed\":0}}]}}"
         )
     };
     let busy = |index: usize| u32::from(index == holder);
     let parts = [0, 1].map(|i| engine(&format!("host-{i}"), busy(i), 5 * busy(i)));
-    assert_eq!(json, format!("{{\"engines\":[{}]}}\n", parts.join(",")));
+    let queues = "[{\"function\":\"echo\",\"waiting\":0}]";
+    assert_eq!(json, format!("{{\"engines\":[{}],\"queues\":{queues}}}", parts.join(",")));
     let mut text = String::new();
     stage.remote.write_metrics(&mut text);
     for line in ["links{shard=\"0\"} 2\n", "calls_in_flight{shard=\"0\"} 1\n"] {
