@@ -89,6 +89,12 @@ impl Outbox {
         self.ready.len() + self.large_bytes
     }
 
+    /// Of those, bytes of messages that do not fit a frame.
+    #[cfg(test)]
+    pub(crate) fn large_size(&self) -> usize {
+        self.large_bytes
+    }
+
     /// A message that fits a frame.
     ///
     /// # Panics

@@ -135,6 +135,12 @@ impl Reader {
         self.ping.take()
     }
 
+    /// Messages that have begun and not ended, and bytes that they will have.
+    #[cfg(test)]
+    pub(crate) fn unfinished(&self) -> (usize, usize) {
+        (self.partial.len(), self.partial_bytes)
+    }
+
     /// The buffer, to be appended to by `size`.
     pub(crate) fn make_room(&mut self, size: usize) -> &mut Vec<u8> {
         if self.start == self.buffer.len() {
