@@ -207,6 +207,8 @@ impl Reader {
                 let concerns_owner = self.side == Side::Engine;
                 Ok(if concerns_owner { Progress::Whole(Fixed::None, body) } else { Progress::Part })
             }
+            // These fit a frame, and belong to no stream.
+            Kind::Load | Kind::Draining | Kind::Bye => self.begin(head, body),
             _ if self.partial.contains_key(&head.stream) => {
                 Err(ProtocolError::StreamBusy(head.stream))
             }
