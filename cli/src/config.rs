@@ -5,10 +5,15 @@
 //! cannot become one gives a [`ConfigError`] of a single line (file, line, key, what was expected),
 //! and nothing has been started by then.
 
+mod credentials;
+mod engines;
 mod error;
 mod function;
+mod http2;
 mod library;
+mod link;
 mod table;
+mod tls;
 mod units;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,18 +23,29 @@ use std::time::Duration;
 use engine::container::ContainerKind;
 use toml::de::DeTable;
 
+pub use credentials::{CertificateFiles, CredentialError, authorities, shared_key};
+use engines::read_engines;
+pub use engines::{EnginesPort, Trust};
 pub use error::{ConfigError, Place, Problem};
 use function::{CONTAINER_KINDS, read_functions};
 pub use function::{
     Concurrency, FUNCTION_NAME, FUNCTIONS_MAX, Function, PIDS_DEFAULT, Placement, WORKERS_MAX,
     is_function_name,
 };
+pub use http2::Http2;
+use http2::read_http2;
 use library::Search;
+pub use link::Link;
+use link::read_link;
 use table::{Source, Table, Value};
+pub use tls::Tls;
+use tls::read_tls;
 pub(crate) use units::parse_duration;
 
 /// Where the gateway listens when nothing else is said.
 pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+const LISTEN_EXPECTED: &str = "an address and port such as \"127.0.0.1:8080\"";
 
 /// One thread per core; machines with more cores run several engines.
 pub const SHARDS_MAX: u16 = 256;
@@ -37,6 +53,8 @@ pub const SHARDS_MAX: u16 = 256;
 const BODY_MAX: u64 = 256 << 20;
 /// The fds of a process again: connections share them with doorbells and sockets.
 const CONNECTIONS_MAX: u16 = 16_384;
+/// Each keeps its body until it is answered.
+const QUEUE_MAX: u16 = u16::MAX;
 /// Each level of a call chain holds a worker, so the depth is bounded by lanes as well.
 const DEPTH_MAX: u16 = WORKERS_MAX;
 
@@ -79,6 +97,14 @@ pub struct Gateway {
     pub idle_timeout: Duration,
     /// A client that takes no bytes of its answer for this long is dropped.
     pub write_timeout: Duration,
+    /// Calls of one function that may wait, on each shard, for an engine on another host.
+    pub queue: usize,
+    /// The door with TLS.
+    pub tls: Option<Tls>,
+    /// Where engines may join.
+    pub engines: Option<EnginesPort>,
+    /// HTTP/2 and gRPC, if they are served.
+    pub http2: Option<Http2>,
 }
 
 /// `[engine]`: the dispatcher.
@@ -103,6 +129,8 @@ pub struct Engine {
     /// Directory with the root file system of `oci` containers; `None`: the host's own system
     /// directories, read-only.
     pub oci_rootfs: Option<PathBuf>,
+    /// Gateways on other hosts; `None`: none.
+    pub link: Option<Link>,
 }
 
 /// How the engine's threads stand to the functions on their core.
@@ -183,8 +211,9 @@ impl Config {
         let known = &["gateway", "engine", "function"];
         let root = Table::open(&source, "", document.get_ref(), 0, known)?;
 
-        let gateway = read_gateway(root.get("gateway").as_ref(), overrides.listen)?;
-        let mut engine = read_engine(root.get("engine").as_ref())?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let gateway = read_gateway(root.get("gateway").as_ref(), overrides.listen, directory)?;
+        let mut engine = read_engine(root.get("engine").as_ref(), directory)?;
         let functions = root.get("function");
         if let (Role::Gateway, Some(functions)) = (overrides.role, &functions) {
             let (place, problem) = (functions.place(), Problem::NoFunctionsHere);
@@ -200,6 +229,7 @@ impl Config {
 fn read_gateway(
     section: Option<&Value<'_>>,
     listen_option: Option<SocketAddr>,
+    directory: &Path,
 ) -> Result<Gateway, ConfigError> {
     let mut gateway = Gateway {
         listen: LISTEN_DEFAULT,
@@ -209,6 +239,10 @@ fn read_gateway(
         body_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(75),
         write_timeout: Duration::from_secs(30),
+        queue: 1024,
+        tls: None,
+        engines: None,
+        http2: None,
     };
     let mut insecure = false;
     let mut place = None;
@@ -222,15 +256,22 @@ fn read_gateway(
             "body_timeout",
             "idle_timeout",
             "write_timeout",
+            "queue",
+            "tls",
+            "engines",
+            "http2",
         ])?;
         if let Some(value) = table.get("listen") {
-            gateway.listen = value.parsed("an address and port such as \"127.0.0.1:8080\"")?;
+            gateway.listen = value.parsed(LISTEN_EXPECTED)?;
             place = Some(value.place());
         }
         table.read("insecure", &mut insecure, |value| value.flag())?;
         table.read("body_max", &mut gateway.body_max, |value| {
             // The range keeps it within 32 bits.
             value.size(1..=BODY_MAX).map(|size| u32::try_from(size).unwrap_or(u32::MAX))
+        })?;
+        table.read("queue", &mut gateway.queue, |value| {
+            value.integer(0..=QUEUE_MAX).map(usize::from)
         })?;
         table.read("connections_max", &mut gateway.connections_max, |value| {
             value.integer(1..=CONNECTIONS_MAX).map(u32::from)
@@ -243,21 +284,39 @@ fn read_gateway(
         ] {
             table.read(key, field, |value| value.duration(DURATION_MIN..=DURATION_MAX))?;
         }
+        if let Some(section) = table.get("tls") {
+            let (tls, place) = read_tls(&section, directory)?;
+            refuse_exposed(tls.listen, place, insecure)?;
+            gateway.tls = Some(tls);
+        }
+        table.read("engines", &mut gateway.engines, |section| {
+            read_engines(section, directory).map(Some)
+        })?;
+        if let Some(section) = table.get("http2") {
+            let (http2, place) = read_http2(&section)?;
+            refuse_exposed(http2.listen, place, insecure)?;
+            gateway.http2 = Some(http2);
+        }
     }
     if let Some(listen) = listen_option {
         gateway.listen = listen;
         place = Some(Place::Option("--listen"));
     }
-    match place {
-        // Calls are not authenticated, so whoever reaches the port may run every function.
-        Some(place) if !insecure && !gateway.listen.ip().to_canonical().is_loopback() => {
-            Err(ConfigError::Refused { place, problem: Problem::Exposed(gateway.listen) })
-        }
-        _ => Ok(gateway),
+    if let Some(place) = place {
+        refuse_exposed(gateway.listen, place, insecure)?;
     }
+    Ok(gateway)
 }
 
-fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
+/// Calls are not authenticated, so whoever reaches a port may run every function.
+fn refuse_exposed(listen: SocketAddr, place: Place, insecure: bool) -> Result<(), ConfigError> {
+    if insecure || listen.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    Err(ConfigError::Refused { place, problem: Problem::Exposed(listen) })
+}
+
+fn read_engine(section: Option<&Value<'_>>, directory: &Path) -> Result<Engine, ConfigError> {
     let mut engine = Engine {
         shards: None,
         runtime_dir: None,
@@ -268,6 +327,7 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
         require: false,
         oci_runtime: "runc".to_owned(),
         oci_rootfs: None,
+        link: None,
     };
     let Some(section) = section else { return Ok(engine) };
     let table = section.table(&[
@@ -280,6 +340,10 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
         "require",
         "oci_runtime",
         "oci_rootfs",
+        "node",
+        "gateways",
+        "resolver",
+        "link",
     ])?;
     table.read("container", &mut engine.container, |value| value.one_of(CONTAINER_KINDS))?;
     table.read("require", &mut engine.require, |value| value.flag())?;
@@ -301,8 +365,13 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
             ("normal", Priority::Normal),
         ])
     })?;
+    engine.link = read_link(&table, directory)?;
     Ok(engine)
 }
 
 #[cfg(test)]
+mod link_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;

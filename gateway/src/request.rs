@@ -122,7 +122,7 @@ impl Connection {
                     return self.refuse_unread(io, bytes, reject);
                 }
                 if head.expectation == Expectation::Continue {
-                    self.interim.start(io, &self.socket, self.key);
+                    self.seal_interim(io, respond::CONTINUE);
                 }
                 self.state = State::Body(body);
                 self.set_deadline(io, io.shared.config.body_timeout);
@@ -276,7 +276,7 @@ fn target<'a>(upstream: &impl Upstream, head: &Head<'a>) -> Result<Target<'a>, R
     if let Some(fault) = head.fault {
         return Err(fault);
     }
-    match route(head)? {
+    match route(head.method, head.target)? {
         Route::Function { name, suffix, query } => {
             let function = upstream.resolve(name).ok_or(Reject::NotFound("no such function"))?;
             Ok(Target::Function { function, suffix, query })

@@ -263,11 +263,15 @@ impl Link {
         self.outbox.unsent_calls()
     }
 
-    /// Ends the link at once, with a word behind the small messages that wait if there is a reason. The
-    /// word is left out when a send is under way: it would lie within a frame that may never end.
-    /// Large messages end unfinished; who wants them to leave waits for [`Link::is_flushed`].
+    /// Ends the link at once, with a word if there is a reason. The word is left out when a send is under
+    /// way: it would lie within a frame that may never end. Large messages end unfinished; who wants them
+    /// to leave waits for [`Link::is_flushed`]. Calls that wait here stay unsaid: their owner makes them
+    /// elsewhere, and they must not run twice.
     pub fn close(mut self, reactor: &mut Reactor, reason: Option<&str>) {
         if let (Some(reason), true) = (reason, self.sender.is_idle()) {
+            if self.side == Side::Gateway {
+                self.outbox = Outbox::new();
+            }
             self.outbox.withdraw_all();
             self.outbox.push_small(Kind::Bye, NO_STREAM, encode_reason(reason));
             if let Some(cipher) = &mut self.cipher {

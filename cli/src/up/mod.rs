@@ -8,6 +8,10 @@ mod admin;
 mod balance;
 mod cores;
 mod deploy;
+mod doorman;
+mod gateways;
+mod hosts;
+mod http2;
 mod listener;
 mod mail;
 mod passage;
@@ -16,6 +20,7 @@ mod policy;
 mod priority;
 mod rebalance;
 mod shard;
+mod tls;
 mod upstream;
 
 use std::io::{self, Write};
@@ -41,11 +46,16 @@ use thiserror::Error;
 
 use self::admin::Admin;
 use self::deploy::Deployer;
+use self::doorman::Doorman;
+use self::gateways::{DialError, Wire};
+use self::hosts::Hosts;
+use self::http2::Annex;
 use self::listener::Listener;
 use self::mail::ShardMail;
 use self::plan::Plan;
 use self::rebalance::Balance;
 use self::shard::Blueprint;
+use self::tls::{CertificateError, Identities};
 use crate::config::{Config, Placement, Priority};
 
 /// Functions and versions of functions for which there is room beside those of the start.
@@ -59,6 +69,8 @@ const WORKER_VARIABLE: &str = "NIGHTCORE_WORKER";
 enum UpError {
     #[error("cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
+    #[error("{section}: {error}")]
+    Certificates { section: &'static str, error: CertificateError },
     #[error("no directory for control sockets in {parent}: {error}")]
     Sockets { parent: PathBuf, error: io::Error },
     #[error("{0}")]
@@ -67,6 +79,8 @@ enum UpError {
     Start { file: String, line: usize, error: StartError },
     #[error("{0}")]
     Interrupted(StartError),
+    #[error(transparent)]
+    Dial(#[from] DialError),
     #[error("{what}: {error}")]
     System { what: &'static str, error: io::Error },
 }
@@ -133,6 +147,8 @@ struct Shards {
     threads: Vec<JoinHandle<()>>,
     mailbox: Mailbox<ToSupervisor>,
     supervisor: Post<ToSupervisor>,
+    balance: Arc<Balance>,
+    wire: Wire,
     stats: Arc<Stats>,
     plan: Plan,
     raised: bool,
@@ -146,6 +162,12 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let role = config.overrides.role;
     let listener = role.has_door().then(|| bind(config.gateway.listen)).transpose()?;
     let address = listener.as_ref().map(Listener::address);
+    let http2 = role.has_door().then(|| http2::Plan::bind(config)).transpose();
+    let http2 = http2.map_err(|(address, error)| UpError::Listen { address, error })?.flatten();
+    let identities = Identities::load(config)
+        .map_err(|(section, error)| UpError::Certificates { section, error })?;
+    let doorman = doorman::Plan::bind(config, &identities)
+        .map_err(|(address, error)| UpError::Listen { address, error })?;
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
     let sockets =
         SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
@@ -155,7 +177,10 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         false => PathBuf::new(),
     };
 
-    let shards = start_shards(config, hook)?;
+    let http2_address = http2.as_ref().map(http2::Plan::address);
+    let annex = http2::Plan::annex(http2.as_ref());
+    let strangers = doorman.addresses();
+    let shards = start_shards(config, &annex, &doorman.annex(), hook)?;
     let mut plan = shards.plan;
     plan.niceness(config, shards.raised);
     let specs = config.functions.iter().map(|function| plan.container(function, 1)).collect();
@@ -171,19 +196,26 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let (mail, stats) = (shards.mailbox, shards.stats);
     let supervisor = Supervisor::new(&host, sockets, specs, posts, mail, signals, stats, capture);
     let mut supervisor = system("containers cannot be supervised", supervisor)?;
-    let deployer = Arc::new(Deployer::new(config, plan, shards.supervisor));
+    let deployer = Arc::new(Deployer::new(config, plan, identities, shards.supervisor));
     let asked = admin::Engine { address, logs, deployer: Arc::clone(&deployer) };
     let started = supervisor
         .start_all()
         .map_err(|error| UpError::start(config, error))
         .and_then(|()| system("no admin socket", Admin::start(&directory, asked)))
-        .and_then(|admin| Ok((admin, listener.map(listen).transpose()?)));
-    let admin = match started {
-        Ok((admin, listener)) => {
+        .and_then(|admin| Ok((admin, listener.map(listen).transpose()?)))
+        .and_then(|(admin, listener)| {
+            let door = http2.map(|plan| plan.open(shards.mail.clone())).transpose();
+            let doorman = doorman.open(&shards.mail, &shards.balance);
+            let doorman = system("no doorman", doorman)?;
+            let dialer = gateways::start(config, &shards.mail, &shards.wire)?;
+            Ok((admin, listener, system("no door for HTTP/2", door)?, doorman, dialer))
+        });
+    let (admin, door, doorman, dialer) = match started {
+        Ok((admin, listener, door, doorman, dialer)) => {
             if let (Some(acceptor), Some(listener)) = (shards.mail.first(), listener) {
                 acceptor.send(ShardMail::Serve { listener, door: Door::Public });
             }
-            admin
+            (admin, door, doorman, dialer)
         }
         Err(error) => {
             supervisor.shut_down();
@@ -191,9 +223,15 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
             return Err(error);
         }
     };
-    summarize(config, address, shards.posts.len(), shards.raised, &supervisor);
+    let addresses = Addresses { http1: address, http2: http2_address, strangers };
+    summarize(config, addresses, shards.posts.len(), shards.raised, &supervisor);
     deploy::reload_on_hangup(hangups, deployer);
     let stopped = supervisor.run(config.engine.drain_timeout);
+    if let Some(door) = door {
+        door.stop();
+    }
+    drop::<Option<Doorman>>(doorman);
+    drop(dialer);
     supervisor.shut_down();
     join(shards.threads);
     drop(admin);
@@ -236,13 +274,20 @@ fn worker_binary() -> io::Result<PathBuf> {
     Ok(path)
 }
 
-fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
+fn start_shards(
+    config: &Config,
+    http2: &Annex,
+    doorman: &doorman::Annex,
+    hook: ThreadHook,
+) -> Result<Shards, UpError> {
     let cores = system("the cores of this machine are unknown", usable_cores())?;
     let wanted = config.engine.shards.map_or(cores.len(), usize::from);
     let count = u16::try_from(wanted).unwrap_or(u16::MAX);
     let (to_supervisor, supervisor_mail) = system("no mailbox", mailbox())?;
     let (posts, boxes) = mailboxes(count)?;
     let (mail_posts, mails) = mailboxes(count)?;
+    let wire = Wire::default();
+    let hosts = Hosts::new(count, wire.clone());
     let plan = Plan::new(config, count, u16::try_from(cores.len()).unwrap_or(u16::MAX));
     let core = |index: u16| cores[usize::from(index) % cores.len()];
     let shard_cores: Vec<u16> = (0..count).map(core).collect();
@@ -268,6 +313,9 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
             exchange,
             balance: Arc::clone(&balance),
             stats: Arc::clone(&stats),
+            http2: http2.clone(),
+            hosts: hosts.clone(),
+            doorman: doorman.clone(),
             hook,
         };
         let (config, ready) = (config.clone(), ready.clone());
@@ -289,7 +337,7 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
     balance.passage.open(&peers);
     rings.open(&peers);
     let (mailbox, supervisor, mail) = (supervisor_mail, to_supervisor, mail_posts);
-    Ok(Shards { posts, mail, threads, mailbox, supervisor, stats, plan, raised })
+    Ok(Shards { posts, mail, threads, mailbox, supervisor, balance, wire, stats, plan, raised })
 }
 
 /// A mailbox for each shard.
@@ -307,18 +355,34 @@ fn usable_cores() -> io::Result<Vec<u16>> {
     if cores.is_empty() { Err(io::Error::other("the affinity mask is empty")) } else { Ok(cores) }
 }
 
+/// Where clients come in.
+struct Addresses {
+    http1: Option<SocketAddr>,
+    http2: Option<SocketAddr>,
+    strangers: doorman::Addresses,
+}
+
 fn summarize(
     config: &Config,
-    address: Option<SocketAddr>,
+    addresses: Addresses,
     shards: usize,
     raised: bool,
     supervisor: &Supervisor,
 ) {
     let version = env!("CARGO_PKG_VERSION");
-    let mut text = match address {
+    let mut text = match addresses.http1 {
         Some(address) => format!("nightcore {version} serves on http://{address}\n"),
         None => format!("nightcore {version} serves gateways\n"),
     };
+    if let Some(address) = addresses.http2 {
+        text.push_str(&format!("  HTTP/2 and gRPC on http://{address}\n"));
+    }
+    if let Some(address) = addresses.strangers.clients {
+        text.push_str(&format!("  TLS on https://{address}\n"));
+    }
+    if let Some(address) = addresses.strangers.engines {
+        text.push_str(&format!("  engines join at {address}\n"));
+    }
     let priority = match (config.engine.priority, raised) {
         (Priority::Normal, _) => "same priority as functions",
         (Priority::Groups, _) => "above functions, which have CPU groups of minimum weight",
