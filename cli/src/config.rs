@@ -13,6 +13,7 @@ mod error;
 mod function;
 mod http2;
 mod library;
+mod link;
 mod table;
 mod tls;
 mod units;
@@ -40,6 +41,8 @@ pub use function::{
 pub use http2::Http2;
 use http2::read_http2;
 use library::Search;
+pub use link::Link;
+use link::read_link;
 use table::{Source, Table, Value};
 pub use tls::Tls;
 use tls::read_tls;
@@ -138,6 +141,8 @@ pub struct Engine {
     /// Directory with the root file system of `oci` containers; `None`: the host's own system
     /// directories, read-only.
     pub oci_rootfs: Option<PathBuf>,
+    /// Gateways on other hosts; `None`: none.
+    pub link: Option<Link>,
 }
 
 /// How the engine's threads stand to the functions on their core.
@@ -221,7 +226,8 @@ impl Config {
         let auth = read_auth(root.get("auth").as_ref(), path)?;
         let lock = if auth.is_some() { Lock::Keys } else { Lock::Open };
         let gateway = read_gateway(root.get("gateway").as_ref(), path, overrides.listen, lock)?;
-        let mut engine = read_engine(root.get("engine").as_ref())?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let mut engine = read_engine(root.get("engine").as_ref(), directory)?;
         let functions = root.get("function");
         if let (Role::Gateway, Some(functions)) = (overrides.role, &functions) {
             let (place, problem) = (functions.place(), Problem::NoFunctionsHere);
@@ -327,7 +333,7 @@ fn read_gateway(
     Ok(gateway)
 }
 
-fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
+fn read_engine(section: Option<&Value<'_>>, directory: &Path) -> Result<Engine, ConfigError> {
     let mut engine = Engine {
         shards: None,
         runtime_dir: None,
@@ -338,6 +344,7 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
         require: false,
         oci_runtime: "runc".to_owned(),
         oci_rootfs: None,
+        link: None,
     };
     let Some(section) = section else { return Ok(engine) };
     let table = section.table(&[
@@ -350,6 +357,10 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
         "require",
         "oci_runtime",
         "oci_rootfs",
+        "node",
+        "gateways",
+        "resolver",
+        "link",
     ])?;
     table.read("container", &mut engine.container, |value| value.one_of(CONTAINER_KINDS))?;
     table.read("require", &mut engine.require, |value| value.flag())?;
@@ -371,9 +382,12 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
             ("normal", Priority::Normal),
         ])
     })?;
+    engine.link = read_link(&table, directory)?;
     Ok(engine)
 }
 
+#[cfg(test)]
+mod link_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
