@@ -152,7 +152,7 @@ impl Stage {
             query: b"",
             request_id: b"id",
             traceparent: b"",
-            headers: ForwardedHeaders::new(&[]),
+            headers: ForwardedHeaders::new(&[], CredentialFields::Forwarded),
         };
         let call = NewCall { function, caller, timeout, request, body };
         let id = self.remote.submit(&mut self.reactor, clock::now(), &call)?;
