@@ -3,6 +3,7 @@
 //!
 //! In the order a request meets what they try:
 //! - `config`: text that should be a configuration;
+//! - `auth`: what is shown at the door, and the files of its keys;
 //! - `control`: packets between launcher and engine, and their descriptors;
 //! - `request`: what a client sends, in pieces of any size;
 //! - `envelope`, `descriptor`: what travels in a lane;
@@ -22,6 +23,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 
 mod answer;
+mod auth;
 mod bound;
 mod config;
 mod control;
@@ -54,6 +56,7 @@ type Target = (&'static str, fn(&[u8]));
 
 const TARGETS: &[Target] = &[
     ("config", config::run),
+    ("auth", auth::run),
     ("control", control::run),
     ("request", request::run),
     ("envelope", envelope::run),
