@@ -68,7 +68,6 @@ impl Link {
     ) -> Result<Link, LinkError> {
         let Established { socket, tls, early } = established;
         socket::prepare(&socket);
-        reactor.receive(socket.as_fd(), receive_token);
         let mut link = Link {
             side,
             socket,
@@ -85,6 +84,8 @@ impl Link {
         if let Some(cipher) = &mut link.cipher {
             link.flow = cipher.decrypt(&[], &mut link.reader)?;
         }
+        // Last, for a socket that is dropped must have nothing in flight.
+        reactor.receive(link.socket.as_fd(), receive_token);
         Ok(link)
     }
 

@@ -46,6 +46,21 @@ fn who_says_bye_is_heard_behind_what_he_said_before() {
 }
 
 #[test]
+fn a_gateway_that_leaves_does_not_say_the_calls_that_wait() {
+    for wrap in WRAPS {
+        let (mut engine, mut gateway) = pair(wrap);
+        gateway.say_call(1, b"never");
+        gateway.say_call(2, &pattern(1, 12 << 20));
+        assert_eq!(gateway.link().unsent_calls().count(), 2, "their owner makes them elsewhere");
+        gateway.close(Some("moved"));
+        gateway.reactor.turn(reactor::Wait::Not, &mut Vec::new()).unwrap();
+        engine.turn_until("the link has ended", |engine| engine.ended.is_some());
+        assert!(matches!(&engine.ended, Some(LinkError::Bye(reason)) if reason == "moved"));
+        assert!(engine.heard.is_empty());
+    }
+}
+
+#[test]
 fn a_link_whose_other_end_is_gone_ends() {
     for wrap in WRAPS {
         let (mut engine, mut gateway) = pair(wrap);

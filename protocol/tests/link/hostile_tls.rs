@@ -142,3 +142,14 @@ fn what_tls_has_read_with_the_handshake_is_heard_without_another_byte() {
     socket.write_all(rest).unwrap();
     gateway.turn_until("the second is there", |gateway| gateway.heard.len() == 2);
 }
+
+#[test]
+fn a_link_that_cannot_begin_leaves_nothing_in_flight() {
+    let (_client, mut server) = tls::pair();
+    server.read_tls(&mut &[0xff; 64][..]).unwrap();
+    let (_stranger, ours) = sockets();
+    let established = Established { socket: ours.into(), tls: Some(server), early: Vec::new() };
+    let gateway = Peer::new(established, Side::Gateway);
+    assert!(matches!(gateway.ended, Some(LinkError::Tls(_))), "{:?}", gateway.ended);
+    assert_eq!(gateway.reactor.in_flight(), 0);
+}
