@@ -7,6 +7,7 @@
 
 pub mod binaries;
 pub mod client;
+pub mod cluster;
 pub mod config;
 pub mod fault;
 pub mod functions;
@@ -17,6 +18,7 @@ pub mod stack;
 pub mod watchdog;
 
 pub use client::{Answer, Connection, get, post, request};
+pub use cluster::Cluster;
 pub use config::functions;
 pub use random::Random;
 pub use stack::Stack;
