@@ -31,7 +31,7 @@ use ledger::Ledger;
 use load::Load;
 use network::{Host, Network};
 use node::Node;
-use settings::{CLIENTS_PORT, ENGINES_PORT, Files, IDEMPOTENT, Settings};
+use settings::{CLIENTS_PORT, Calls, ENGINES_PORT, Files, IDEMPOTENT, Settings};
 
 /// 256 bits, as a file of hexadecimal digits.
 const KEY: &str = "8d5c1e02f7a94b36d0e8817c5a23f96b4ce1705f3892ad6604b7e9c1582d3fa0\n";
@@ -177,10 +177,13 @@ impl Cluster {
         self.engine_starts[index] += 1;
         let name = format!("engine-{index}.{}", self.engine_starts[index]);
         let host = Host::Engine(index_of(index));
-        let service_us = self.settings.service_us[index];
+        let calls = Calls {
+            service_us: self.settings.service_us[index],
+            drain_timeout_ms: self.settings.drain_timeout_ms,
+        };
         let doors = self.engines_doors();
         let node =
-            self.run_engine(host, &format!("engine-{index}"), &name, service_us, &doors, Key::Ours);
+            self.run_engine(host, &format!("engine-{index}"), &name, calls, &doors, Key::Ours);
         self.engines[index] = Some(node);
     }
 
@@ -188,7 +191,8 @@ impl Cluster {
     /// wait for it.
     #[must_use]
     pub fn start_outsider(&self, name: &str, doors: &[SocketAddr], key: Key) -> Node {
-        self.run_engine(self.spare_host(), name, name, 0, doors, key)
+        let calls = Calls { service_us: 0, drain_timeout_ms: 1_000 };
+        self.run_engine(self.spare_host(), name, name, calls, doors, key)
     }
 
     /// Starts a gateway where none runs.
@@ -251,7 +255,7 @@ impl Cluster {
         host: Host,
         node: &str,
         name: &str,
-        service_us: u32,
+        calls: Calls,
         doors: &[SocketAddr],
         key: Key,
     ) -> Node {
@@ -266,7 +270,7 @@ impl Cluster {
             key: &key,
             runtime: &runtime,
         };
-        let text = settings::engine(node, name, service_us, doors, files);
+        let text = settings::engine(node, name, calls, doors, files);
         self.run(host, name, "engine", &text, &[])
     }
 

@@ -31,4 +31,10 @@ impl Ledger {
     pub fn runs(&self, id: &str) -> &[String] {
         self.runs.get(id).map_or(&[], Vec::as_slice)
     }
+
+    /// How many calls an engine has started.
+    #[must_use]
+    pub fn started_on(&self, host: &str) -> usize {
+        self.runs.values().flatten().filter(|known| *known == host).count()
+    }
 }

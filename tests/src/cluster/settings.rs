@@ -29,12 +29,23 @@ pub struct Settings {
     pub service_us: Vec<u32>,
     /// Gateways.
     pub gateways: u8,
+    /// How long an engine that drains waits for its calls, in milliseconds.
+    pub drain_timeout_ms: u32,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { service_us: vec![2_000; 3], gateways: 2 }
+        Settings { service_us: vec![2_000; 3], gateways: 2, drain_timeout_ms: 10_000 }
     }
+}
+
+/// How long calls take on one engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Calls {
+    /// Each, in microseconds.
+    pub service_us: u32,
+    /// At most, once it drains, in milliseconds.
+    pub drain_timeout_ms: u32,
 }
 
 /// The files that an engine needs.
@@ -55,15 +66,16 @@ pub struct Files<'a> {
 pub fn engine(
     node: &str,
     name: &str,
-    service_us: u32,
+    calls: Calls,
     gateways: &[SocketAddr],
     files: Files<'_>,
 ) -> String {
+    let Calls { service_us, drain_timeout_ms } = calls;
     let Files { library, ledger, key, runtime } = files;
     let gateways: Vec<String> = gateways.iter().map(|address| format!("\"{address}\"")).collect();
     let mut text = format!(
         "[engine]\nnode = \"{node}\"\nshards = {SHARDS}\nruntime_dir = \"{}\"\n\
-         container = \"process\"\ndrain_timeout = \"10s\"\ngateways = [{}]\n\
+         container = \"process\"\ndrain_timeout = \"{drain_timeout_ms}ms\"\ngateways = [{}]\n\
          [engine.link]\nkey_file = \"{}\"\n",
         runtime.display(),
         gateways.join(", "),
