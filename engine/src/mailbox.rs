@@ -1,16 +1,10 @@
 //! Mail between the supervisor thread and the shards: rare control messages, never a call.
-//!
-//! A queue and an eventfd. The receiving side polls the eventfd with whatever it waits on (a shard its
-//! ring, the supervisor `poll(2)`), then takes everything that is there. Posting after the receiver is
-//! gone is harmless: the process is about to end.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use reactor::clock::Nanos;
+pub use reactor::mailbox::{Mailbox, Post, mailbox};
 
 use crate::container::{Cause, Change, Container};
 use crate::core::FunctionId;
@@ -169,61 +163,4 @@ pub enum ToSupervisor {
         /// Why.
         reason: String,
     },
-}
-
-/// The posting end. Cheap to clone.
-#[derive(Debug)]
-pub struct Post<T> {
-    queue: Sender<T>,
-    bell: Arc<EventFd>,
-}
-
-impl<T> Clone for Post<T> {
-    fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), bell: Arc::clone(&self.bell) }
-    }
-}
-
-impl<T> Post<T> {
-    /// Queues `message` and wakes the receiver.
-    pub fn send(&self, message: T) {
-        if self.queue.send(message).is_ok() {
-            // The counter cannot overflow in practice, and a full one has woken the receiver already.
-            let _ = self.bell.write(1);
-        }
-    }
-}
-
-/// The receiving end.
-#[derive(Debug)]
-pub struct Mailbox<T> {
-    queue: Receiver<T>,
-    bell: Arc<EventFd>,
-}
-
-impl<T> Mailbox<T> {
-    /// Takes the next message, if there is one.
-    pub fn take(&self) -> Option<T> {
-        self.queue.try_recv().ok()
-    }
-
-    /// Clears the bell. Call it before taking messages, so that a later one rings again.
-    pub fn hush(&self) {
-        let _ = self.bell.read();
-    }
-
-    /// The eventfd that says there is mail.
-    pub fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
-    }
-}
-
-/// Makes a mailbox and its posting end.
-///
-/// # Errors
-/// When no eventfd can be made (descriptor limit).
-pub fn mailbox<T>() -> io::Result<(Post<T>, Mailbox<T>)> {
-    let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
-    let (sender, receiver) = mpsc::channel();
-    Ok((Post { queue: sender, bell: Arc::clone(&bell) }, Mailbox { queue: receiver, bell }))
 }

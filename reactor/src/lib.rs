@@ -10,6 +10,7 @@
 //! - [`Event`], [`Token`] (`event`): what a turn reports; `completion` makes events of CQEs.
 //! - [`clock`] and [`wheel`]: monotonic time and the timers built on it; `alarm` is the one timeout
 //!   that the kernel knows of.
+//! - [`mailbox`]: how other threads reach the thread of a reactor.
 //!
 //! # Minimum kernel
 //! Linux 6.1, for `IORING_SETUP_DEFER_TASKRUN`; multishot receive came with 6.0, provided buffer
@@ -26,6 +27,7 @@ mod buffers;
 pub mod clock;
 mod completion;
 mod event;
+pub mod mailbox;
 mod operation;
 mod reactor;
 mod setup;

@@ -1,0 +1,192 @@
+//! The handshake over a connection, TLS or not, on a thread that is not a shard's. The caller bounds its
+//! time.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::error::{LinkError, ProtocolError};
+use crate::frame::{HEAD_SIZE, Head, Kind, Part};
+use crate::hello::{Challenge, Hello, Key, Prover};
+use crate::message::REASON_MAX;
+
+/// Bytes of a handshake's message at most: what a stranger can make us read.
+const MESSAGE_MAX: usize = 512;
+
+/// Dials: says hello, and learns who answers.
+///
+/// # Errors
+/// When the other side refuses, does not have the key, or breaks the protocol.
+pub async fn dial<S>(
+    stream: &mut S,
+    hello: &Hello,
+    key: Option<&Key>,
+) -> Result<Challenge, LinkError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let said = hello.encode();
+    write(stream, Kind::Hello, &said).await?;
+    let asked = read(stream, Kind::Challenge).await?;
+    let challenge = Challenge::parse(&asked)?;
+    let proof = key.map(|key| key.prove(Prover::Engine, &said, &asked));
+    write(stream, Kind::Proof, proof.as_ref().map_or(&[], |proof| proof)).await?;
+    let proof = read(stream, Kind::Welcome).await?;
+    check(key, Prover::Gateway, &said, &asked, &proof)?;
+    Ok(challenge)
+}
+
+/// Answers one who dials: `challenge` has a fresh nonce.
+///
+/// # Errors
+/// When the other side does not have the key, or breaks the protocol. It is told the reason, but for
+/// what it could not prove.
+pub async fn answer<S>(
+    stream: &mut S,
+    challenge: &Challenge,
+    key: Option<&Key>,
+) -> Result<Hello, LinkError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match answer_or_fail(stream, challenge, key).await {
+        Err(LinkError::Protocol(error)) => {
+            let reason = error.to_string();
+            let reason = &reason.as_bytes()[..reason.len().min(REASON_MAX)];
+            let _ = write(stream, Kind::Bye, reason).await;
+            Err(error.into())
+        }
+        result => result,
+    }
+}
+
+async fn answer_or_fail<S>(
+    stream: &mut S,
+    challenge: &Challenge,
+    key: Option<&Key>,
+) -> Result<Hello, LinkError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let said = read(stream, Kind::Hello).await?;
+    let hello = Hello::parse(&said)?;
+    let asked = challenge.encode();
+    write(stream, Kind::Challenge, &asked).await?;
+    let proof = read(stream, Kind::Proof).await?;
+    check(key, Prover::Engine, &said, &asked, &proof)?;
+    let proof = key.map(|key| key.prove(Prover::Gateway, &said, &asked));
+    write(stream, Kind::Welcome, proof.as_ref().map_or(&[], |proof| proof)).await?;
+    Ok(hello)
+}
+
+fn check(
+    key: Option<&Key>,
+    who: Prover,
+    hello: &[u8],
+    challenge: &[u8],
+    proof: &[u8],
+) -> Result<(), ProtocolError> {
+    match key {
+        Some(key) => key.check(who, hello, challenge, proof),
+        None if proof.is_empty() => Ok(()),
+        None => Err(ProtocolError::Unproven),
+    }
+}
+
+async fn write<S: AsyncWrite + Unpin>(stream: &mut S, kind: Kind, body: &[u8]) -> io::Result<()> {
+    let head = Head { size: body.len(), kind, part: Part::Last, stream: 0 };
+    let bytes = [&head.encode()[..], body].concat();
+    stream.write_all(&bytes).await?;
+    stream.flush().await
+}
+
+async fn read<S: AsyncRead + Unpin>(stream: &mut S, kind: Kind) -> Result<Vec<u8>, LinkError> {
+    let mut head = [0; HEAD_SIZE];
+    stream.read_exact(&mut head).await?;
+    let head = Head::parse(&head)?;
+    crate::message::check_count("bytes of a handshake's message", head.size, MESSAGE_MAX)?;
+    let mut body = vec![0; head.size];
+    stream.read_exact(&mut body).await?;
+    match head.kind {
+        Kind::Bye => Err(LinkError::Bye(String::from_utf8_lossy(&body).escape_debug().collect())),
+        got if got == kind && head.part == Part::Last => Ok(body),
+        got => Err(ProtocolError::Unexpected(got.name()).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hello::VERSION;
+
+    fn hello() -> Hello {
+        Hello {
+            version_min: VERSION,
+            version_max: VERSION,
+            node: "host-1".into(),
+            instance: 7,
+            epoch: 3,
+            connection: 1,
+            shards: 2,
+            cores: 2,
+            nonce: [1; 32],
+        }
+    }
+
+    fn challenge(nonce: u8) -> Challenge {
+        Challenge { version: VERSION, shards: 2, instance: 9, nonce: [nonce; 32] }
+    }
+
+    fn key(byte: u8) -> Key {
+        Key::new(vec![byte; 32]).unwrap()
+    }
+
+    async fn meet(
+        dialler: Option<Key>,
+        gateway: Option<Key>,
+    ) -> (Result<Challenge, LinkError>, Result<Hello, LinkError>) {
+        let (mut a, mut b) = tokio::io::duplex(4096);
+        let (hello, challenge) = (hello(), challenge(2));
+        let dialling = async {
+            let result = dial(&mut a, &hello, dialler.as_ref()).await;
+            drop(a);
+            result
+        };
+        let answering = async {
+            let result = answer(&mut b, &challenge, gateway.as_ref()).await;
+            drop(b);
+            result
+        };
+        tokio::join!(dialling, answering)
+    }
+
+    #[tokio::test]
+    async fn two_that_have_the_key_know_each_other() {
+        let (dialled, answered) = meet(Some(key(5)), Some(key(5))).await;
+        assert_eq!(dialled.unwrap(), challenge(2));
+        assert_eq!(answered.unwrap(), hello());
+        let (dialled, answered) = meet(None, None).await;
+        assert!(dialled.is_ok() && answered.is_ok());
+    }
+
+    #[tokio::test]
+    async fn without_the_key_nobody_gets_in() {
+        for (dialler, gateway) in
+            [(Some(key(5)), Some(key(6))), (None, Some(key(6))), (Some(key(5)), None)]
+        {
+            let (dialled, answered) = meet(dialler, gateway).await;
+            assert!(matches!(answered, Err(LinkError::Protocol(ProtocolError::Unproven))));
+            assert!(matches!(dialled, Err(LinkError::Bye(_))), "{dialled:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_recorded_handshake_proves_nothing_to_a_fresh_nonce() {
+        let (hello, first, second) =
+            (hello().encode(), challenge(2).encode(), challenge(3).encode());
+        let recorded = key(5).prove(Prover::Engine, &hello, &first);
+        assert!(key(5).check(Prover::Engine, &hello, &first, &recorded).is_ok());
+        assert!(key(5).check(Prover::Engine, &hello, &second, &recorded).is_err());
+        assert!(key(5).check(Prover::Gateway, &hello, &first, &recorded).is_err());
+    }
+}
