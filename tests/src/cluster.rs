@@ -14,6 +14,7 @@ pub mod node;
 pub mod relay;
 pub mod report;
 pub mod settings;
+pub mod stranger;
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};

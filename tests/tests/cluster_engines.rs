@@ -128,9 +128,8 @@ fn an_engine_that_drains_loses_nothing() {
 
 #[test]
 fn an_engine_that_does_not_end_its_calls_is_ended_by_its_time_limit() {
-    let mut settings = Settings::default();
+    let mut settings = Settings { drain_timeout_ms: 300, ..Settings::default() };
     settings.service_us[0] = 1_000_000;
-    settings.drain_timeout_ms = 300;
     let mut cluster = Cluster::start(settings);
     let load = cluster.load(RATE / 4);
     let started = || cluster.ledger().started_on(cluster.engine(0).name());

@@ -75,10 +75,8 @@ fn a_gateway_that_drains_loses_nothing() {
 
 #[test]
 fn a_gateway_hands_its_sockets_to_its_successor_and_no_connection_is_refused() {
-    let mut settings = Settings::default();
     // With one gateway nobody else could have taken them.
-    settings.gateways = 1;
-    let mut cluster = Cluster::start(settings);
+    let mut cluster = Cluster::start(Settings { gateways: 1, ..Settings::default() });
     let load = cluster.load(RATE);
     load.wait_for(CALM / 2);
     cluster.update_gateway(0);
