@@ -7,6 +7,7 @@
 //!
 //! An engine is called `engine-<index>.<generation>` by what it answers; a generation is a start.
 
+pub mod certificates;
 pub mod ledger;
 pub mod load;
 pub mod network;
@@ -17,9 +18,8 @@ pub mod settings;
 pub mod stranger;
 
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
-use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -28,25 +28,17 @@ use tempfile::TempDir;
 use crate::client::{Body, Connection, post};
 use crate::functions::build;
 use crate::watchdog::wait_until;
+use certificates::save;
 use ledger::Ledger;
 use load::Load;
 use network::{Host, Network};
 use node::Node;
-use settings::{CLIENTS_PORT, Calls, ENGINES_PORT, Files, IDEMPOTENT, Settings};
+use settings::{Bearer, CLIENTS_PORT, Calls, ENGINES_PORT, Files, IDEMPOTENT, Security, Settings};
 
 /// 256 bits, as a file of hexadecimal digits.
 const KEY: &str = "8d5c1e02f7a94b36d0e8817c5a23f96b4ce1705f3892ad6604b7e9c1582d3fa0\n";
 /// Another one, of those who do not belong here.
 const FOREIGN_KEY: &str = "17f0c3b25a9e684d1cb7206e935fd8a44be6701d2c85f93ea07146d8bb92c5e3\n";
-
-/// Which key a process is given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Key {
-    /// That of the cluster.
-    Ours,
-    /// Another one.
-    Foreign,
-}
 
 /// Running gateways and engines. All end when it is dropped.
 #[derive(Debug)]
@@ -72,17 +64,19 @@ impl Cluster {
     #[must_use]
     pub fn start(settings: Settings) -> Cluster {
         let directory = TempDir::with_prefix("nightcore-test-").expect("a temporary directory");
-        for (name, key) in [("link.key", KEY), ("foreign.key", FOREIGN_KEY)] {
-            let path = directory.path().join(name);
-            fs::write(&path, key).expect("a file");
-            // Whoever can read it can join.
-            fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("it is ours");
-        }
+        save(directory.path(), "link.key", KEY);
+        save(directory.path(), "foreign-link.key", FOREIGN_KEY);
         let library = build("host", directory.path());
         let engines = settings.service_us.len();
         let engine_count = u8::try_from(engines).expect("a few");
         // One host more than there are engines: for strangers, and engines that are added.
         let network = Network::new(settings.gateways, engine_count + 1);
+        if settings.security == Security::Certificates {
+            // A relay on the client's host passes for a gateway.
+            let hosts = (0..settings.gateways).map(Host::Gateway).chain([Host::Client]);
+            let addresses: Vec<IpAddr> = hosts.map(|host| network.address(host)).collect();
+            certificates::write(directory.path(), &addresses);
+        }
         let gateways = usize::from(settings.gateways);
         let mut cluster = Cluster {
             gateways: (0..gateways).map(|_| None).collect(),
@@ -184,16 +178,16 @@ impl Cluster {
         };
         let doors = self.engines_doors();
         let node =
-            self.run_engine(host, &format!("engine-{index}"), &name, calls, &doors, Key::Ours);
+            self.run_engine(host, &format!("engine-{index}"), &name, calls, &doors, Bearer::Engine);
         self.engines[index] = Some(node);
     }
 
-    /// Starts an engine on the spare host that dials these addresses with this key. The cluster does not
+    /// Starts an engine on the spare host that dials these addresses with what it bears. The cluster does not
     /// wait for it.
     #[must_use]
-    pub fn start_outsider(&self, name: &str, doors: &[SocketAddr], key: Key) -> Node {
+    pub fn start_outsider(&self, name: &str, doors: &[SocketAddr], bearer: Bearer) -> Node {
         let calls = Calls { service_us: 0, drain_timeout_ms: 1_000 };
-        self.run_engine(self.spare_host(), name, name, calls, doors, key)
+        self.run_engine(self.spare_host(), name, name, calls, doors, bearer)
     }
 
     /// Starts a gateway where none runs.
@@ -258,17 +252,15 @@ impl Cluster {
         name: &str,
         calls: Calls,
         doors: &[SocketAddr],
-        key: Key,
+        bearer: Bearer,
     ) -> Node {
         let runtime = self.runtime_directory(node);
-        let key = match key {
-            Key::Ours => self.file("link.key"),
-            Key::Foreign => self.file("foreign.key"),
-        };
+        let security = self.settings.security;
+        let credentials = settings::credentials(security, bearer, self.directory.path());
         let files = Files {
             library: &self.library,
             ledger: &self.ledger_file(),
-            key: &key,
+            credentials: &credentials,
             runtime: &runtime,
         };
         let text = settings::engine(node, name, calls, doors, files);
@@ -281,7 +273,9 @@ impl Cluster {
         let host = Host::Gateway(index_of(index));
         let runtime = self.runtime_directory(&format!("gateway-{index}"));
         let address = self.network.address(host);
-        let text = settings::gateway(address, &self.file("link.key"), &runtime);
+        let security = self.settings.security;
+        let credentials = settings::credentials(security, Bearer::Gateway, self.directory.path());
+        let text = settings::gateway(address, &credentials, &runtime);
         self.run(host, &name, "gateway", &text, options)
     }
 

@@ -4,11 +4,10 @@
 use std::net::SocketAddr;
 use std::thread;
 
-use nightcore_tests::cluster::Key;
 use nightcore_tests::cluster::network::Host;
 use nightcore_tests::cluster::relay::{Recording, Relay};
 use nightcore_tests::cluster::report::Report;
-use nightcore_tests::cluster::settings::Settings;
+use nightcore_tests::cluster::settings::{Bearer, Security, Settings};
 use nightcore_tests::cluster::stranger::{Impostor, dial, frames, kind, kinds};
 use nightcore_tests::{Cluster, Random, wait_until};
 
@@ -62,7 +61,7 @@ fn an_engine_with_another_key_does_not_join() {
     let client = cluster.network().address(Host::Client);
     let relay = Relay::start(client, cluster.engines_doors()[0]).expect("a free port");
     let load = cluster.load(RATE);
-    let mut outsider = cluster.start_outsider("outsider", &[relay.address()], Key::Foreign);
+    let mut outsider = cluster.start_outsider("outsider", &[relay.address()], Bearer::Foreign);
     // It tries again and again.
     wait_until("it has been refused three times", || {
         assert!(!outsider.has_ended(), "it gave up");
@@ -80,6 +79,30 @@ fn an_engine_with_another_key_does_not_join() {
 }
 
 #[test]
+fn links_with_certificates_serve_and_whoever_listens_understands_nothing() {
+    let settings = Settings { security: Security::Certificates, ..Settings::default() };
+    let cluster = Cluster::start(settings);
+    let client = cluster.network().address(Host::Client);
+    let relay = Relay::start(client, cluster.engines_doors()[0]).expect("a free port");
+    let foreign = cluster.start_outsider("outsider", &[relay.address()], Bearer::Foreign);
+    let load = cluster.load(RATE);
+    wait_until("it has been refused three times", || relay.recordings().len() > 3);
+    foreign.kill();
+    let report = load.stop();
+    expect_nobody_suffered(&cluster, &report);
+
+    let relay = Relay::start(client, cluster.engines_doors()[0]).expect("a free port");
+    let engine = cluster.start_outsider("heard", &[relay.address()], Bearer::Engine);
+    wait_until("it has joined", || cluster.probe(0).is_some_and(|host| host == engine.name()));
+    for Recording { dialler, listener } in relay.recordings() {
+        for word in ["lookup", "charge", "heard", "probe-"] {
+            let has = |said: &[u8]| said.windows(word.len()).any(|it| it == word.as_bytes());
+            assert!(!has(&dialler) && !has(&listener), "{word} is on the wire");
+        }
+    }
+}
+
+#[test]
 fn an_engine_gives_nothing_to_whoever_replays_a_gateway() {
     let cluster = Cluster::start(Settings::default());
     let recording = record(&cluster, cluster.engines_doors()[0]);
@@ -87,7 +110,7 @@ fn an_engine_gives_nothing_to_whoever_replays_a_gateway() {
     assert_eq!(heard[..2], [kind::CHALLENGE, kind::WELCOME], "{heard:?}");
     let client = cluster.network().address(Host::Client);
     let impostor = Impostor::start(client, &recording.listener).expect("a free port");
-    let mut outsider = cluster.start_outsider("deceived", &[impostor.address()], Key::Ours);
+    let mut outsider = cluster.start_outsider("deceived", &[impostor.address()], Bearer::Engine);
     wait_until("it has come three times", || {
         assert!(!outsider.has_ended(), "it gave up");
         impostor.heard().len() > 2
@@ -116,7 +139,7 @@ fn a_crowd_of_silent_strangers_keeps_no_engine_out() {
 fn record(cluster: &Cluster, target: SocketAddr) -> Recording {
     let client = cluster.network().address(Host::Client);
     let relay = Relay::start(client, target).expect("a free port");
-    let engine = cluster.start_outsider("recorded", &[relay.address()], Key::Ours);
+    let engine = cluster.start_outsider("recorded", &[relay.address()], Bearer::Engine);
     wait_until("it has joined", || cluster.probe(0).is_some_and(|host| host == engine.name()));
     engine.kill();
     wait_until("it is gone", || {

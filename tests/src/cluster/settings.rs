@@ -31,11 +31,38 @@ pub struct Settings {
     pub gateways: u8,
     /// How long an engine that drains waits for its calls, in milliseconds.
     pub drain_timeout_ms: u32,
+    /// How gateways and engines know each other.
+    pub security: Security,
+}
+
+/// How gateways and engines know each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// By a key that all have.
+    Key,
+    /// By certificates of one authority; the links are TLS.
+    Certificates,
+}
+
+/// Who holds a key or certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bearer {
+    /// A gateway of the cluster.
+    Gateway,
+    /// An engine of the cluster.
+    Engine,
+    /// Somebody whose key or authority is another one.
+    Foreign,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { service_us: vec![2_000; 3], gateways: 2, drain_timeout_ms: 10_000 }
+        Settings {
+            service_us: vec![2_000; 3],
+            gateways: 2,
+            drain_timeout_ms: 10_000,
+            security: Security::Key,
+        }
     }
 }
 
@@ -55,8 +82,8 @@ pub struct Files<'a> {
     pub library: &'a Path,
     /// What the functions write.
     pub ledger: &'a Path,
-    /// The pre-shared key.
-    pub key: &'a Path,
+    /// What [`credentials`] says.
+    pub credentials: &'a str,
     /// Of sockets.
     pub runtime: &'a Path,
 }
@@ -71,15 +98,14 @@ pub fn engine(
     files: Files<'_>,
 ) -> String {
     let Calls { service_us, drain_timeout_ms } = calls;
-    let Files { library, ledger, key, runtime } = files;
+    let Files { library, ledger, credentials, runtime } = files;
     let gateways: Vec<String> = gateways.iter().map(|address| format!("\"{address}\"")).collect();
     let mut text = format!(
         "[engine]\nnode = \"{node}\"\nshards = {SHARDS}\nruntime_dir = \"{}\"\n\
          container = \"process\"\ndrain_timeout = \"{drain_timeout_ms}ms\"\ngateways = [{}]\n\
-         [engine.link]\nkey_file = \"{}\"\n",
+         [engine.link]\n{credentials}",
         runtime.display(),
         gateways.join(", "),
-        key.display(),
     );
     for (function, more) in [(IDEMPOTENT, "idempotent = true\n"), (ONCE, "")] {
         write!(
@@ -98,15 +124,38 @@ pub fn engine(
 
 /// `gateway.toml` of a gateway at this address.
 #[must_use]
-pub fn gateway(address: IpAddr, key: &Path, runtime: &Path) -> String {
+pub fn gateway(address: IpAddr, credentials: &str, runtime: &Path) -> String {
     // Its clients are the test's threads alone.
     format!(
         "[gateway]\nlisten = \"{}\"\ninsecure = true\n\
-         [gateway.engines]\nlisten = \"{}\"\nkey_file = \"{}\"\n\
+         [gateway.engines]\nlisten = \"{}\"\n{credentials}\
          [engine]\nshards = {SHARDS}\nruntime_dir = \"{}\"\ndrain_timeout = \"10s\"\n",
         SocketAddr::new(address, CLIENTS_PORT),
         SocketAddr::new(address, ENGINES_PORT),
-        key.display(),
         runtime.display(),
     )
+}
+
+/// The lines by which a gateway or an engine proves itself and knows the others, with the files that
+/// the cluster has in `directory`.
+#[must_use]
+pub fn credentials(security: Security, bearer: Bearer, directory: &Path) -> String {
+    let path = |name: &str| directory.join(name).display().to_string();
+    let name = match bearer {
+        Bearer::Gateway => "gateway",
+        Bearer::Engine => "engine",
+        Bearer::Foreign => "foreign",
+    };
+    match security {
+        Security::Key if bearer == Bearer::Foreign => {
+            format!("key_file = \"{}\"\n", path("foreign-link.key"))
+        }
+        Security::Key => format!("key_file = \"{}\"\n", path("link.key")),
+        Security::Certificates => format!(
+            "certificate = \"{}\"\nkey = \"{}\"\nauthorities = \"{}\"\n",
+            path(&format!("{name}.pem")),
+            path(&format!("{name}.key")),
+            path("authority.pem"),
+        ),
+    }
 }
