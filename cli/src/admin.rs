@@ -73,7 +73,7 @@ pub struct About {
     /// Of `nightcore`.
     pub version: String,
     /// Where it serves HTTP.
-    pub address: SocketAddr,
+    pub address: Option<SocketAddr>,
 }
 
 /// A line that a function printed.

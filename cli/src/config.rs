@@ -119,9 +119,37 @@ pub enum Priority {
     Normal,
 }
 
+/// Which parts of the system a process is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Gateway, engine and containers: `nightcore up`.
+    #[default]
+    Host,
+    /// The front end alone: `nightcore gateway`.
+    Gateway,
+    /// Engine and containers, for gateways elsewhere: `nightcore engine`.
+    Engine,
+}
+
+impl Role {
+    /// Whether clients come here.
+    #[must_use]
+    pub fn has_door(self) -> bool {
+        self != Role::Engine
+    }
+
+    /// Whether functions run here.
+    #[must_use]
+    pub fn has_functions(self) -> bool {
+        self != Role::Gateway
+    }
+}
+
 /// What the command line says over the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
+    /// The command itself.
+    pub role: Role,
     /// `--listen`.
     pub listen: Option<SocketAddr>,
     /// `--shards`, in `1..=SHARDS_MAX`.
@@ -157,7 +185,12 @@ impl Config {
 
         let gateway = read_gateway(root.get("gateway").as_ref(), overrides.listen)?;
         let mut engine = read_engine(root.get("engine").as_ref())?;
-        let functions = read_functions(root.get("function").as_ref(), search, engine.container)?;
+        let functions = root.get("function");
+        if let (Role::Gateway, Some(functions)) = (overrides.role, &functions) {
+            let (place, problem) = (functions.place(), Problem::NoFunctionsHere);
+            return Err(ConfigError::Refused { place, problem });
+        }
+        let functions = read_functions(functions.as_ref(), search, engine.container)?;
         engine.shards = overrides.shards.or(engine.shards);
         let file = path.display().to_string();
         Ok(Config { file, overrides, gateway, engine, functions })

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use nightcore_cli::admin::AdminError;
 use nightcore_cli::client::ClientError;
-use nightcore_cli::config::{Config, Overrides, SHARDS_MAX};
+use nightcore_cli::config::{Config, Overrides, Role, SHARDS_MAX};
 use nightcore_cli::deploy::{self, DeployError};
 use nightcore_cli::{invoke, logs, ls, top, up};
 use tracing_subscriber::EnvFilter;
@@ -136,6 +136,12 @@ enum Command {
     /// Start gateway, engine and containers on this host
     #[command(after_help = UP_HELP)]
     Up(UpOptions),
+    /// Start a gateway, for engines on other hosts
+    #[command(after_help = UP_HELP)]
+    Gateway(UpOptions),
+    /// Start engine and containers on this host, for gateways on others
+    #[command(after_help = UP_HELP)]
+    Engine(EngineOptions),
     /// Call a function and print its answer
     #[command(after_help = INVOKE_HELP)]
     Invoke(invoke::Options),
@@ -172,6 +178,16 @@ struct UpOptions {
     shards: Option<u16>,
 }
 
+#[derive(Args)]
+struct EngineOptions {
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE", default_value = "nightcore.toml")]
+    config: PathBuf,
+    /// Number of shards, instead of the file's or one per core
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
+    shards: Option<u16>,
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Err(message) = log_to_stderr() {
@@ -179,7 +195,11 @@ fn main() -> ExitCode {
         return ExitCode::from(EXIT_USAGE);
     }
     match arguments.command {
-        Command::Up(options) => run_up(&options),
+        Command::Up(options) => run_up(&options, Role::Host),
+        Command::Gateway(options) => run_up(&options, Role::Gateway),
+        Command::Engine(EngineOptions { config, shards }) => {
+            run_up(&UpOptions { config, listen: None, shards }, Role::Engine)
+        }
         Command::Invoke(options) => client_exit(invoke::run(&options, &mut io::stdout().lock())),
         Command::Ls(options) => client_exit(ls::run(&options, &mut io::stdout().lock())),
         Command::Logs(options) => admin_exit(logs::run(&options, &mut io::stdout().lock())),
@@ -193,8 +213,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_up(options: &UpOptions) -> ExitCode {
-    let overrides = Overrides { listen: options.listen, shards: options.shards };
+fn run_up(options: &UpOptions, role: Role) -> ExitCode {
+    let overrides = Overrides { role, listen: options.listen, shards: options.shards };
     match Config::load(&options.config, overrides) {
         Ok(config) => up::run(&config),
         Err(error) => {

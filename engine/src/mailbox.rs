@@ -1,6 +1,5 @@
 //! Mail between the supervisor thread and the shards: rare control messages, never a call.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use reactor::clock::Nanos;
@@ -89,11 +88,6 @@ pub enum ToShard {
     WorkerFreed {
         /// The function.
         function: FunctionId,
-    },
-    /// To the shard that accepts: begin.
-    Serve {
-        /// Listens already.
-        listener: OwnedFd,
     },
     /// Accept nothing new, finish what was accepted, then report [`ToSupervisor::Drained`].
     Drain,

@@ -32,7 +32,7 @@ pub fn run(data: &[u8]) {
     let requests = format!("{method} /function/f HTTP/1.1\r\nHost: h\r\n\r\n").repeat(2);
     let mut functions = Functions::new(|| {
         let block = SharedBlock::from_bytes([envelope, payload].concat(), envelope.len());
-        Answer { outcome, message: "", retry_after_s, block: Some(block) }
+        Answer { outcome, message: "", retry_after_s, block: Some(block), times: None }
     });
     let pieces = [Piece { bytes: requests.as_bytes(), moves: choices & 8 != 0 }];
     let seen = converse(&Config::default(), &mut functions, &pieces);

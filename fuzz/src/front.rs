@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use gateway::{Answer, Config, Departed, Departure, Gateway, NewCall, Refusal, Upstream};
+use gateway::{Answer, Arrival, Config, Departed, Departure, Door, Gateway, NewCall, Refusal, Upstream};
 use reactor::clock::Nanos;
 use reactor::{Reactor, Wait};
 
@@ -84,7 +84,8 @@ pub fn converse<F: FnMut() -> Answer>(
             functions,
             seen: Vec::new(),
         };
-        front.gateway.adopt(front.reactor, NOW, OwnedFd::from(socket));
+        let arrival = Arrival { socket: OwnedFd::from(socket), door: Door::Public };
+        front.gateway.adopt(front.reactor, NOW, arrival);
         for piece in pieces {
             if piece.moves {
                 let departure = Departure { to: 3, until: Nanos(u64::MAX) };

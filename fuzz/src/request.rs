@@ -81,5 +81,5 @@ fn has_body(rest: &[u8]) -> bool {
 
 fn answer() -> Answer {
     let block = Some(SharedBlock::from_bytes(ANSWER.to_vec(), 0));
-    Answer { outcome: Outcome::Ok, message: "", retry_after_s: None, block }
+    Answer { outcome: Outcome::Ok, message: "", retry_after_s: None, block, times: None }
 }

@@ -9,6 +9,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use reactor::{Operation, ReceiveBuffer};
 
 use crate::answer::{self, Outgoing};
+use crate::arrival::Door;
 use crate::backlog::Backlog;
 use crate::deadline::Deadline;
 use crate::departure::Departure;
@@ -74,6 +75,7 @@ pub(crate) enum Receiving {
 pub(crate) struct Connection {
     pub(crate) key: Key,
     pub(crate) admission: Admission,
+    pub(crate) door: Door,
     pub(crate) socket: OwnedFd,
     pub(crate) state: State,
     /// Of the request in progress, or the last one.
@@ -87,11 +89,18 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn adopt(io: &mut Io<'_>, key: Key, socket: OwnedFd, admission: Admission) -> Self {
+    pub(crate) fn adopt(
+        io: &mut Io<'_>,
+        key: Key,
+        socket: OwnedFd,
+        door: Door,
+        admission: Admission,
+    ) -> Self {
         let operation = io.reactor.receive(socket.as_fd(), key.token(Purpose::Receive));
         let mut connection = Connection {
             key,
             admission,
+            door,
             socket,
             state: State::Idle,
             exchange: Exchange::unknown(&mut io.shared.ids),

@@ -17,6 +17,7 @@ use std::os::fd::OwnedFd;
 
 use reactor::clock::Nanos;
 
+use crate::arrival::Door;
 use crate::connection::{Admission, Connection, Fate, Receiving, State};
 use crate::http::head::Persistence;
 use crate::shared::{Io, Stage};
@@ -40,9 +41,10 @@ pub struct Departed {
 }
 
 impl Connection {
-    /// Asks the connection to leave. A refused one, and one that is about to close, has no use for it.
+    /// Asks the connection to leave. A refused one, and one that is about to close, has no use for it; only the
+    /// public door's are many enough to be worth it.
     pub(crate) fn send_away(&mut self, io: &mut Io<'_>, departure: Departure) {
-        if self.admission == Admission::Refused {
+        if self.admission == Admission::Refused || self.door != Door::Public {
             return;
         }
         self.departure = Some(departure);

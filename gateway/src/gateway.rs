@@ -8,6 +8,7 @@ use reactor::clock::Nanos;
 use reactor::{Event, Reactor, Token};
 use slab::Slab;
 
+use crate::arrival::{Arrival, Door};
 use crate::config::Config;
 use crate::connection::{Admission, Connection, Fate};
 use crate::departure::{Departed, Departure};
@@ -49,7 +50,8 @@ impl Gateway {
     }
 
     /// Takes a connection that was accepted.
-    pub fn adopt(&mut self, reactor: &mut Reactor, now: Nanos, socket: OwnedFd) {
+    pub fn adopt(&mut self, reactor: &mut Reactor, now: Nanos, arrival: Arrival) {
+        let socket = &arrival.socket;
         let open = self.connections.len();
         let Config { connections_max, descriptors, .. } = &self.shared.config;
         let number = u64::try_from(socket.as_raw_fd()).unwrap_or(0);
@@ -65,22 +67,24 @@ impl Gateway {
             Admission::Refused => {
                 self.shared.metrics.refused += 1;
                 if close_at_once || open >= self.shared.served as usize + REFUSALS_MAX {
-                    reactor.close(socket);
+                    reactor.close(arrival.socket);
                     return;
                 }
             }
         }
-        self.admit(reactor, now, socket, admission);
+        self.admit(reactor, now, arrival, admission);
     }
 
     /// Takes a connection that left another shard's gateway. It was admitted there, so the limit is
     /// not asked again.
     pub fn take_over(&mut self, reactor: &mut Reactor, now: Nanos, socket: OwnedFd) {
         self.shared.served += 1;
-        self.admit(reactor, now, socket, Admission::Served);
+        let arrival = Arrival { socket, door: Door::Public };
+        self.admit(reactor, now, arrival, Admission::Served);
     }
 
-    fn admit(&mut self, reactor: &mut Reactor, now: Nanos, socket: OwnedFd, admission: Admission) {
+    fn admit(&mut self, reactor: &mut Reactor, now: Nanos, arrival: Arrival, admission: Admission) {
+        let Arrival { socket, door } = arrival;
         // Answers are written whole, so there is nothing for Nagle's algorithm to gather; with
         // it, an answer behind another would wait for the client's delayed ACK.
         let stream = TcpStream::from(socket);
@@ -96,7 +100,7 @@ impl Gateway {
             return;
         };
         let mut io = Io { shared: &mut self.shared, reactor, now };
-        entry.insert(Connection::adopt(&mut io, key, stream.into(), admission));
+        entry.insert(Connection::adopt(&mut io, key, stream.into(), door, admission));
     }
 
     /// Takes an event whose token is [owned](Gateway::owns). An event of a connection that is

@@ -3,6 +3,7 @@
 //! that the shard accepted; owns no thread, no listener and no ring.
 //!
 //! The modules, in the order a request meets them:
+//! - `arrival`: a connection that comes, and what it may ask for
 //! - `gateway`: the connections of a shard; routes events to them
 //! - `key`: names a connection in tokens, timers and calls
 //! - `connection`: one connection's state, and what is owed to it (`lifecycle`)
@@ -20,6 +21,7 @@
 #![deny(unsafe_code)]
 
 mod answer;
+mod arrival;
 mod backlog;
 mod body;
 mod config;
@@ -43,6 +45,7 @@ mod send;
 mod shared;
 mod upstream;
 
+pub use arrival::{Arrival, Door};
 pub use config::{Config, Descriptors, HEAD_SIZE_LIMIT, HEADERS_LIMIT};
 pub use departure::{Departed, Departure};
 pub use gateway::Gateway;

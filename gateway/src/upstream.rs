@@ -5,9 +5,9 @@ use std::slice;
 use std::time::Duration;
 
 use httparse::Header;
-use ipc::Outcome;
 use ipc::engine_side::SharedBlock;
 use ipc::envelope::RequestFields;
+use ipc::{Outcome, Times};
 use reactor::Reactor;
 use reactor::clock::Nanos;
 
@@ -81,6 +81,8 @@ pub struct Answer {
     /// Envelope and payload where the function left them. The worker's memory is free again when
     /// it is dropped, which happens as soon as the client has taken it or proved slow.
     pub block: Option<SharedBlock>,
+    /// Where its time went, if it came to an engine.
+    pub times: Option<Times>,
 }
 
 /// The header fields of a request that its function gets to see: all but those which concern this

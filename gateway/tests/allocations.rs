@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use gateway::{Answer, Config, Gateway, NewCall, Refusal, Upstream};
+use gateway::{Answer, Arrival, Config, Door, Gateway, NewCall, Refusal, Upstream};
 use ipc::engine_side::EngineChannel;
 use ipc::worker_side::{WorkerChannel, WorkerLane};
 use ipc::{Block, Geometry, LaneIndex, Outcome};
@@ -110,7 +110,8 @@ fn a_request_in_steady_state_allocates_nothing() {
             for event in events.drain(..) {
                 match event {
                     Event::Accepted { socket, .. } => {
-                        gateway.adopt(&mut reactor, clock::now(), socket);
+                        let arrival = Arrival { socket, door: Door::Public };
+                        gateway.adopt(&mut reactor, clock::now(), arrival);
                     }
                     event => gateway.on_event(&mut reactor, clock::now(), &mut upstream, event),
                 }
@@ -119,7 +120,8 @@ fn a_request_in_steady_state_allocates_nothing() {
                 let lane = upstream.engine.lane(lane).unwrap();
                 let block = Some(lane.outbound(&upstream.block).unwrap());
                 let outcome = Outcome::Ok;
-                let answer = Answer { outcome, message: "", retry_after_s: None, block };
+                let answer =
+                    Answer { outcome, message: "", retry_after_s: None, block, times: None };
                 gateway.on_answer(&mut reactor, clock::now(), &mut upstream, caller, answer);
             }
             if let Some(rest) = rest.take() {

@@ -62,4 +62,4 @@ pub use layout::{
 };
 #[cfg(not(loom))]
 pub use memory::MapError;
-pub use outcome::Outcome;
+pub use outcome::{Outcome, Times};

@@ -1,4 +1,7 @@
-//! How a call ended. One byte on the ring, one word in JSON and metrics, one HTTP status.
+//! How a call ended: one byte on the ring, one word in JSON and metrics, one HTTP status. And how long
+//! it took.
+
+use core::time::Duration;
 
 /// How a call ended. When not `Ok`, the payload is a UTF-8 message for people, possibly empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +39,15 @@ pub enum Outcome {
     Deadlock = 14,
     /// The function's containers keep dying, and none is started for a while.
     BreakerOpen = 15,
+}
+
+/// Where the time of a call went that an engine has answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Until a worker got it; all of it if none did.
+    pub queued: Duration,
+    /// From then on, what it waited in the worker's lane included.
+    pub ran: Duration,
 }
 
 /// A byte that names no outcome.

@@ -72,7 +72,10 @@ impl AdminError {
 }
 
 fn list(engines: &[About]) -> String {
-    let one = |about: &About| format!("{} (http://{})", about.pid, about.address);
+    let one = |about: &About| match about.address {
+        Some(address) => format!("{} (http://{address})", about.pid),
+        None => format!("{} (an engine)", about.pid),
+    };
     engines.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 

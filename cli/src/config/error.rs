@@ -100,6 +100,9 @@ pub enum Problem {
     /// A variable that cannot be set or is the engine's own.
     #[error("expected a variable name that is not empty, has no \"=\" and no prefix NIGHTCORE_")]
     EnvName,
+    /// A function of a process that runs none.
+    #[error("a gateway runs no functions; they belong into the file of an engine")]
+    NoFunctionsHere,
     /// Everyone could run everything.
     #[error(
         "expected a loopback address, because calls are not authenticated, got \"{0}\" \

@@ -199,7 +199,11 @@ fn every_key_is_read() {
 
 #[test]
 fn the_command_line_wins_over_the_file() {
-    let overrides = Overrides { listen: Some("127.0.0.1:1234".parse().unwrap()), shards: Some(3) };
+    let overrides = Overrides {
+        listen: Some("127.0.0.1:1234".parse().unwrap()),
+        shards: Some(3),
+        ..Overrides::default()
+    };
     let text = "[gateway]\nlisten = \"0.0.0.0:80\"\n[engine]\nshards = 2\n";
     let config = Fixture::new().parse_with(text, overrides).unwrap();
     assert_eq!(config.gateway.listen.port(), 1234);
@@ -471,7 +475,7 @@ fn an_address_that_others_reach_is_refused_unless_called_insecure() {
         refusal("[gateway]\nlisten = \"0.0.0.0:80\""),
         format!("nightcore.toml:2: gateway.listen: {reason} \"0.0.0.0:80\" {remedy}")
     );
-    let overrides = Overrides { listen: Some("[::]:80".parse().unwrap()), shards: None };
+    let overrides = Overrides { listen: Some("[::]:80".parse().unwrap()), ..Overrides::default() };
     assert_eq!(refusal_with("", overrides), format!("--listen: {reason} \"[::]:80\" {remedy}"));
     let fixture = Fixture::new();
     assert!(fixture.parse_with("[gateway]\ninsecure = true", overrides).is_ok());

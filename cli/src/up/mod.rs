@@ -3,11 +3,13 @@
 //! The main thread becomes the supervisor of the containers; every shard runs on a thread of its own
 //! (`shard`). Nothing is served before everything stands, and a failed start leaves nothing behind.
 
+mod acceptor;
 mod admin;
 mod balance;
 mod cores;
 mod deploy;
 mod listener;
+mod mail;
 mod passage;
 mod plan;
 mod policy;
@@ -18,6 +20,7 @@ mod upstream;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
@@ -28,6 +31,7 @@ use engine::io::exchanges;
 use engine::logs::Capture;
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor, mailbox};
 use engine::stats::Stats;
+use gateway::Door;
 use nix::sched::CpuSet;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -38,6 +42,7 @@ use thiserror::Error;
 use self::admin::Admin;
 use self::deploy::Deployer;
 use self::listener::Listener;
+use self::mail::ShardMail;
 use self::plan::Plan;
 use self::rebalance::Balance;
 use self::shard::Blueprint;
@@ -124,6 +129,7 @@ pub fn run_with_hook(config: &Config, hook: ThreadHook) -> ExitCode {
 /// The threads of the shards and what the main thread needs to speak to them.
 struct Shards {
     posts: Vec<Post<ToShard>>,
+    mail: Vec<Post<ShardMail>>,
     threads: Vec<JoinHandle<()>>,
     mailbox: Mailbox<ToSupervisor>,
     supervisor: Post<ToSupervisor>,
@@ -137,14 +143,17 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let signals = read_signals(&[Signal::SIGTERM, Signal::SIGINT], SfdFlags::SFD_NONBLOCK)?;
     let hangups = read_signals(&[Signal::SIGHUP], SfdFlags::empty())?;
 
-    let address = config.gateway.listen;
-    let listener = Listener::bind(address).map_err(|error| UpError::Listen { address, error })?;
-    let address = listener.address();
+    let role = config.overrides.role;
+    let listener = role.has_door().then(|| bind(config.gateway.listen)).transpose()?;
+    let address = listener.as_ref().map(Listener::address);
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
     let sockets =
         SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
     let directory = sockets.path().to_owned();
-    let worker = system("the container's host binary is not there", worker_binary())?;
+    let worker = match role.has_functions() {
+        true => system("the container's host binary is not there", worker_binary())?,
+        false => PathBuf::new(),
+    };
 
     let shards = start_shards(config, hook)?;
     let mut plan = shards.plan;
@@ -168,14 +177,11 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         .start_all()
         .map_err(|error| UpError::start(config, error))
         .and_then(|()| system("no admin socket", Admin::start(&directory, asked)))
-        .and_then(|admin| match listener.listen() {
-            Ok(listener) => Ok((admin, listener)),
-            Err(error) => Err(UpError::Listen { address, error }),
-        });
+        .and_then(|admin| Ok((admin, listener.map(listen).transpose()?)));
     let admin = match started {
         Ok((admin, listener)) => {
-            if let Some(acceptor) = shards.posts.first() {
-                acceptor.send(ToShard::Serve { listener });
+            if let (Some(acceptor), Some(listener)) = (shards.mail.first(), listener) {
+                acceptor.send(ShardMail::Serve { listener, door: Door::Public });
             }
             admin
         }
@@ -192,6 +198,15 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     join(shards.threads);
     drop(admin);
     Ok(stopped)
+}
+
+fn bind(address: SocketAddr) -> Result<Listener, UpError> {
+    Listener::bind(address).map_err(|error| UpError::Listen { address, error })
+}
+
+fn listen(listener: Listener) -> Result<OwnedFd, UpError> {
+    let address = listener.address();
+    listener.listen().map_err(|error| UpError::Listen { address, error })
 }
 
 /// Has these signals come by a descriptor.
@@ -225,11 +240,9 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
     let cores = system("the cores of this machine are unknown", usable_cores())?;
     let wanted = config.engine.shards.map_or(cores.len(), usize::from);
     let count = u16::try_from(wanted).unwrap_or(u16::MAX);
-    let (to_supervisor, mail) = system("no mailbox", mailbox())?;
-    let (posts, mailboxes): (Vec<_>, Vec<_>) =
-        system("no mailbox", (0..count).map(|_| mailbox()).collect::<io::Result<Vec<_>>>())?
-            .into_iter()
-            .unzip();
+    let (to_supervisor, supervisor_mail) = system("no mailbox", mailbox())?;
+    let (posts, boxes) = mailboxes(count)?;
+    let (mail_posts, mails) = mailboxes(count)?;
     let plan = Plan::new(config, count, u16::try_from(cores.len()).unwrap_or(u16::MAX));
     let core = |index: u16| cores[usize::from(index) % cores.len()];
     let shard_cores: Vec<u16> = (0..count).map(core).collect();
@@ -241,7 +254,8 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
     let (ready, readiness) = mpsc::channel();
     let mut threads = Vec::new();
     let (exchanges, rings) = exchanges(count);
-    for ((index, mailbox), exchange) in (0..count).zip(mailboxes).zip(exchanges) {
+    let boxes = boxes.into_iter().zip(mails);
+    for ((index, (mailbox, mail)), exchange) in (0..count).zip(boxes).zip(exchanges) {
         let others = posts.iter().enumerate().filter(|(other, _)| *other != usize::from(index));
         let blueprint = Blueprint {
             index,
@@ -250,6 +264,7 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
             siblings: others.map(|(_, post)| post.clone()).collect(),
             supervisor: to_supervisor.clone(),
             mailbox,
+            mail,
             exchange,
             balance: Arc::clone(&balance),
             stats: Arc::clone(&stats),
@@ -273,8 +288,16 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
     let peers: Vec<Address> = peers.into_iter().flatten().collect();
     balance.passage.open(&peers);
     rings.open(&peers);
-    let (mailbox, supervisor) = (mail, to_supervisor);
-    Ok(Shards { posts, threads, mailbox, supervisor, stats, plan, raised })
+    let (mailbox, supervisor, mail) = (supervisor_mail, to_supervisor, mail_posts);
+    Ok(Shards { posts, mail, threads, mailbox, supervisor, stats, plan, raised })
+}
+
+/// A mailbox for each shard.
+type Mailboxes<T> = (Vec<Post<T>>, Vec<Mailbox<T>>);
+
+fn mailboxes<T>(count: u16) -> Result<Mailboxes<T>, UpError> {
+    let boxes = (0..count).map(|_| mailbox()).collect::<io::Result<Vec<_>>>();
+    Ok(system("no mailbox", boxes)?.into_iter().unzip())
 }
 
 fn usable_cores() -> io::Result<Vec<u16>> {
@@ -286,12 +309,16 @@ fn usable_cores() -> io::Result<Vec<u16>> {
 
 fn summarize(
     config: &Config,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     shards: usize,
     raised: bool,
     supervisor: &Supervisor,
 ) {
-    let mut text = format!("nightcore {} serves on http://{address}\n", env!("CARGO_PKG_VERSION"));
+    let version = env!("CARGO_PKG_VERSION");
+    let mut text = match address {
+        Some(address) => format!("nightcore {version} serves on http://{address}\n"),
+        None => format!("nightcore {version} serves gateways\n"),
+    };
     let priority = match (config.engine.priority, raised) {
         (Priority::Normal, _) => "same priority as functions",
         (Priority::Groups, _) => "above functions, which have CPU groups of minimum weight",
@@ -302,10 +329,12 @@ fn summarize(
         }
     };
     text.push_str(&format!("  {shards} shards pinned to cores, {priority}\n"));
-    text.push_str(&format!(
-        "  {:<20} {:>8} {:>9} {:>9}  library\n",
-        "function", "pid", "workers", "timeout"
-    ));
+    if config.overrides.role.has_functions() {
+        text.push_str(&format!(
+            "  {:<20} {:>8} {:>9} {:>9}  library\n",
+            "function", "pid", "workers", "timeout"
+        ));
+    }
     for (function, (name, pid)) in config.functions.iter().zip(supervisor.containers()) {
         let workers = format!("{}..{}", function.min_workers, function.max_workers);
         let place = if function.placement == Placement::Free { " (any core)" } else { "" };

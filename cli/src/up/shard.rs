@@ -5,7 +5,7 @@
 //! connection may move between two requests (`rebalance`).
 
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -14,15 +14,17 @@ use engine::core::Limits;
 use engine::io::{Engine, Exchange, Function, Order};
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use engine::stats::Stats;
-use gateway::{Answer, Departed, Departure, Gateway};
+use gateway::{Answer, Arrival, Departed, Departure, Door, Gateway};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
 use reactor::clock::{self, Nanos};
-use reactor::{Address, Event, Operation, Reactor, SetupError, Token, Wait};
+use reactor::{Address, Event, Reactor, SetupError, Token, Wait};
 
 use super::ThreadHook;
+use super::acceptor::{self, Acceptor};
 use super::balance::Meter;
+use super::mail::ShardMail;
 use super::passage::Message;
 use super::policy::Move;
 use super::priority::Priority;
@@ -30,14 +32,11 @@ use super::rebalance::{Balance, DEPARTURE_TIME};
 use super::upstream::EngineUpstream;
 use crate::config::Config;
 
-/// The only operation that is the shard's own.
-const ACCEPT: Token = Token(0x53 << 56);
-/// After an accept that failed for lack of descriptors or memory: time for some to become free.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// While descriptors or memory are out, this is told so often.
-const PAUSE_TOLD_EVERY: Duration = Duration::from_secs(10);
-
+/// Top byte of the tokens of the shard's own operations.
+const OWNER: u64 = 0x53;
+const MAIL: Token = Token(OWNER << 56);
+/// Accepts have this plus their number.
+const ACCEPT: u64 = (OWNER << 56) + 1;
 /// How long a connection may be under way between two shards until the next look whether it still is.
 const PASSAGE_TIME: Duration = Duration::from_millis(1);
 
@@ -49,6 +48,7 @@ pub(super) struct Blueprint {
     pub(super) siblings: Vec<Post<ToShard>>,
     pub(super) supervisor: Post<ToSupervisor>,
     pub(super) mailbox: Mailbox<ToShard>,
+    pub(super) mail: Mailbox<ShardMail>,
     pub(super) exchange: Exchange,
     pub(super) balance: Arc<Balance>,
     pub(super) stats: Arc<Stats>,
@@ -70,9 +70,9 @@ struct Shard {
     gateway: Gateway,
     priority: Priority,
     balance: Arc<Balance>,
-    acceptor: Acceptor,
-    /// A pause before that is no news.
-    pause_told_again: Nanos,
+    mail: Mailbox<ShardMail>,
+    /// Few, and on the first shard only.
+    acceptors: Vec<Acceptor>,
     phase: Phase,
 }
 
@@ -91,24 +91,6 @@ enum Phase {
     /// The same, and all is answered.
     Drained,
     Stopped,
-}
-
-enum Acceptor {
-    /// This shard does not listen.
-    Closed,
-    Open {
-        listener: OwnedFd,
-        operation: Operation,
-    },
-    /// Out of descriptors: tried again later.
-    Paused {
-        listener: OwnedFd,
-        until: Nanos,
-    },
-    /// The ring's accept is being cancelled.
-    Closing {
-        listener: OwnedFd,
-    },
 }
 
 /// The body of a shard's thread.
@@ -178,6 +160,7 @@ impl Shard {
             siblings,
             supervisor,
             mailbox,
+            mail,
             exchange,
             balance,
             stats,
@@ -196,19 +179,9 @@ impl Shard {
         };
         let engine = Engine::new(parts, &mut reactor);
         let gateway = Gateway::new(gateway_config(config), index);
-        let (acceptor, phase) = (Acceptor::Closed, Phase::Serving);
-        let pause_told_again = Nanos(0);
-        Self {
-            index,
-            reactor,
-            engine,
-            gateway,
-            priority,
-            balance,
-            acceptor,
-            pause_told_again,
-            phase,
-        }
+        reactor.poll(mail.bell(), MAIL);
+        let (acceptors, phase) = (Vec::new(), Phase::Serving);
+        Self { index, reactor, engine, gateway, priority, balance, mail, acceptors, phase }
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -246,10 +219,7 @@ impl Shard {
 
     /// Until the next timer, or for ever.
     fn wait(&self) -> Wait {
-        let paused = match &self.acceptor {
-            Acceptor::Paused { until, .. } => Some(*until),
-            _ => None,
-        };
+        let paused = self.acceptors.iter().filter_map(Acceptor::next_timer).min();
         // Nobody tells a draining shard that the last connection has arrived somewhere else.
         let passage = self.phase == Phase::Draining && !self.balance.passage.is_empty();
         let passage = passage.then(|| clock::now() + PASSAGE_TIME);
@@ -262,8 +232,9 @@ impl Shard {
 
     fn handle(&mut self, now: Nanos, event: Event) {
         match event {
-            Event::Accepted { socket, .. } => self.place(now, socket),
-            Event::AcceptEnded { error, .. } => self.accept_ended(now, &error),
+            Event::Accepted { token, socket } => self.place(now, token, socket),
+            Event::AcceptEnded { token, error } => self.accept_ended(now, token, &error),
+            Event::Polled { token: MAIL } => self.read_mail(now),
             event @ (Event::Message { value } | Event::MessageFailed { value, .. })
                 if engine::io::owns(Token(value)) =>
             {
@@ -302,7 +273,8 @@ impl Shard {
     fn receive(&mut self, now: Nanos, message: Option<Message>) {
         match message {
             Some(Message::Accepted(socket)) => {
-                self.gateway.adopt(&mut self.reactor, now, socket);
+                let arrival = Arrival { socket, door: Door::Public };
+                self.gateway.adopt(&mut self.reactor, now, arrival);
                 self.balance.passage.arrived();
             }
             Some(Message::Moved(socket)) => {
@@ -346,8 +318,8 @@ impl Shard {
 
     fn pass_answers(&mut self, now: Nanos) {
         while let Some((caller, answer)) = self.engine.next_answer() {
-            let engine::io::Answer { outcome, message, retry_after_s, block } = answer;
-            let answer = Answer { outcome, message, retry_after_s, block };
+            let engine::io::Answer { outcome, message, retry_after_s, block, times } = answer;
+            let answer = Answer { outcome, message, retry_after_s, block, times };
             let Parts { gateway, reactor, mut upstream } = self.parts();
             gateway.on_answer(reactor, now, &mut upstream, caller.0, answer);
         }
@@ -358,51 +330,62 @@ impl Shard {
         let Parts { gateway, reactor, mut upstream } = self.parts();
         gateway.on_tick(reactor, now, &mut upstream);
         self.pass_answers(now);
-        if matches!(&self.acceptor, Acceptor::Paused { until, .. } if *until <= now)
-            && let Acceptor::Paused { listener, .. } =
-                std::mem::replace(&mut self.acceptor, Acceptor::Closed)
-        {
-            self.accept_from(listener);
+        for acceptor in &mut self.acceptors {
+            acceptor.tick(&mut self.reactor, now);
+        }
+    }
+
+    fn read_mail(&mut self, now: Nanos) {
+        self.mail.hush();
+        while let Some(mail) = self.mail.take() {
+            match mail {
+                ShardMail::Serve { listener, door } => self.accept_from(now, listener, door),
+                ShardMail::Arrived(arrival) => {
+                    self.gateway.adopt(&mut self.reactor, now, *arrival);
+                }
+            }
         }
     }
 
     fn obey(&mut self, now: Nanos, order: Order) {
         match order {
-            Order::Serve { listener } => self.accept_from(listener),
             Order::Drain => self.drain(now),
             Order::Stop => self.phase = Phase::Stopped,
         }
     }
 
-    fn accept_from(&mut self, listener: OwnedFd) {
-        let operation = self.reactor.accept(listener.as_fd(), ACCEPT);
-        self.acceptor = Acceptor::Open { listener, operation };
-    }
-
-    /// Gives a connection to the shard that has room for it.
-    fn place(&mut self, now: Nanos, socket: OwnedFd) {
-        let to = self.balance.loads.choose(now);
-        let rest = if to != self.index && self.phase == Phase::Serving {
-            self.balance.passage.send(&mut self.reactor, to, socket, Message::Accepted)
-        } else {
-            Err(socket)
-        };
-        if let Err(socket) = rest {
-            self.gateway.adopt(&mut self.reactor, now, socket);
+    fn accept_from(&mut self, now: Nanos, listener: OwnedFd, door: Door) {
+        let token = Token(ACCEPT + self.acceptors.len() as u64);
+        self.acceptors.push(Acceptor::open(&mut self.reactor, listener, door, token));
+        if self.phase != Phase::Serving {
+            self.close_acceptors(now);
         }
     }
 
-    fn accept_ended(&mut self, now: Nanos, error: &io::Error) {
-        match std::mem::replace(&mut self.acceptor, Acceptor::Closed) {
-            Acceptor::Open { listener, .. } => {
-                if now >= self.pause_told_again {
-                    tracing::warn!("accepting pauses: {error}");
-                    self.pause_told_again = now + PAUSE_TOLD_EVERY;
-                }
-                self.acceptor = Acceptor::Paused { listener, until: now + ACCEPT_PAUSE };
-            }
-            Acceptor::Closing { listener } => self.accept_the_rest(now, &listener),
-            other => self.acceptor = other,
+    /// Gives a connection to the shard that has room for it.
+    fn place(&mut self, now: Nanos, token: Token, socket: OwnedFd) {
+        let door = self.acceptor(token).map_or(Door::Public, |acceptor| acceptor.door());
+        let to = self.balance.loads.choose(now);
+        let here = to == self.index || door != Door::Public || self.phase != Phase::Serving;
+        let rest = if here {
+            Err(socket)
+        } else {
+            self.balance.passage.send(&mut self.reactor, to, socket, Message::Accepted)
+        };
+        if let Err(socket) = rest {
+            self.gateway.adopt(&mut self.reactor, now, Arrival { socket, door });
+        }
+    }
+
+    fn acceptor(&mut self, token: Token) -> Option<&mut Acceptor> {
+        self.acceptors.iter_mut().find(|acceptor| acceptor.token() == token)
+    }
+
+    fn accept_ended(&mut self, now: Nanos, token: Token, error: &io::Error) {
+        let Some(acceptor) = self.acceptor(token) else { return };
+        let door = acceptor.door();
+        if let Some(listener) = acceptor.ended(now, error) {
+            self.accept_the_rest(now, &listener, door);
         }
     }
 
@@ -415,33 +398,36 @@ impl Shard {
         self.engine.close();
         let Parts { gateway, reactor, mut upstream } = self.parts();
         gateway.drain(reactor, now, &mut upstream);
-        match std::mem::replace(&mut self.acceptor, Acceptor::Closed) {
-            Acceptor::Open { listener, operation } => {
-                self.reactor.cancel(operation);
-                self.acceptor = Acceptor::Closing { listener };
+        self.close_acceptors(now);
+        // The first one is told by the supervisor, and the others when no connection comes any more.
+        if self.index == 0 && !self.acceptors.iter().any(|open| open.door() == Door::Public) {
+            self.engine.tell_siblings(|| ToShard::Drain);
+        }
+    }
+
+    fn close_acceptors(&mut self, now: Nanos) {
+        for index in 0..self.acceptors.len() {
+            let acceptor = &mut self.acceptors[index];
+            let door = acceptor.door();
+            if let Some(listener) = acceptor.close(&mut self.reactor) {
+                self.accept_the_rest(now, &listener, door);
             }
-            Acceptor::Paused { listener, .. } => self.accept_the_rest(now, &listener),
-            Acceptor::Closed | Acceptor::Closing { .. } => {}
         }
     }
 
     /// Whoever had connected before the drain is served; after that the listener closes, and the other
     /// shards learn that no connection will come from here any more.
-    fn accept_the_rest(&mut self, now: Nanos, listener: &OwnedFd) {
-        use std::os::fd::AsRawFd;
-
-        use nix::sys::socket::{SockFlag, accept4};
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        while let Ok(fd) = accept4(listener.as_raw_fd(), flags) {
-            // SAFETY: accept4 has just made this descriptor for us, and nobody else knows it.
-            let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-            self.gateway.adopt(&mut self.reactor, now, socket);
+    fn accept_the_rest(&mut self, now: Nanos, listener: &OwnedFd, door: Door) {
+        for socket in acceptor::accept_the_rest(listener) {
+            self.gateway.adopt(&mut self.reactor, now, Arrival { socket, door });
         }
-        self.engine.tell_siblings(|| ToShard::Drain);
+        if door == Door::Public {
+            self.engine.tell_siblings(|| ToShard::Drain);
+        }
     }
 
     fn is_done(&self) -> bool {
-        matches!(self.acceptor, Acceptor::Closed)
+        self.acceptors.iter().all(Acceptor::is_closed)
             && self.gateway.is_empty()
             && self.engine.is_alone()
             && self.balance.passage.is_empty()

@@ -66,7 +66,12 @@ impl Engine {
         match effect {
             Effect::Dispatch { worker, call } => self.dispatch(reactor, now, worker, call),
             Effect::Answer { call, origin, reply } => {
+                let times = self.payloads.times(now, call);
                 self.answer(reactor, now, call, origin, reply);
+                if let (Origin::External(_), Some((_, answer))) = (origin, self.answers.back_mut())
+                {
+                    answer.times = times;
+                }
             }
             Effect::SpawnWorker { worker } => self.spawn(reactor, now, worker),
             Effect::RetireWorker { worker } => {
@@ -75,7 +80,7 @@ impl Engine {
             Effect::CancelWorker { worker, call } => {
                 self.publish(reactor, now, worker, &ToWorker::Cancel { call });
             }
-            Effect::Move { call, shard, cost_ns } => self.send_away(call, shard, cost_ns),
+            Effect::Move { call, shard, cost_ns } => self.send_away(now, call, shard, cost_ns),
             Effect::Recall { call, shard, leaver } => self.recall(call, shard, leaver),
             Effect::Bounce { call, origin } => self.bounce(call, origin),
             Effect::DropPayload { call } => self.drop_payload(call),
@@ -188,6 +193,8 @@ impl Engine {
             Some(Ok(block)) => {
                 let Some((_, state)) = self.lane_state(worker) else { return };
                 state.requests.push((id, block));
+                self.payloads.begin(now, id);
+                let Some((_, state)) = self.lane_state(worker) else { return };
                 let results_read = state.results_read;
                 self.copied += block.size() as u64;
                 let message =
@@ -238,7 +245,7 @@ impl Engine {
         let Refusal { outcome, message, retry_after_s } = failure;
         match origin {
             Origin::External(caller) => {
-                let answer = Answer { outcome, message, retry_after_s, block: None };
+                let answer = Answer { outcome, message, retry_after_s, block: None, times: None };
                 self.answers.push_back((caller, answer));
             }
             Origin::Internal { worker, token, .. } => {
@@ -271,7 +278,8 @@ impl Engine {
         match origin {
             Origin::External(caller) => {
                 let block = Some(result);
-                let answer = Answer { outcome, message: "", retry_after_s: None, block };
+                let answer =
+                    Answer { outcome, message: "", retry_after_s: None, block, times: None };
                 self.answers.push_back((caller, answer));
             }
             Origin::Internal { worker, token, .. } => {

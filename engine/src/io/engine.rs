@@ -2,13 +2,12 @@
 //! effects are performed, answers go to the front end and to lanes.
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipc::engine_side::{DropList, SharedBlock};
 use ipc::envelope::RequestFields;
-use ipc::{CallId, Geometry, Outcome};
+use ipc::{CallId, Geometry, Outcome, Times};
 use reactor::clock::Nanos;
 use reactor::{Event as ReactorEvent, Reactor};
 
@@ -72,6 +71,8 @@ pub struct Answer {
     /// Reply envelope and payload of a call that completed, straight from the function's memory unless
     /// it ran on another shard. The worker gets its next call once this is dropped.
     pub block: Option<SharedBlock>,
+    /// Where its time went.
+    pub times: Option<Times>,
 }
 
 /// See the module's description.
@@ -123,11 +124,6 @@ pub(super) struct FunctionState {
 /// What the embedding loop must do on behalf of the supervisor.
 #[derive(Debug)]
 pub enum Order {
-    /// Accept connections from here on.
-    Serve {
-        /// Listens already.
-        listener: OwnedFd,
-    },
     /// Stop accepting, finish, report.
     Drain,
     /// End the loop now.
@@ -227,7 +223,7 @@ impl Engine {
         self.touch(call.function);
         if let Ok(id) = admitted {
             let context = RequestContext::new(call.request.request_id, call.request.traceparent);
-            self.payloads.admit(id, Payload::None, context);
+            self.payloads.admit(now, id, Payload::None, context);
             let is_this =
                 |effect: &Effect| matches!(effect, Effect::Dispatch { call, .. } if *call == id);
             if !effects.iter().any(is_this) {

@@ -166,7 +166,7 @@ impl Engine {
                     self.core.call(id).map(|call| call.origin)
                 {
                     let context = self.payloads.context(parent).clone();
-                    self.payloads.admit(id, Payload::Shared(input), context);
+                    self.payloads.admit(now, id, Payload::Shared(input), context);
                 }
                 self.perform(reactor, now);
             }

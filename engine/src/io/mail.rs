@@ -34,7 +34,6 @@ impl Engine {
                 ToShard::WorkerFreed { function } => {
                     self.tell_core(reactor, now, function, Event::WorkerFreed { function });
                 }
-                ToShard::Serve { listener } => self.orders.push_back(Order::Serve { listener }),
                 ToShard::Drain => self.orders.push_back(Order::Drain),
                 ToShard::Stop => self.orders.push_back(Order::Stop),
             }

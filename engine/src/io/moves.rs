@@ -33,7 +33,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn send_away(&mut self, id: CallId, to: u16, cost_ns: u64) {
+    pub(super) fn send_away(&mut self, now: Nanos, id: CallId, to: u16, cost_ns: u64) {
         let Some(call) = self.core.to_foreign(self.shard, id, cost_ns) else { return };
         let context = self.payloads.context(id).clone();
         let input = match self.payloads.take(id) {
@@ -46,6 +46,7 @@ impl Engine {
             }
             Payload::None => Bytes { bytes: Vec::new(), envelope_size: 0 },
         };
+        self.payloads.begin(now, id);
         self.exchange.send(to, Parcel::Call { call, input, context });
     }
 
@@ -119,7 +120,7 @@ impl Engine {
                 };
                 let Bytes { bytes, envelope_size } = input;
                 self.touch(function);
-                self.payloads.admit(id, Payload::Stored { bytes, envelope_size }, context);
+                self.payloads.admit(now, id, Payload::Stored { bytes, envelope_size }, context);
                 self.perform(reactor, now);
             }
             Parcel::Answer { call, reply, result } => {

@@ -3,9 +3,10 @@
 //! An external call's request is copied out of the gateway's buffers, an internal call's stays in its
 //! caller's shared memory. Buffers are kept for the next call, so that a steady load allocates nothing.
 
-use ipc::CallId;
 use ipc::engine_side::SharedBlock;
 use ipc::envelope::{RequestFields, Sink};
+use ipc::{CallId, Times};
+use reactor::clock::Nanos;
 
 /// Buffers that are kept for later; beyond that they are freed.
 const SPARE_BUFFERS_MAX: usize = 256;
@@ -87,6 +88,18 @@ fn keep(room: &mut [u8], bytes: &[u8]) -> u8 {
 struct Entry {
     payload: Payload,
     context: RequestContext,
+    admitted: Nanos,
+    /// When a worker, or another shard, got it.
+    begun: Option<Nanos>,
+}
+
+impl Entry {
+    const EMPTY: Self = Self {
+        payload: Payload::None,
+        context: RequestContext::EMPTY,
+        admitted: Nanos(0),
+        begun: None,
+    };
 }
 
 /// Payload and context of every live call, by slot. Bounded by the number of calls that `core` admits.
@@ -98,12 +111,33 @@ pub(super) struct Payloads {
 
 impl Payloads {
     /// Remembers what belongs to a call that was just admitted.
-    pub(super) fn admit(&mut self, call: CallId, payload: Payload, context: RequestContext) {
+    pub(super) fn admit(
+        &mut self,
+        now: Nanos,
+        call: CallId,
+        payload: Payload,
+        context: RequestContext,
+    ) {
         let slot = call.slot() as usize;
         while self.entries.len() <= slot {
-            self.entries.push(Entry { payload: Payload::None, context: RequestContext::EMPTY });
+            self.entries.push(Entry::EMPTY);
         }
-        self.entries[slot] = Entry { payload, context };
+        self.entries[slot] = Entry { payload, context, admitted: now, begun: None };
+    }
+
+    /// Remembers when a call went to a worker, the last time if there are several.
+    pub(super) fn begin(&mut self, now: Nanos, call: CallId) {
+        if let Some(entry) = self.entries.get_mut(call.slot() as usize) {
+            entry.begun = Some(now);
+        }
+    }
+
+    /// Where the time of a call went that is answered now.
+    pub(super) fn times(&self, now: Nanos, call: CallId) -> Option<Times> {
+        let Entry { admitted, begun, .. } = self.entries.get(call.slot() as usize)?;
+        let begun = begun.unwrap_or(now);
+        let queued = begun.saturating_since(*admitted);
+        Some(Times { queued, ran: now.saturating_since(begun) })
     }
 
     pub(super) fn store(&mut self, call: CallId, payload: Payload) {

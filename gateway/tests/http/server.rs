@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
-use gateway::{Answer, Config, Departed, Departure, Gateway, NewCall, Refusal, Upstream};
+use gateway::{
+    Answer, Arrival, Config, Departed, Departure, Door, Gateway, NewCall, Refusal, Upstream,
+};
 use ipc::engine_side::{DropList, EngineChannel};
 use ipc::envelope::ReplyFields;
 use ipc::worker_side::{OutboundBuffer, WorkerChannel, WorkerLane};
@@ -116,7 +118,10 @@ fn serve(config: Config, listener: &TcpListener, rung: &UnixStream, commands: &R
         let now = clock::now();
         for event in events.drain(..) {
             match event {
-                Event::Accepted { socket, .. } => gateway.adopt(&mut reactor, now, socket),
+                Event::Accepted { socket, .. } => {
+                    let arrival = Arrival { socket, door: Door::Public };
+                    gateway.adopt(&mut reactor, now, arrival);
+                }
                 event if event.token().is_some_and(Gateway::owns) => {
                     gateway.on_event(&mut reactor, now, &mut upstream, event);
                 }
@@ -235,7 +240,8 @@ impl Functions {
         self.buffers.insert(tag, buffer);
         let mut block = self.engine.lane(LANE).unwrap().outbound(&block).unwrap();
         block.report_drop(self.dropped.clone(), tag);
-        let answer = Answer { outcome, message: "", retry_after_s: None, block: Some(block) };
+        let block = Some(block);
+        let answer = Answer { outcome, message: "", retry_after_s: None, block, times: None };
         self.ready.push_back((caller, answer));
     }
 }

@@ -17,7 +17,7 @@ use crate::up::deploy::Deployer;
 #[derive(Debug)]
 pub(in crate::up) struct Engine {
     /// Where it serves HTTP.
-    pub(in crate::up) address: SocketAddr,
+    pub(in crate::up) address: Option<SocketAddr>,
     /// What its functions print.
     pub(in crate::up) logs: Logs,
     /// Changes what it serves.

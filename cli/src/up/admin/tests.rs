@@ -26,7 +26,7 @@ fn start(parent: &TempDir, pid: u32) -> Admin {
     let config = Config::read("", "nightcore.toml".as_ref(), Overrides::default()).unwrap();
     let (supervisor, _) = engine::mailbox::mailbox().unwrap();
     let deployer = Arc::new(Deployer::new(&config, Plan::new(&config, 1, 1), supervisor));
-    let engine = Engine { address: ADDRESS, logs: Logs::default(), deployer };
+    let engine = Engine { address: Some(ADDRESS), logs: Logs::default(), deployer };
     Admin::start(&directory, engine).unwrap()
 }
 
@@ -56,7 +56,7 @@ fn an_engine_is_found_in_its_directory_and_says_who_it_is() {
     let expected = About {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        address: ADDRESS,
+        address: Some(ADDRESS),
     };
     for pid in [None, Some(1)] {
         assert_eq!(about(&place(&parent, pid)).unwrap(), expected);
