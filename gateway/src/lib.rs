@@ -17,6 +17,7 @@
 //! - `answer`: from what became of a call to an answer; `reject` where there was no call
 //! - `respond`, `date`: answers as bytes
 //! - `send`, `body`: answers on their way out
+//! - `remote`: calls to engines on other hosts
 //! - `metrics`, `config`: what an operator sees and sets
 #![deny(unsafe_code)]
 
@@ -36,6 +37,7 @@ mod lifecycle;
 mod metrics;
 mod pool;
 mod reject;
+pub mod remote;
 mod request;
 mod request_body;
 mod request_id;

@@ -318,7 +318,7 @@ impl Shard {
 
     fn pass_answers(&mut self, now: Nanos) {
         while let Some((caller, answer)) = self.engine.next_answer() {
-            let engine::io::Answer { outcome, message, retry_after_s, block, times } = answer;
+            let engine::io::Answer { outcome, message, retry_after_s, block, times, .. } = answer;
             let answer = Answer { outcome, message, retry_after_s, block, times };
             let Parts { gateway, reactor, mut upstream } = self.parts();
             gateway.on_answer(reactor, now, &mut upstream, caller.0, answer);
