@@ -276,7 +276,7 @@ fn target<'a>(upstream: &impl Upstream, head: &Head<'a>) -> Result<Target<'a>, R
     if let Some(fault) = head.fault {
         return Err(fault);
     }
-    match route(head)? {
+    match route(head.method, head.target)? {
         Route::Function { name, suffix, query } => {
             let function = upstream.resolve(name).ok_or(Reject::NotFound("no such function"))?;
             Ok(Target::Function { function, suffix, query })

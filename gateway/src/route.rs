@@ -1,7 +1,7 @@
 //! Which resource a request names. Paths are compared as bytes: nothing is decoded or normalised,
 //! so a name has one spelling, and what a function gets as suffix and query is what was sent.
 
-use crate::http::head::{Head, Method};
+use crate::http::head::Method;
 use crate::reject::Reject;
 
 /// Longest name of a function.
@@ -22,15 +22,15 @@ pub(crate) enum Route<'a> {
     Functions,
 }
 
-pub(crate) fn route<'a>(head: &Head<'a>) -> Result<Route<'a>, Reject> {
-    let (path, query) = split_at_byte(path_of(head.target)?, b'?');
+pub(crate) fn route(method: Method, target: &[u8]) -> Result<Route<'_>, Reject> {
+    let (path, query) = split_at_byte(path_of(target)?, b'?');
     if let Some(rest) = path.strip_prefix(FUNCTION_PREFIX) {
         let name_size = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
         let (name, suffix) = rest.split_at(name_size);
         if !is_name(name) {
             return Err(Reject::NotFound("no such function"));
         }
-        return match head.method {
+        return match method {
             Method::Get | Method::Head | Method::Post => {
                 Ok(Route::Function { name, suffix, query })
             }
@@ -44,7 +44,7 @@ pub(crate) fn route<'a>(head: &Head<'a>) -> Result<Route<'a>, Reject> {
         b"/v1/functions" => Route::Functions,
         _ => return Err(Reject::NotFound("no such path")),
     };
-    match head.method {
+    match method {
         Method::Get | Method::Head => Ok(route),
         Method::Post | Method::Other => Err(Reject::MethodNotAllowed { allow: "GET, HEAD" }),
     }
@@ -70,7 +70,7 @@ fn path_of(target: &[u8]) -> Result<&[u8], Reject> {
     }
 }
 
-fn is_name(name: &[u8]) -> bool {
+pub(crate) fn is_name(name: &[u8]) -> bool {
     (1..=NAME_MAX).contains(&name.len())
         && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(byte))
 }
@@ -93,7 +93,8 @@ mod tests {
         let text = format!("{request_line} HTTP/1.1\r\nHost: h\r\n\r\n");
         let mut storage = head::storage();
         let head = head::parse(text.as_bytes(), &mut storage, &Config::default().bounded());
-        assert_eq!(route(&head.unwrap().unwrap()), expected, "{request_line}");
+        let head = head.unwrap().unwrap();
+        assert_eq!(route(head.method, head.target), expected, "{request_line}");
     }
 
     fn function<'a>(name: &'a str, suffix: &'a str, query: &'a str) -> Route<'a> {

@@ -167,6 +167,7 @@ fn every_key_is_read() {
         body_timeout: seconds(2),
         idle_timeout: seconds(3),
         write_timeout: seconds(4),
+        http2: None,
     };
     assert_eq!(config.gateway, gateway);
     let engine = Engine {

@@ -3,7 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
-use gateway::{Arrival, Door};
+use gateway::{Arrival, Door, portal};
 
 /// See the module's description.
 #[derive(Debug)]
@@ -18,4 +18,6 @@ pub(super) enum ShardMail {
     /// A client whose handshake is done.
     #[expect(dead_code, reason = "nobody shakes hands yet")]
     Arrived(Box<Arrival>),
+    /// Calls from the door for HTTP/2.
+    Portal(portal::Mail),
 }

@@ -8,6 +8,7 @@ mod admin;
 mod balance;
 mod cores;
 mod deploy;
+mod http2;
 mod listener;
 mod mail;
 mod passage;
@@ -41,6 +42,7 @@ use thiserror::Error;
 
 use self::admin::Admin;
 use self::deploy::Deployer;
+use self::http2::Annex;
 use self::listener::Listener;
 use self::mail::ShardMail;
 use self::plan::Plan;
@@ -146,6 +148,8 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let role = config.overrides.role;
     let listener = role.has_door().then(|| bind(config.gateway.listen)).transpose()?;
     let address = listener.as_ref().map(Listener::address);
+    let http2 = role.has_door().then(|| http2::Plan::bind(config)).transpose();
+    let http2 = http2.map_err(|(address, error)| UpError::Listen { address, error })?.flatten();
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
     let sockets =
         SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
@@ -155,7 +159,9 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         false => PathBuf::new(),
     };
 
-    let shards = start_shards(config, hook)?;
+    let http2_address = http2.as_ref().map(http2::Plan::address);
+    let annex = http2::Plan::annex(http2.as_ref());
+    let shards = start_shards(config, &annex, hook)?;
     let mut plan = shards.plan;
     plan.niceness(config, shards.raised);
     let specs = config.functions.iter().map(|function| plan.container(function, 1)).collect();
@@ -177,13 +183,17 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         .start_all()
         .map_err(|error| UpError::start(config, error))
         .and_then(|()| system("no admin socket", Admin::start(&directory, asked)))
-        .and_then(|admin| Ok((admin, listener.map(listen).transpose()?)));
-    let admin = match started {
-        Ok((admin, listener)) => {
+        .and_then(|admin| Ok((admin, listener.map(listen).transpose()?)))
+        .and_then(|(admin, listener)| {
+            let door = http2.map(|plan| plan.open(shards.mail.clone())).transpose();
+            Ok((admin, listener, system("no door for HTTP/2", door)?))
+        });
+    let (admin, door) = match started {
+        Ok((admin, listener, door)) => {
             if let (Some(acceptor), Some(listener)) = (shards.mail.first(), listener) {
                 acceptor.send(ShardMail::Serve { listener, door: Door::Public });
             }
-            admin
+            (admin, door)
         }
         Err(error) => {
             supervisor.shut_down();
@@ -191,9 +201,13 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
             return Err(error);
         }
     };
-    summarize(config, address, shards.posts.len(), shards.raised, &supervisor);
+    let addresses = Addresses { http1: address, http2: http2_address };
+    summarize(config, addresses, shards.posts.len(), shards.raised, &supervisor);
     deploy::reload_on_hangup(hangups, deployer);
     let stopped = supervisor.run(config.engine.drain_timeout);
+    if let Some(door) = door {
+        door.stop();
+    }
     supervisor.shut_down();
     join(shards.threads);
     drop(admin);
@@ -236,7 +250,7 @@ fn worker_binary() -> io::Result<PathBuf> {
     Ok(path)
 }
 
-fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
+fn start_shards(config: &Config, http2: &Annex, hook: ThreadHook) -> Result<Shards, UpError> {
     let cores = system("the cores of this machine are unknown", usable_cores())?;
     let wanted = config.engine.shards.map_or(cores.len(), usize::from);
     let count = u16::try_from(wanted).unwrap_or(u16::MAX);
@@ -268,6 +282,7 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
             exchange,
             balance: Arc::clone(&balance),
             stats: Arc::clone(&stats),
+            http2: http2.clone(),
             hook,
         };
         let (config, ready) = (config.clone(), ready.clone());
@@ -307,18 +322,27 @@ fn usable_cores() -> io::Result<Vec<u16>> {
     if cores.is_empty() { Err(io::Error::other("the affinity mask is empty")) } else { Ok(cores) }
 }
 
+/// Where clients come in.
+struct Addresses {
+    http1: Option<SocketAddr>,
+    http2: Option<SocketAddr>,
+}
+
 fn summarize(
     config: &Config,
-    address: Option<SocketAddr>,
+    addresses: Addresses,
     shards: usize,
     raised: bool,
     supervisor: &Supervisor,
 ) {
     let version = env!("CARGO_PKG_VERSION");
-    let mut text = match address {
+    let mut text = match addresses.http1 {
         Some(address) => format!("nightcore {version} serves on http://{address}\n"),
         None => format!("nightcore {version} serves gateways\n"),
     };
+    if let Some(address) = addresses.http2 {
+        text.push_str(&format!("  HTTP/2 and gRPC on http://{address}\n"));
+    }
     let priority = match (config.engine.priority, raised) {
         (Priority::Normal, _) => "same priority as functions",
         (Priority::Groups, _) => "above functions, which have CPU groups of minimum weight",

@@ -14,6 +14,7 @@ use engine::core::Limits;
 use engine::io::{Engine, Exchange, Function, Order};
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use engine::stats::Stats;
+use gateway::portal::Portal;
 use gateway::{Answer, Arrival, Departed, Departure, Door, Gateway};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit};
@@ -24,6 +25,7 @@ use reactor::{Address, Event, Reactor, SetupError, Token, Wait};
 use super::ThreadHook;
 use super::acceptor::{self, Acceptor};
 use super::balance::Meter;
+use super::http2::Annex;
 use super::mail::ShardMail;
 use super::passage::Message;
 use super::policy::Move;
@@ -52,6 +54,7 @@ pub(super) struct Blueprint {
     pub(super) exchange: Exchange,
     pub(super) balance: Arc<Balance>,
     pub(super) stats: Arc<Stats>,
+    pub(super) http2: Annex,
     pub(super) hook: ThreadHook,
 }
 
@@ -68,6 +71,8 @@ struct Shard {
     reactor: Reactor,
     engine: Engine,
     gateway: Gateway,
+    portal: Portal,
+    http2: Annex,
     priority: Priority,
     balance: Arc<Balance>,
     mail: Mailbox<ShardMail>,
@@ -79,6 +84,7 @@ struct Shard {
 /// What an event of the gateway needs at hand, borrowed from a [`Shard`].
 struct Parts<'a> {
     gateway: &'a mut Gateway,
+    portal: &'a mut Portal,
     reactor: &'a mut Reactor,
     upstream: EngineUpstream<'a>,
 }
@@ -164,6 +170,7 @@ impl Shard {
             exchange,
             balance,
             stats,
+            http2,
             ..
         } = blueprint;
         let parts = engine::io::Parts {
@@ -181,7 +188,20 @@ impl Shard {
         let gateway = Gateway::new(gateway_config(config), index);
         reactor.poll(mail.bell(), MAIL);
         let (acceptors, phase) = (Vec::new(), Phase::Serving);
-        Self { index, reactor, engine, gateway, priority, balance, mail, acceptors, phase }
+        let portal = http2.portal();
+        Self {
+            index,
+            reactor,
+            engine,
+            gateway,
+            portal,
+            http2,
+            priority,
+            balance,
+            mail,
+            acceptors,
+            phase,
+        }
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -255,7 +275,7 @@ impl Shard {
                         self.obey(now, order);
                     }
                 } else {
-                    let Parts { gateway, reactor, mut upstream } = self.parts();
+                    let Parts { gateway, reactor, mut upstream, .. } = self.parts();
                     gateway.on_event(reactor, now, &mut upstream, event);
                 }
                 self.pass_answers(now);
@@ -266,8 +286,9 @@ impl Shard {
     fn parts(&mut self) -> Parts<'_> {
         let draining = self.phase != Phase::Serving;
         let (engine, loads) = (&mut self.engine, &self.balance.loads);
-        let upstream = EngineUpstream { engine, loads, draining };
-        Parts { gateway: &mut self.gateway, reactor: &mut self.reactor, upstream }
+        let upstream = EngineUpstream { engine, loads, http2: &self.http2, draining };
+        let (gateway, portal) = (&mut self.gateway, &mut self.portal);
+        Parts { gateway, portal, reactor: &mut self.reactor, upstream }
     }
 
     fn receive(&mut self, now: Nanos, message: Option<Message>) {
@@ -320,14 +341,18 @@ impl Shard {
         while let Some((caller, answer)) = self.engine.next_answer() {
             let engine::io::Answer { outcome, message, retry_after_s, block, times, .. } = answer;
             let answer = Answer { outcome, message, retry_after_s, block, times };
-            let Parts { gateway, reactor, mut upstream } = self.parts();
-            gateway.on_answer(reactor, now, &mut upstream, caller.0, answer);
+            let Parts { gateway, portal, reactor, mut upstream } = self.parts();
+            if Portal::owns(caller.0) {
+                portal.on_answer(caller.0, answer);
+            } else {
+                gateway.on_answer(reactor, now, &mut upstream, caller.0, answer);
+            }
         }
     }
 
     fn tick(&mut self, now: Nanos) {
         self.engine.tick(&mut self.reactor, now);
-        let Parts { gateway, reactor, mut upstream } = self.parts();
+        let Parts { gateway, reactor, mut upstream, .. } = self.parts();
         gateway.on_tick(reactor, now, &mut upstream);
         self.pass_answers(now);
         for acceptor in &mut self.acceptors {
@@ -342,6 +367,10 @@ impl Shard {
                 ShardMail::Serve { listener, door } => self.accept_from(now, listener, door),
                 ShardMail::Arrived(arrival) => {
                     self.gateway.adopt(&mut self.reactor, now, *arrival);
+                }
+                ShardMail::Portal(mail) => {
+                    let Parts { portal, reactor, mut upstream, .. } = self.parts();
+                    portal.on_mail(reactor, now, &mut upstream, mail);
                 }
             }
         }
@@ -394,9 +423,10 @@ impl Shard {
             return;
         }
         self.phase = Phase::Draining;
+        self.http2.drain();
         self.balance.passage.close();
         self.engine.close();
-        let Parts { gateway, reactor, mut upstream } = self.parts();
+        let Parts { gateway, reactor, mut upstream, .. } = self.parts();
         gateway.drain(reactor, now, &mut upstream);
         self.close_acceptors(now);
         // The first one is told by the supervisor, and the others when no connection comes any more.
@@ -429,12 +459,14 @@ impl Shard {
     fn is_done(&self) -> bool {
         self.acceptors.iter().all(Acceptor::is_closed)
             && self.gateway.is_empty()
+            && self.portal.is_done()
             && self.engine.is_alone()
             && self.balance.passage.is_empty()
     }
 }
 
-fn gateway_config(config: &Config) -> gateway::Config {
+/// The limits of `[gateway]`, whichever protocol they hold for.
+pub(super) fn gateway_config(config: &Config) -> gateway::Config {
     // It cannot fail for a limit that exists.
     let (files_max, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
     gateway::Config {

@@ -7,11 +7,13 @@ use reactor::Reactor;
 use reactor::clock::Nanos;
 
 use super::balance::Loads;
+use super::http2::Annex;
 
 /// Lends the engine to the gateway for one event.
 pub(super) struct EngineUpstream<'a> {
     pub(super) engine: &'a mut Engine,
     pub(super) loads: &'a Loads,
+    pub(super) http2: &'a Annex,
     pub(super) draining: bool,
 }
 
@@ -58,6 +60,7 @@ impl gateway::Upstream for EngineUpstream<'_> {
     fn metrics(&self, out: &mut String) {
         self.engine.write_metrics(out);
         self.loads.write_metrics(out);
+        self.http2.write_metrics(out);
     }
 
     fn functions_json(&self, out: &mut String) {
