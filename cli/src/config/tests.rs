@@ -167,6 +167,9 @@ fn every_key_is_read() {
         body_timeout: seconds(2),
         idle_timeout: seconds(3),
         write_timeout: seconds(4),
+        queue: 1024,
+        tls: None,
+        engines: None,
         http2: None,
     };
     assert_eq!(config.gateway, gateway);

@@ -8,6 +8,8 @@ mod admin;
 mod balance;
 mod cores;
 mod deploy;
+mod doorman;
+mod hosts;
 mod http2;
 mod listener;
 mod mail;
@@ -17,6 +19,7 @@ mod policy;
 mod priority;
 mod rebalance;
 mod shard;
+mod tls;
 mod upstream;
 
 use std::io::{self, Write};
@@ -42,12 +45,15 @@ use thiserror::Error;
 
 use self::admin::Admin;
 use self::deploy::Deployer;
+use self::doorman::Doorman;
+use self::hosts::Hosts;
 use self::http2::Annex;
 use self::listener::Listener;
 use self::mail::ShardMail;
 use self::plan::Plan;
 use self::rebalance::Balance;
 use self::shard::Blueprint;
+use self::tls::{CertificateError, Identities};
 use crate::config::{Config, Placement, Priority};
 
 /// Functions and versions of functions for which there is room beside those of the start.
@@ -61,6 +67,8 @@ const WORKER_VARIABLE: &str = "NIGHTCORE_WORKER";
 enum UpError {
     #[error("cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
+    #[error("{section}: {error}")]
+    Certificates { section: &'static str, error: CertificateError },
     #[error("no directory for control sockets in {parent}: {error}")]
     Sockets { parent: PathBuf, error: io::Error },
     #[error("{0}")]
@@ -135,6 +143,7 @@ struct Shards {
     threads: Vec<JoinHandle<()>>,
     mailbox: Mailbox<ToSupervisor>,
     supervisor: Post<ToSupervisor>,
+    balance: Arc<Balance>,
     stats: Arc<Stats>,
     plan: Plan,
     raised: bool,
@@ -150,6 +159,10 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let address = listener.as_ref().map(Listener::address);
     let http2 = role.has_door().then(|| http2::Plan::bind(config)).transpose();
     let http2 = http2.map_err(|(address, error)| UpError::Listen { address, error })?.flatten();
+    let identities = Identities::load(config)
+        .map_err(|(section, error)| UpError::Certificates { section, error })?;
+    let doorman = doorman::Plan::bind(config, &identities)
+        .map_err(|(address, error)| UpError::Listen { address, error })?;
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
     let sockets =
         SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
@@ -161,7 +174,8 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
 
     let http2_address = http2.as_ref().map(http2::Plan::address);
     let annex = http2::Plan::annex(http2.as_ref());
-    let shards = start_shards(config, &annex, hook)?;
+    let strangers = doorman.addresses();
+    let shards = start_shards(config, &annex, &doorman.annex(), hook)?;
     let mut plan = shards.plan;
     plan.niceness(config, shards.raised);
     let specs = config.functions.iter().map(|function| plan.container(function, 1)).collect();
@@ -177,7 +191,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let (mail, stats) = (shards.mailbox, shards.stats);
     let supervisor = Supervisor::new(&host, sockets, specs, posts, mail, signals, stats, capture);
     let mut supervisor = system("containers cannot be supervised", supervisor)?;
-    let deployer = Arc::new(Deployer::new(config, plan, shards.supervisor));
+    let deployer = Arc::new(Deployer::new(config, plan, identities, shards.supervisor));
     let asked = admin::Engine { address, logs, deployer: Arc::clone(&deployer) };
     let started = supervisor
         .start_all()
@@ -186,14 +200,16 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         .and_then(|admin| Ok((admin, listener.map(listen).transpose()?)))
         .and_then(|(admin, listener)| {
             let door = http2.map(|plan| plan.open(shards.mail.clone())).transpose();
-            Ok((admin, listener, system("no door for HTTP/2", door)?))
+            let doorman = doorman.open(&shards.mail, &shards.balance);
+            let doorman = system("no doorman", doorman)?;
+            Ok((admin, listener, system("no door for HTTP/2", door)?, doorman))
         });
-    let (admin, door) = match started {
-        Ok((admin, listener, door)) => {
+    let (admin, door, doorman) = match started {
+        Ok((admin, listener, door, doorman)) => {
             if let (Some(acceptor), Some(listener)) = (shards.mail.first(), listener) {
                 acceptor.send(ShardMail::Serve { listener, door: Door::Public });
             }
-            (admin, door)
+            (admin, door, doorman)
         }
         Err(error) => {
             supervisor.shut_down();
@@ -201,13 +217,14 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
             return Err(error);
         }
     };
-    let addresses = Addresses { http1: address, http2: http2_address };
+    let addresses = Addresses { http1: address, http2: http2_address, strangers };
     summarize(config, addresses, shards.posts.len(), shards.raised, &supervisor);
     deploy::reload_on_hangup(hangups, deployer);
     let stopped = supervisor.run(config.engine.drain_timeout);
     if let Some(door) = door {
         door.stop();
     }
+    drop::<Option<Doorman>>(doorman);
     supervisor.shut_down();
     join(shards.threads);
     drop(admin);
@@ -250,13 +267,19 @@ fn worker_binary() -> io::Result<PathBuf> {
     Ok(path)
 }
 
-fn start_shards(config: &Config, http2: &Annex, hook: ThreadHook) -> Result<Shards, UpError> {
+fn start_shards(
+    config: &Config,
+    http2: &Annex,
+    doorman: &doorman::Annex,
+    hook: ThreadHook,
+) -> Result<Shards, UpError> {
     let cores = system("the cores of this machine are unknown", usable_cores())?;
     let wanted = config.engine.shards.map_or(cores.len(), usize::from);
     let count = u16::try_from(wanted).unwrap_or(u16::MAX);
     let (to_supervisor, supervisor_mail) = system("no mailbox", mailbox())?;
     let (posts, boxes) = mailboxes(count)?;
     let (mail_posts, mails) = mailboxes(count)?;
+    let hosts = Hosts::new(count, Arc::new(|_| {}));
     let plan = Plan::new(config, count, u16::try_from(cores.len()).unwrap_or(u16::MAX));
     let core = |index: u16| cores[usize::from(index) % cores.len()];
     let shard_cores: Vec<u16> = (0..count).map(core).collect();
@@ -283,6 +306,8 @@ fn start_shards(config: &Config, http2: &Annex, hook: ThreadHook) -> Result<Shar
             balance: Arc::clone(&balance),
             stats: Arc::clone(&stats),
             http2: http2.clone(),
+            hosts: hosts.clone(),
+            doorman: doorman.clone(),
             hook,
         };
         let (config, ready) = (config.clone(), ready.clone());
@@ -304,7 +329,7 @@ fn start_shards(config: &Config, http2: &Annex, hook: ThreadHook) -> Result<Shar
     balance.passage.open(&peers);
     rings.open(&peers);
     let (mailbox, supervisor, mail) = (supervisor_mail, to_supervisor, mail_posts);
-    Ok(Shards { posts, mail, threads, mailbox, supervisor, stats, plan, raised })
+    Ok(Shards { posts, mail, threads, mailbox, supervisor, balance, stats, plan, raised })
 }
 
 /// A mailbox for each shard.
@@ -326,6 +351,7 @@ fn usable_cores() -> io::Result<Vec<u16>> {
 struct Addresses {
     http1: Option<SocketAddr>,
     http2: Option<SocketAddr>,
+    strangers: doorman::Addresses,
 }
 
 fn summarize(
@@ -342,6 +368,12 @@ fn summarize(
     };
     if let Some(address) = addresses.http2 {
         text.push_str(&format!("  HTTP/2 and gRPC on http://{address}\n"));
+    }
+    if let Some(address) = addresses.strangers.clients {
+        text.push_str(&format!("  TLS on https://{address}\n"));
+    }
+    if let Some(address) = addresses.strangers.engines {
+        text.push_str(&format!("  engines join at {address}\n"));
     }
     let priority = match (config.engine.priority, raised) {
         (Priority::Normal, _) => "same priority as functions",
