@@ -11,6 +11,7 @@ mod error;
 mod function;
 mod http2;
 mod library;
+mod link;
 mod table;
 mod tls;
 mod units;
@@ -34,6 +35,8 @@ pub use function::{
 pub use http2::Http2;
 use http2::read_http2;
 use library::Search;
+pub use link::Link;
+use link::read_link;
 use table::{Source, Table, Value};
 pub use tls::Tls;
 use tls::read_tls;
@@ -126,6 +129,8 @@ pub struct Engine {
     /// Directory with the root file system of `oci` containers; `None`: the host's own system
     /// directories, read-only.
     pub oci_rootfs: Option<PathBuf>,
+    /// Gateways on other hosts; `None`: none.
+    pub link: Option<Link>,
 }
 
 /// How the engine's threads stand to the functions on their core.
@@ -208,7 +213,7 @@ impl Config {
 
         let directory = path.parent().unwrap_or(Path::new(""));
         let gateway = read_gateway(root.get("gateway").as_ref(), overrides.listen, directory)?;
-        let mut engine = read_engine(root.get("engine").as_ref())?;
+        let mut engine = read_engine(root.get("engine").as_ref(), directory)?;
         let functions = root.get("function");
         if let (Role::Gateway, Some(functions)) = (overrides.role, &functions) {
             let (place, problem) = (functions.place(), Problem::NoFunctionsHere);
@@ -311,7 +316,7 @@ fn refuse_exposed(listen: SocketAddr, place: Place, insecure: bool) -> Result<()
     Err(ConfigError::Refused { place, problem: Problem::Exposed(listen) })
 }
 
-fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
+fn read_engine(section: Option<&Value<'_>>, directory: &Path) -> Result<Engine, ConfigError> {
     let mut engine = Engine {
         shards: None,
         runtime_dir: None,
@@ -322,6 +327,7 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
         require: false,
         oci_runtime: "runc".to_owned(),
         oci_rootfs: None,
+        link: None,
     };
     let Some(section) = section else { return Ok(engine) };
     let table = section.table(&[
@@ -334,6 +340,10 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
         "require",
         "oci_runtime",
         "oci_rootfs",
+        "node",
+        "gateways",
+        "resolver",
+        "link",
     ])?;
     table.read("container", &mut engine.container, |value| value.one_of(CONTAINER_KINDS))?;
     table.read("require", &mut engine.require, |value| value.flag())?;
@@ -355,9 +365,12 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
             ("normal", Priority::Normal),
         ])
     })?;
+    engine.link = read_link(&table, directory)?;
     Ok(engine)
 }
 
+#[cfg(test)]
+mod link_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -126,6 +126,15 @@ pub enum Problem {
          (key_file, or certificate, key and authorities permit it)"
     )]
     InsecureLink(SocketAddr),
+    /// A gateway elsewhere that nobody could tell from a stranger.
+    #[error(
+        "expected gateways of this host, because insecure = true proves nothing, got \"{0}\" \
+         (key_file, or certificate, key and authorities in [engine.link] permit others)"
+    )]
+    InsecureDial(String),
+    /// A name for certificates that there are none of.
+    #[error("a name in certificates, but there are none: key_file or insecure stands beside it")]
+    NoCertificates,
 }
 
 impl fmt::Display for Place {

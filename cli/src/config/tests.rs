@@ -183,6 +183,7 @@ fn every_key_is_read() {
         require: true,
         oci_runtime: "crun".into(),
         oci_rootfs: Some("/srv/rootfs".into()),
+        link: None,
     };
     assert_eq!(config.engine, engine);
     let [first, second] = &config.functions[..] else { panic!("two functions") };

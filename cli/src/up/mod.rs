@@ -9,6 +9,7 @@ mod balance;
 mod cores;
 mod deploy;
 mod doorman;
+mod gateways;
 mod hosts;
 mod http2;
 mod listener;
@@ -46,6 +47,7 @@ use thiserror::Error;
 use self::admin::Admin;
 use self::deploy::Deployer;
 use self::doorman::Doorman;
+use self::gateways::{DialError, Wire};
 use self::hosts::Hosts;
 use self::http2::Annex;
 use self::listener::Listener;
@@ -77,6 +79,8 @@ enum UpError {
     Start { file: String, line: usize, error: StartError },
     #[error("{0}")]
     Interrupted(StartError),
+    #[error(transparent)]
+    Dial(#[from] DialError),
     #[error("{what}: {error}")]
     System { what: &'static str, error: io::Error },
 }
@@ -144,6 +148,7 @@ struct Shards {
     mailbox: Mailbox<ToSupervisor>,
     supervisor: Post<ToSupervisor>,
     balance: Arc<Balance>,
+    wire: Wire,
     stats: Arc<Stats>,
     plan: Plan,
     raised: bool,
@@ -202,14 +207,15 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
             let door = http2.map(|plan| plan.open(shards.mail.clone())).transpose();
             let doorman = doorman.open(&shards.mail, &shards.balance);
             let doorman = system("no doorman", doorman)?;
-            Ok((admin, listener, system("no door for HTTP/2", door)?, doorman))
+            let dialer = gateways::start(config, &shards.mail, &shards.wire)?;
+            Ok((admin, listener, system("no door for HTTP/2", door)?, doorman, dialer))
         });
-    let (admin, door, doorman) = match started {
-        Ok((admin, listener, door, doorman)) => {
+    let (admin, door, doorman, dialer) = match started {
+        Ok((admin, listener, door, doorman, dialer)) => {
             if let (Some(acceptor), Some(listener)) = (shards.mail.first(), listener) {
                 acceptor.send(ShardMail::Serve { listener, door: Door::Public });
             }
-            (admin, door, doorman)
+            (admin, door, doorman, dialer)
         }
         Err(error) => {
             supervisor.shut_down();
@@ -225,6 +231,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         door.stop();
     }
     drop::<Option<Doorman>>(doorman);
+    drop(dialer);
     supervisor.shut_down();
     join(shards.threads);
     drop(admin);
@@ -279,7 +286,8 @@ fn start_shards(
     let (to_supervisor, supervisor_mail) = system("no mailbox", mailbox())?;
     let (posts, boxes) = mailboxes(count)?;
     let (mail_posts, mails) = mailboxes(count)?;
-    let hosts = Hosts::new(count, Arc::new(|_| {}));
+    let wire = Wire::default();
+    let hosts = Hosts::new(count, wire.clone());
     let plan = Plan::new(config, count, u16::try_from(cores.len()).unwrap_or(u16::MAX));
     let core = |index: u16| cores[usize::from(index) % cores.len()];
     let shard_cores: Vec<u16> = (0..count).map(core).collect();
@@ -329,7 +337,7 @@ fn start_shards(
     balance.passage.open(&peers);
     rings.open(&peers);
     let (mailbox, supervisor, mail) = (supervisor_mail, to_supervisor, mail_posts);
-    Ok(Shards { posts, mail, threads, mailbox, supervisor, balance, stats, plan, raised })
+    Ok(Shards { posts, mail, threads, mailbox, supervisor, balance, wire, stats, plan, raised })
 }
 
 /// A mailbox for each shard.

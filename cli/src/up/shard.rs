@@ -326,8 +326,9 @@ impl Shard {
         self.uplinks.flush(&mut self.engine, &mut self.reactor, now);
         self.remote.flush(&mut self.reactor, now);
         while let Some(notice) = self.uplinks.next_notice() {
-            (self.hosts.notify)(notice);
+            self.hosts.wire.tell(notice);
         }
+        self.engine.settle(&mut self.reactor, now);
         // A link that ended just now has ended its calls: what comes of that goes out in the next turn.
         let settled = self.pass_answers(now);
         self.engine.flush(&mut self.reactor);
@@ -519,6 +520,7 @@ impl Shard {
         self.balance.passage.close();
         self.engine.close();
         self.remote.drain();
+        self.hosts.wire.stop();
         self.uplinks.drain();
         let Parts { gateway, reactor, mut upstream, .. } = self.parts();
         gateway.drain(reactor, now, &mut upstream);
