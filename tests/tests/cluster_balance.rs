@@ -49,6 +49,7 @@ fn shares(cluster: &Cluster) -> BTreeMap<String, usize> {
     load.wait_for(COUNTED);
     let report = load.stop();
     report.expect_no_failure();
+    report.expect_started_once(&cluster.ledger());
     let shares = report.shares(from, Instant::now());
     shares.into_iter().map(|(host, share)| (host.to_owned(), share)).collect()
 }

@@ -38,6 +38,8 @@ pub struct Load {
 
 #[derive(Debug)]
 struct Shared {
+    /// Which load of this process it is: no two requests have the same id.
+    series: u32,
     doors: Vec<Door>,
     per_second: u32,
     begin: Instant,
@@ -68,7 +70,10 @@ impl Load {
     #[must_use]
     pub fn start(gateways: &[SocketAddr], per_second: u32) -> Load {
         let door = |address: &SocketAddr| Door { address: *address, kept: Mutex::default() };
+        static SERIES: AtomicU32 = AtomicU32::new(0);
         let shared = Arc::new(Shared {
+            // SYNC(SERIES): a plain counter; it carries no other data.
+            series: SERIES.fetch_add(1, Ordering::Relaxed),
             doors: gateways.iter().map(door).collect(),
             per_second,
             begin: Instant::now(),
@@ -147,7 +152,7 @@ impl Shared {
 
     fn send(&self, number: u32, due: Instant) -> Record {
         let function = if number.is_multiple_of(2) { IDEMPOTENT } else { ONCE };
-        let id = format!("{function}-{number}");
+        let id = format!("{function}-{}-{number}", self.series);
         let sent = Instant::now();
         let mut record =
             Record { id, function, due, sent, ended: sent, outcome: Outcome::Closed, host: None };
