@@ -9,6 +9,7 @@ mod balance;
 mod cores;
 mod deploy;
 mod doorman;
+mod entrance;
 mod gateways;
 mod hosts;
 mod http2;
@@ -37,6 +38,7 @@ use engine::logs::Capture;
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor, mailbox};
 use engine::stats::Stats;
 use gateway::Door;
+use gateway::auth::AuthError;
 use nix::sched::CpuSet;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -47,6 +49,7 @@ use thiserror::Error;
 use self::admin::Admin;
 use self::deploy::Deployer;
 use self::doorman::Doorman;
+use self::entrance::Entrance;
 use self::gateways::{DialError, Wire};
 use self::hosts::Hosts;
 use self::http2::Annex;
@@ -75,6 +78,8 @@ enum UpError {
     Sockets { parent: PathBuf, error: io::Error },
     #[error("{0}")]
     Setup(#[from] reactor::SetupError),
+    #[error("{0}")]
+    Auth(#[from] AuthError),
     #[error("{file}:{line}: {error}")]
     Start { file: String, line: usize, error: StartError },
     #[error("{0}")]
@@ -88,7 +93,7 @@ enum UpError {
 impl UpError {
     /// 2 where the configuration is to blame, 1 where the system is.
     fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Start { .. }) { 2 } else { 1 }
+        if matches!(self, Self::Start { .. } | Self::Auth(_)) { 2 } else { 1 }
     }
 
     /// Blames the lines of the function that did not start.
@@ -132,7 +137,7 @@ pub fn run_with_hook(config: &Config, hook: ThreadHook) -> ExitCode {
         Err(error) => {
             match error {
                 // Bare, as all that is wrong with a configuration: file and line come first.
-                UpError::Start { .. } => eprintln!("{error}"),
+                UpError::Start { .. } | UpError::Auth(_) => eprintln!("{error}"),
                 _ => eprintln!("nightcore: {error}"),
             }
             ExitCode::from(error.exit_code())
@@ -160,9 +165,10 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let hangups = read_signals(&[Signal::SIGHUP], SfdFlags::empty())?;
 
     let role = config.overrides.role;
+    let entrance = Entrance::open(config)?;
     let listener = role.has_door().then(|| bind(config.gateway.listen)).transpose()?;
     let address = listener.as_ref().map(Listener::address);
-    let http2 = role.has_door().then(|| http2::Plan::bind(config)).transpose();
+    let http2 = role.has_door().then(|| http2::Plan::bind(config, &entrance)).transpose();
     let http2 = http2.map_err(|(address, error)| UpError::Listen { address, error })?.flatten();
     let identities = Identities::load(config)
         .map_err(|(section, error)| UpError::Certificates { section, error })?;
@@ -180,7 +186,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let http2_address = http2.as_ref().map(http2::Plan::address);
     let annex = http2::Plan::annex(http2.as_ref());
     let strangers = doorman.addresses();
-    let shards = start_shards(config, &annex, &doorman.annex(), hook)?;
+    let shards = start_shards(config, &entrance, &annex, &doorman.annex(), hook)?;
     let mut plan = shards.plan;
     plan.niceness(config, shards.raised);
     let specs = config.functions.iter().map(|function| plan.container(function, 1)).collect();
@@ -196,7 +202,8 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let (mail, stats) = (shards.mailbox, shards.stats);
     let supervisor = Supervisor::new(&host, sockets, specs, posts, mail, signals, stats, capture);
     let mut supervisor = system("containers cannot be supervised", supervisor)?;
-    let deployer = Arc::new(Deployer::new(config, plan, identities, shards.supervisor));
+    let deployer = Deployer::new(config, plan, entrance.clone(), identities, shards.supervisor);
+    let deployer = Arc::new(deployer);
     let asked = admin::Engine { address, logs, deployer: Arc::clone(&deployer) };
     let started = supervisor
         .start_all()
@@ -234,6 +241,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     drop(dialer);
     supervisor.shut_down();
     join(shards.threads);
+    entrance.close();
     drop(admin);
     Ok(stopped)
 }
@@ -276,6 +284,7 @@ fn worker_binary() -> io::Result<PathBuf> {
 
 fn start_shards(
     config: &Config,
+    entrance: &Entrance,
     http2: &Annex,
     doorman: &doorman::Annex,
     hook: ThreadHook,
@@ -312,6 +321,7 @@ fn start_shards(
             mail,
             exchange,
             balance: Arc::clone(&balance),
+            entrance: entrance.clone(),
             stats: Arc::clone(&stats),
             http2: http2.clone(),
             hosts: hosts.clone(),
