@@ -8,6 +8,7 @@
 pub mod apart;
 pub mod binaries;
 pub mod client;
+pub mod cluster;
 pub mod config;
 pub mod fault;
 pub mod functions;
@@ -18,6 +19,7 @@ pub mod stack;
 pub mod watchdog;
 
 pub use client::{Answer, Connection, get, post, request};
+pub use cluster::Cluster;
 pub use config::functions;
 pub use random::Random;
 pub use stack::Stack;
