@@ -148,8 +148,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let role = config.overrides.role;
     let listener = role.has_door().then(|| bind(config.gateway.listen)).transpose()?;
     let address = listener.as_ref().map(Listener::address);
-    let http2 = role.has_door().then(|| http2::Plan::bind(config)).transpose();
-    let http2 = http2.map_err(|(address, error)| UpError::Listen { address, error })?.flatten();
+    let http2 = role.has_door().then(|| bind_http2(config)).transpose()?.flatten();
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
     let sockets =
         SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
@@ -184,10 +183,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         .map_err(|error| UpError::start(config, error))
         .and_then(|()| system("no admin socket", Admin::start(&directory, asked)))
         .and_then(|admin| Ok((admin, listener.map(listen).transpose()?)))
-        .and_then(|(admin, listener)| {
-            let door = http2.map(|plan| plan.open(shards.mail.clone())).transpose();
-            Ok((admin, listener, system("no door for HTTP/2", door)?))
-        });
+        .and_then(|(admin, listener)| Ok((admin, listener, open(http2, &shards.mail)?)));
     let (admin, door) = match started {
         Ok((admin, listener, door)) => {
             if let (Some(acceptor), Some(listener)) = (shards.mail.first(), listener) {
@@ -205,9 +201,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     summarize(config, addresses, shards.posts.len(), shards.raised, &supervisor);
     deploy::reload_on_hangup(hangups, deployer);
     let stopped = supervisor.run(config.engine.drain_timeout);
-    if let Some(door) = door {
-        door.stop();
-    }
+    door.into_iter().for_each(::http2::Door::stop);
     supervisor.shut_down();
     join(shards.threads);
     drop(admin);
@@ -216,6 +210,17 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
 
 fn bind(address: SocketAddr) -> Result<Listener, UpError> {
     Listener::bind(address).map_err(|error| UpError::Listen { address, error })
+}
+
+fn bind_http2(config: &Config) -> Result<Option<http2::Plan>, UpError> {
+    http2::Plan::bind(config).map_err(|(address, error)| UpError::Listen { address, error })
+}
+
+fn open(
+    plan: Option<http2::Plan>,
+    shards: &[Post<ShardMail>],
+) -> Result<Option<::http2::Door>, UpError> {
+    system("no door for HTTP/2", plan.map(|plan| plan.open(shards.to_vec())).transpose())
 }
 
 fn listen(listener: Listener) -> Result<OwnedFd, UpError> {
