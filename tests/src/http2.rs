@@ -12,6 +12,9 @@ use tokio::task::JoinHandle;
 
 use crate::watchdog::PATIENCE;
 
+/// Bytes that a client takes without being asked to.
+const WINDOW: u32 = 16 << 20;
+
 /// A connection. Its frames are handled while one of its methods runs.
 #[derive(Debug)]
 pub struct Http2 {
@@ -55,8 +58,10 @@ impl Http2 {
         let runtime = runtime.expect("a runtime");
         let (sender, driver) = runtime.block_on(async {
             let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
-            let (sender, connection) =
-                h2::client::handshake(stream).await.expect("it speaks HTTP/2");
+            let mut builder = h2::client::Builder::new();
+            // Answers are taken one after the other: those that have to wait must not stop the others.
+            builder.initial_connection_window_size(WINDOW).initial_window_size(WINDOW);
+            let (sender, connection) = builder.handshake(stream).await.expect("it speaks HTTP/2");
             (sender, tokio::spawn(connection))
         });
         Http2 { runtime, sender, driver, authority: address.to_string() }

@@ -70,8 +70,6 @@ fn a_function_sees_what_it_sees_over_http_1() {
 
 #[test]
 fn errors_are_those_of_http_1() {
-    let directory = TempDir::new().expect("a directory");
-    let _ = directory;
     let config =
         format!("[gateway]\nbody_max = 1000\n{SECTION}{}", functions(&["echo", "fail", "panic"]));
     let stack = Stack::start(&config);
@@ -145,8 +143,8 @@ fn many_requests_are_under_way_on_one_connection() {
 
 #[test]
 fn a_reset_stream_cancels_its_call() {
-    let limit = "max_workers = 1\nconcurrency = \"fixed\"\nconcurrency_limit = 1\n";
-    let stack = Stack::start(&format!("{SECTION}{}{limit}", functions(&["sleep"])));
+    let config = format!("{SECTION}{}max_workers = 1\n", functions(&["sleep"]));
+    let stack = Stack::start(&format!("{config}[engine]\nshards = 1\n"));
     let mut client = Http2::connect(stack.http2_address());
     let running = client.send("POST", "/function/sleep", &[], b"{\"ms\": 2000}");
     client.turn();
