@@ -5,11 +5,14 @@
 //! cannot become one gives a [`ConfigError`] of a single line (file, line, key, what was expected),
 //! and nothing has been started by then.
 
+mod credentials;
+mod engines;
 mod error;
 mod function;
 mod http2;
 mod library;
 mod table;
+mod tls;
 mod units;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -19,6 +22,9 @@ use std::time::Duration;
 use engine::container::ContainerKind;
 use toml::de::DeTable;
 
+pub use credentials::{CertificateFiles, CredentialError, authorities, shared_key};
+use engines::read_engines;
+pub use engines::{EnginesPort, Trust};
 pub use error::{ConfigError, Place, Problem};
 use function::{CONTAINER_KINDS, read_functions};
 pub use function::{
@@ -29,6 +35,8 @@ pub use http2::Http2;
 use http2::read_http2;
 use library::Search;
 use table::{Source, Table, Value};
+pub use tls::Tls;
+use tls::read_tls;
 pub(crate) use units::parse_duration;
 
 /// Where the gateway listens when nothing else is said.
@@ -42,6 +50,8 @@ pub const SHARDS_MAX: u16 = 256;
 const BODY_MAX: u64 = 256 << 20;
 /// The fds of a process again: connections share them with doorbells and sockets.
 const CONNECTIONS_MAX: u16 = 16_384;
+/// Each keeps its body until it is answered.
+const QUEUE_MAX: u16 = u16::MAX;
 /// Each level of a call chain holds a worker, so the depth is bounded by lanes as well.
 const DEPTH_MAX: u16 = WORKERS_MAX;
 
@@ -84,6 +94,12 @@ pub struct Gateway {
     pub idle_timeout: Duration,
     /// A client that takes no bytes of its answer for this long is dropped.
     pub write_timeout: Duration,
+    /// Calls of one function that may wait, on each shard, for an engine on another host.
+    pub queue: usize,
+    /// The door with TLS.
+    pub tls: Option<Tls>,
+    /// Where engines may join.
+    pub engines: Option<EnginesPort>,
     /// HTTP/2 and gRPC, if they are served.
     pub http2: Option<Http2>,
 }
@@ -190,7 +206,8 @@ impl Config {
         let known = &["gateway", "engine", "function"];
         let root = Table::open(&source, "", document.get_ref(), 0, known)?;
 
-        let gateway = read_gateway(root.get("gateway").as_ref(), overrides.listen)?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let gateway = read_gateway(root.get("gateway").as_ref(), overrides.listen, directory)?;
         let mut engine = read_engine(root.get("engine").as_ref())?;
         let functions = root.get("function");
         if let (Role::Gateway, Some(functions)) = (overrides.role, &functions) {
@@ -207,6 +224,7 @@ impl Config {
 fn read_gateway(
     section: Option<&Value<'_>>,
     listen_option: Option<SocketAddr>,
+    directory: &Path,
 ) -> Result<Gateway, ConfigError> {
     let mut gateway = Gateway {
         listen: LISTEN_DEFAULT,
@@ -216,6 +234,9 @@ fn read_gateway(
         body_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(75),
         write_timeout: Duration::from_secs(30),
+        queue: 1024,
+        tls: None,
+        engines: None,
         http2: None,
     };
     let mut insecure = false;
@@ -230,6 +251,9 @@ fn read_gateway(
             "body_timeout",
             "idle_timeout",
             "write_timeout",
+            "queue",
+            "tls",
+            "engines",
             "http2",
         ])?;
         if let Some(value) = table.get("listen") {
@@ -240,6 +264,9 @@ fn read_gateway(
         table.read("body_max", &mut gateway.body_max, |value| {
             // The range keeps it within 32 bits.
             value.size(1..=BODY_MAX).map(|size| u32::try_from(size).unwrap_or(u32::MAX))
+        })?;
+        table.read("queue", &mut gateway.queue, |value| {
+            value.integer(0..=QUEUE_MAX).map(usize::from)
         })?;
         table.read("connections_max", &mut gateway.connections_max, |value| {
             value.integer(1..=CONNECTIONS_MAX).map(u32::from)
@@ -252,11 +279,21 @@ fn read_gateway(
         ] {
             table.read(key, field, |value| value.duration(DURATION_MIN..=DURATION_MAX))?;
         }
+        if let Some(section) = table.get("tls") {
+            let (tls, place) = read_tls(&section, directory)?;
+            refuse_exposed(tls.listen, place, insecure)?;
+            gateway.tls = Some(tls);
+        }
         if let Some(section) = table.get("http2") {
-            let (http2, place) = read_http2(&section)?;
-            refuse_exposed(http2.listen, place, insecure)?;
+            let (http2, listens) = read_http2(&section, gateway.tls.as_ref())?;
+            for (listen, place) in listens {
+                refuse_exposed(listen, place, insecure)?;
+            }
             gateway.http2 = Some(http2);
         }
+        table.read("engines", &mut gateway.engines, |section| {
+            read_engines(section, directory).map(Some)
+        })?;
     }
     if let Some(listen) = listen_option {
         gateway.listen = listen;
@@ -325,3 +362,5 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;

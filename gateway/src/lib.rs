@@ -7,6 +7,7 @@
 //! - `gateway`: the connections of a shard; routes events to them
 //! - `key`: names a connection in tokens, timers and calls
 //! - `connection`: one connection's state, and what is owed to it (`lifecycle`)
+//! - `transport`: TLS between its socket and its HTTP, where there is any
 //! - `departure`: how a connection leaves for another shard
 //! - `backlog`, `pool`, `deadline`, `shared`: its bytes, vectors, time, and what all share
 //! - `request`: from bytes to a call, with `request_body` for what comes in parts
@@ -17,6 +18,7 @@
 //! - `answer`: from what became of a call to an answer; `reject` where there was no call
 //! - `respond`, `date`: answers as bytes
 //! - `send`, `body`: answers on their way out
+//! - `remote`: calls to engines on other hosts
 //! - `portal`: calls that come from another thread, with `intake` for requests that were read there
 //! - `metrics`, `config`: what an operator sees and sets
 #![deny(unsafe_code)]
@@ -39,6 +41,7 @@ mod metrics;
 mod pool;
 pub mod portal;
 mod reject;
+pub mod remote;
 mod request;
 mod request_body;
 mod request_id;
@@ -46,6 +49,7 @@ mod respond;
 mod route;
 mod send;
 mod shared;
+mod transport;
 mod upstream;
 
 pub use arrival::{Arrival, Door};

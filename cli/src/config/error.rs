@@ -5,6 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::credentials::CredentialError;
+
 /// Why a file is no configuration. Its `Display` is one line and names the place.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -109,6 +111,21 @@ pub enum Problem {
          (insecure = true in [gateway] permits it)"
     )]
     Exposed(SocketAddr),
+    /// A file of certificates or a key.
+    #[error("{0}")]
+    Credentials(CredentialError),
+    /// More than one way to prove oneself, of which one would be ignored.
+    #[error("expected only one of {expected}")]
+    TwoProofs {
+        /// The ways.
+        expected: &'static str,
+    },
+    /// Every stranger could join.
+    #[error(
+        "expected a loopback address, because insecure = true lets everyone join, got \"{0}\" \
+         (key_file, or certificate, key and authorities permit it)"
+    )]
+    InsecureLink(SocketAddr),
 }
 
 impl fmt::Display for Place {

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use protocol::message::Repeat;
+
 use super::*;
 
 /// A directory with a file `lib.so` beside the configuration, and the search that finds it.
@@ -94,6 +96,7 @@ fn a_function_of_two_lines_gets_the_other_values_by_default() {
         breaker_deaths: 5,
         breaker_window: Duration::from_secs(1),
         log_rate: 1000,
+        repeat: Repeat::Never,
         line: 1,
     };
     assert_eq!(config.functions, [expected]);
@@ -139,6 +142,7 @@ fn every_key_is_read() {
         breaker_deaths = 3
         breaker_window = "10s"
         log_rate = 50
+        idempotent = true
         container = "oci"
         pids = 20
         cpu_quota = 1.5
@@ -163,6 +167,9 @@ fn every_key_is_read() {
         body_timeout: seconds(2),
         idle_timeout: seconds(3),
         write_timeout: seconds(4),
+        queue: 1024,
+        tls: None,
+        engines: None,
         http2: None,
     };
     assert_eq!(config.gateway, gateway);
@@ -190,12 +197,13 @@ fn every_key_is_read() {
     assert_eq!((first.grace, first.idle_timeout), (seconds(1), Some(seconds(3600))));
     assert_eq!((first.breaker_deaths, first.breaker_window), (3, seconds(10)));
     assert_eq!(first.log_rate, 50);
+    assert_eq!((first.repeat, second.repeat), (Repeat::Idempotent, Repeat::Never));
     assert_eq!(first.timeout, Duration::from_millis(500));
     assert_eq!((first.memory, second.memory), (Some(64 << 20), Some(64 << 20)));
     assert_eq!(first.placement, Placement::Free);
     assert_eq!(first.env, [("A".into(), "1".into()), ("B".into(), "2".into())]);
     assert_eq!(second.env, [("C".into(), "3".into())]);
-    assert_eq!((first.line, second.line), (21, 45));
+    assert_eq!((first.line, second.line), (21, 46));
 }
 
 #[test]

@@ -3,7 +3,10 @@
 
 use std::os::fd::OwnedFd;
 
+use engine::uplink::Identity;
 use gateway::{Arrival, Door, portal};
+use protocol::Established;
+use protocol::hello::Hello;
 
 /// See the module's description.
 #[derive(Debug)]
@@ -16,8 +19,25 @@ pub(super) enum ShardMail {
         door: Door,
     },
     /// A client whose handshake is done.
-    #[expect(dead_code, reason = "nobody shakes hands yet")]
     Arrived(Box<Arrival>),
+    /// An engine that has proved itself.
+    Engine(Box<NewLink>),
+    /// A gateway that was dialled and has proved itself.
+    Gateway(Box<Dialled>),
     /// Calls from the door for HTTP/2.
     Portal(portal::Mail),
+}
+
+/// A link to an engine on another host.
+#[derive(Debug)]
+pub(super) struct NewLink {
+    pub(super) established: Established,
+    pub(super) hello: Hello,
+}
+
+/// A link to a gateway on another host.
+#[derive(Debug)]
+pub(super) struct Dialled {
+    pub(super) established: Established,
+    pub(super) identity: Identity,
 }

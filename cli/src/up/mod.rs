@@ -8,6 +8,9 @@ mod admin;
 mod balance;
 mod cores;
 mod deploy;
+mod doorman;
+mod doors;
+mod hosts;
 mod http2;
 mod listener;
 mod mail;
@@ -17,11 +20,11 @@ mod policy;
 mod priority;
 mod rebalance;
 mod shard;
+mod tls;
 mod upstream;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
@@ -32,7 +35,6 @@ use engine::io::exchanges;
 use engine::logs::Capture;
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor, mailbox};
 use engine::stats::Stats;
-use gateway::Door;
 use nix::sched::CpuSet;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -42,12 +44,13 @@ use thiserror::Error;
 
 use self::admin::Admin;
 use self::deploy::Deployer;
-use self::http2::Annex;
-use self::listener::Listener;
+use self::doors::{Addresses, Doors};
+use self::hosts::Hosts;
 use self::mail::ShardMail;
 use self::plan::Plan;
 use self::rebalance::Balance;
 use self::shard::Blueprint;
+use self::tls::{CertificateError, Identities};
 use crate::config::{Config, Placement, Priority};
 
 /// Functions and versions of functions for which there is room beside those of the start.
@@ -61,6 +64,8 @@ const WORKER_VARIABLE: &str = "NIGHTCORE_WORKER";
 enum UpError {
     #[error("cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
+    #[error("{section}: {error}")]
+    Certificates { section: &'static str, error: CertificateError },
     #[error("no directory for control sockets in {parent}: {error}")]
     Sockets { parent: PathBuf, error: io::Error },
     #[error("{0}")]
@@ -135,6 +140,7 @@ struct Shards {
     threads: Vec<JoinHandle<()>>,
     mailbox: Mailbox<ToSupervisor>,
     supervisor: Post<ToSupervisor>,
+    balance: Arc<Balance>,
     stats: Arc<Stats>,
     plan: Plan,
     raised: bool,
@@ -146,9 +152,10 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let hangups = read_signals(&[Signal::SIGHUP], SfdFlags::empty())?;
 
     let role = config.overrides.role;
-    let listener = role.has_door().then(|| bind(config.gateway.listen)).transpose()?;
-    let address = listener.as_ref().map(Listener::address);
-    let http2 = role.has_door().then(|| bind_http2(config)).transpose()?.flatten();
+    let identities = Identities::load(config)
+        .map_err(|(section, error)| UpError::Certificates { section, error })?;
+    let doors = Doors::bind(config, &identities)?;
+    let addresses = doors.addresses();
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
     let sockets =
         SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
@@ -158,12 +165,10 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         false => PathBuf::new(),
     };
 
-    let http2_address = http2.as_ref().map(http2::Plan::address);
-    let annex = http2::Plan::annex(http2.as_ref());
-    let shards = start_shards(config, &annex, hook)?;
-    let mut plan = shards.plan;
-    plan.niceness(config, shards.raised);
-    let specs = config.functions.iter().map(|function| plan.container(function, 1)).collect();
+    let mut shards = start_shards(config, &doors.annexes(), hook)?;
+    shards.plan.niceness(config, shards.raised);
+    let container = |function| shards.plan.container(function, 1);
+    let specs = config.functions.iter().map(container).collect();
     let posts = shards.posts.clone();
     let host = HostSpec {
         worker,
@@ -173,59 +178,33 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     };
     let logs = shards.stats.logs.clone();
     let capture = system("functions' output cannot be read", Capture::start(logs.clone()))?;
-    let (mail, stats) = (shards.mailbox, shards.stats);
+    let (mail, stats, plan) = (shards.mailbox, shards.stats, shards.plan);
     let supervisor = Supervisor::new(&host, sockets, specs, posts, mail, signals, stats, capture);
     let mut supervisor = system("containers cannot be supervised", supervisor)?;
-    let deployer = Arc::new(Deployer::new(config, plan, shards.supervisor));
+    let deployer = Arc::new(Deployer::new(config, plan, identities, shards.supervisor));
+    let address = addresses.public;
     let asked = admin::Engine { address, logs, deployer: Arc::clone(&deployer) };
     let started = supervisor
         .start_all()
         .map_err(|error| UpError::start(config, error))
         .and_then(|()| system("no admin socket", Admin::start(&directory, asked)))
-        .and_then(|admin| Ok((admin, listener.map(listen).transpose()?)))
-        .and_then(|(admin, listener)| Ok((admin, listener, open(http2, &shards.mail)?)));
-    let (admin, door) = match started {
-        Ok((admin, listener, door)) => {
-            if let (Some(acceptor), Some(listener)) = (shards.mail.first(), listener) {
-                acceptor.send(ShardMail::Serve { listener, door: Door::Public });
-            }
-            (admin, door)
-        }
+        .and_then(|admin| Ok((admin, doors.open(&shards.mail, &shards.balance)?)));
+    let (admin, doors) = match started {
+        Ok(open) => open,
         Err(error) => {
             supervisor.shut_down();
             join(shards.threads);
             return Err(error);
         }
     };
-    let addresses = Addresses { http1: address, http2: http2_address };
-    summarize(config, addresses, shards.posts.len(), shards.raised, &supervisor);
+    summarize(config, &addresses, shards.posts.len(), shards.raised, &supervisor);
     deploy::reload_on_hangup(hangups, deployer);
     let stopped = supervisor.run(config.engine.drain_timeout);
-    door.into_iter().for_each(::http2::Door::stop);
+    doors.close();
     supervisor.shut_down();
     join(shards.threads);
     drop(admin);
     Ok(stopped)
-}
-
-fn bind(address: SocketAddr) -> Result<Listener, UpError> {
-    Listener::bind(address).map_err(|error| UpError::Listen { address, error })
-}
-
-fn bind_http2(config: &Config) -> Result<Option<http2::Plan>, UpError> {
-    http2::Plan::bind(config).map_err(|(address, error)| UpError::Listen { address, error })
-}
-
-fn open(
-    plan: Option<http2::Plan>,
-    shards: &[Post<ShardMail>],
-) -> Result<Option<::http2::Door>, UpError> {
-    system("no door for HTTP/2", plan.map(|plan| plan.open(shards.to_vec())).transpose())
-}
-
-fn listen(listener: Listener) -> Result<OwnedFd, UpError> {
-    let address = listener.address();
-    listener.listen().map_err(|error| UpError::Listen { address, error })
 }
 
 /// Has these signals come by a descriptor.
@@ -255,13 +234,18 @@ fn worker_binary() -> io::Result<PathBuf> {
     Ok(path)
 }
 
-fn start_shards(config: &Config, http2: &Annex, hook: ThreadHook) -> Result<Shards, UpError> {
+fn start_shards(
+    config: &Config,
+    (http2, doorman): &(http2::Annex, doorman::Annex),
+    hook: ThreadHook,
+) -> Result<Shards, UpError> {
     let cores = system("the cores of this machine are unknown", usable_cores())?;
     let wanted = config.engine.shards.map_or(cores.len(), usize::from);
     let count = u16::try_from(wanted).unwrap_or(u16::MAX);
     let (to_supervisor, supervisor_mail) = system("no mailbox", mailbox())?;
     let (posts, boxes) = mailboxes(count)?;
     let (mail_posts, mails) = mailboxes(count)?;
+    let hosts = Hosts::new(count, Arc::new(|_| {}));
     let plan = Plan::new(config, count, u16::try_from(cores.len()).unwrap_or(u16::MAX));
     let core = |index: u16| cores[usize::from(index) % cores.len()];
     let shard_cores: Vec<u16> = (0..count).map(core).collect();
@@ -288,6 +272,8 @@ fn start_shards(config: &Config, http2: &Annex, hook: ThreadHook) -> Result<Shar
             balance: Arc::clone(&balance),
             stats: Arc::clone(&stats),
             http2: http2.clone(),
+            hosts: hosts.clone(),
+            doorman: doorman.clone(),
             hook,
         };
         let (config, ready) = (config.clone(), ready.clone());
@@ -309,7 +295,7 @@ fn start_shards(config: &Config, http2: &Annex, hook: ThreadHook) -> Result<Shar
     balance.passage.open(&peers);
     rings.open(&peers);
     let (mailbox, supervisor, mail) = (supervisor_mail, to_supervisor, mail_posts);
-    Ok(Shards { posts, mail, threads, mailbox, supervisor, stats, plan, raised })
+    Ok(Shards { posts, mail, threads, mailbox, supervisor, balance, stats, plan, raised })
 }
 
 /// A mailbox for each shard.
@@ -327,26 +313,29 @@ fn usable_cores() -> io::Result<Vec<u16>> {
     if cores.is_empty() { Err(io::Error::other("the affinity mask is empty")) } else { Ok(cores) }
 }
 
-/// Where clients come in.
-struct Addresses {
-    http1: Option<SocketAddr>,
-    http2: Option<SocketAddr>,
-}
-
 fn summarize(
     config: &Config,
-    addresses: Addresses,
+    addresses: &Addresses,
     shards: usize,
     raised: bool,
     supervisor: &Supervisor,
 ) {
     let version = env!("CARGO_PKG_VERSION");
-    let mut text = match addresses.http1 {
+    let mut text = match addresses.public {
         Some(address) => format!("nightcore {version} serves on http://{address}\n"),
         None => format!("nightcore {version} serves gateways\n"),
     };
-    if let Some(address) = addresses.http2 {
+    if let Some(address) = addresses.http2.plain {
         text.push_str(&format!("  HTTP/2 and gRPC on http://{address}\n"));
+    }
+    if let Some(address) = addresses.http2.tls {
+        text.push_str(&format!("  HTTP/2 and gRPC on https://{address}\n"));
+    }
+    if let Some(address) = addresses.strangers.clients {
+        text.push_str(&format!("  TLS on https://{address}\n"));
+    }
+    if let Some(address) = addresses.strangers.engines {
+        text.push_str(&format!("  engines join at {address}\n"));
     }
     let priority = match (config.engine.priority, raised) {
         (Priority::Normal, _) => "same priority as functions",

@@ -11,6 +11,7 @@ use crate::admin::{About, AdminError, Place, REQUEST_SIZE_MAX, Report, Request};
 use crate::config::{Config, Overrides};
 use crate::up::deploy::Deployer;
 use crate::up::plan::Plan;
+use crate::up::tls::Identities;
 
 const ADDRESS: SocketAddr = crate::config::LISTEN_DEFAULT;
 
@@ -25,7 +26,12 @@ fn start(parent: &TempDir, pid: u32) -> Admin {
     std::fs::create_dir(&directory).unwrap();
     let config = Config::read("", "nightcore.toml".as_ref(), Overrides::default()).unwrap();
     let (supervisor, _) = engine::mailbox::mailbox().unwrap();
-    let deployer = Arc::new(Deployer::new(&config, Plan::new(&config, 1, 1), supervisor));
+    let deployer = Arc::new(Deployer::new(
+        &config,
+        Plan::new(&config, 1, 1),
+        Identities::default(),
+        supervisor,
+    ));
     let engine = Engine { address: Some(ADDRESS), logs: Logs::default(), deployer };
     Admin::start(&directory, engine).unwrap()
 }
