@@ -3,12 +3,17 @@
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Method, Request, Uri};
+use rustls::ClientConfig;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 
 use crate::watchdog::PATIENCE;
 
@@ -58,13 +63,34 @@ impl Http2 {
         let runtime = runtime.expect("a runtime");
         let (sender, driver) = runtime.block_on(async {
             let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
-            let mut builder = h2::client::Builder::new();
-            // Answers are taken one after the other: those that have to wait must not stop the others.
-            builder.initial_connection_window_size(WINDOW).initial_window_size(WINDOW);
-            let (sender, connection) = builder.handshake(stream).await.expect("it speaks HTTP/2");
-            (sender, tokio::spawn(connection))
+            begin(stream).await.expect("it speaks HTTP/2")
         });
         Http2 { runtime, sender, driver, authority: address.to_string() }
+    }
+
+    /// Connects by TLS to what calls itself `localhost`, and returns the certificate it showed too.
+    ///
+    /// # Errors
+    /// No TLS, or no HTTP/2 over it, came about.
+    ///
+    /// # Panics
+    /// If nothing listens.
+    pub fn connect_tls(
+        address: SocketAddr,
+        config: Arc<ClientConfig>,
+    ) -> io::Result<(Http2, CertificateDer<'static>)> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let ((sender, driver), certificate) = runtime.block_on(async {
+            let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
+            let name = ServerName::try_from("localhost").expect("a name");
+            let stream = TlsConnector::from(config).connect(name, stream).await?;
+            let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let certificate = shown.expect("a certificate").clone().into_owned();
+            Ok::<_, io::Error>((begin(stream).await.map_err(io::Error::other)?, certificate))
+        })?;
+        let authority = format!("localhost:{}", address.port());
+        Ok((Http2 { runtime, sender, driver, authority }, certificate))
     }
 
     /// Sends a request and waits for the answer.
@@ -182,6 +208,19 @@ impl Http2 {
             if turns > 16 { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
         }));
     }
+}
+
+type Begun = (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>);
+
+async fn begin<S>(stream: S) -> Result<Begun, h2::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = h2::client::Builder::new();
+    // Answers are taken one after the other: those that have to wait must not stop the others.
+    builder.initial_connection_window_size(WINDOW).initial_window_size(WINDOW);
+    let (sender, connection) = builder.handshake(stream).await?;
+    Ok((sender, tokio::spawn(connection)))
 }
 
 impl Awaited {

@@ -25,12 +25,14 @@ pub struct Stack {
     run: Run,
     address: SocketAddr,
     http2: Option<SocketAddr>,
+    http2_tls: Option<SocketAddr>,
 }
 
 /// Where a stack listens.
 struct Addresses {
     http1: SocketAddr,
     http2: Option<SocketAddr>,
+    http2_tls: Option<SocketAddr>,
 }
 
 /// How `nightcore up` ended.
@@ -96,7 +98,9 @@ impl Stack {
     fn serving(mut run: Run) -> Stack {
         let stdout = run.child.stdout.take().expect("it is a pipe");
         match read_addresses(stdout) {
-            Some(Addresses { http1, http2 }) => Stack { run, address: http1, http2 },
+            Some(Addresses { http1, http2, http2_tls }) => {
+                Stack { run, address: http1, http2, http2_tls }
+            }
             None => panic!("`nightcore up` did not start: {}", run.stderr()),
         }
     }
@@ -134,6 +138,15 @@ impl Stack {
     #[must_use]
     pub fn http2_address(&self) -> SocketAddr {
         self.http2.expect("HTTP/2 is configured")
+    }
+
+    /// Where it listens for HTTP/2 over TLS.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn http2_tls_address(&self) -> SocketAddr {
+        self.http2_tls.expect("HTTP/2 over TLS is configured")
     }
 
     /// The process of `nightcore`.
@@ -403,7 +416,7 @@ fn configure(directory: &Path, config: &str) {
 fn read_addresses(stdout: ChildStdout) -> Option<Addresses> {
     let (found, addresses) = mpsc::channel();
     std::thread::spawn(move || {
-        let (mut http1, mut http2) = (None, None);
+        let (mut http1, mut http2, mut http2_tls) = (None, None, None);
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             let behind = |words: &str| {
                 let (_, address) = line.split_once(words)?;
@@ -411,8 +424,9 @@ fn read_addresses(stdout: ChildStdout) -> Option<Addresses> {
             };
             http1 = http1.or_else(|| behind(" serves on http://"));
             http2 = http2.or_else(|| behind("  HTTP/2 and gRPC on http://"));
+            http2_tls = http2_tls.or_else(|| behind("  HTTP/2 and gRPC on https://"));
             if let (Some(http1), true) = (http1, line.starts_with("  stop with ")) {
-                let _ = found.send(Addresses { http1, http2 });
+                let _ = found.send(Addresses { http1, http2, http2_tls });
             }
         }
     });
