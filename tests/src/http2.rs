@@ -1,6 +1,5 @@
 //! A client of HTTP/2 on a connection of its own, and frames as bytes for those who break rules.
 
-use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -20,7 +19,7 @@ use crate::watchdog::PATIENCE;
 /// Bytes that a client takes without being asked to.
 const WINDOW: u32 = 16 << 20;
 
-/// A connection. Its frames are handled while one of its methods runs.
+/// A connection. Its frames are handled by a thread of its own.
 #[derive(Debug)]
 pub struct Http2 {
     runtime: Runtime,
@@ -59,7 +58,8 @@ impl Http2 {
     /// If that fails.
     #[must_use]
     pub fn connect(address: SocketAddr) -> Http2 {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let (sender, driver) = runtime.block_on(async {
             let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
@@ -79,7 +79,8 @@ impl Http2 {
         address: SocketAddr,
         config: Arc<ClientConfig>,
     ) -> io::Result<(Http2, CertificateDer<'static>)> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let ((sender, driver), certificate) = runtime.block_on(async {
             let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
@@ -182,11 +183,10 @@ impl Http2 {
         })
     }
 
-    /// Resets a stream, and lets the connection say so.
-    pub fn reset(&mut self, mut awaited: Awaited) {
+    /// Resets a stream.
+    pub fn reset(&self, mut awaited: Awaited) {
         awaited.stream.send_reset(h2::Reason::CANCEL);
         drop(awaited);
-        self.turn();
     }
 
     /// Waits until the other side has closed the connection.
@@ -197,16 +197,6 @@ impl Http2 {
         let driver = &mut self.driver;
         let ended = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, driver).await });
         ended.expect("the end in time").expect("the driver does not panic")
-    }
-
-    /// Lets the connection send what it has.
-    pub fn turn(&mut self) {
-        let mut turns = 0;
-        self.runtime.block_on(poll_fn(|context| {
-            turns += 1;
-            context.waker().wake_by_ref();
-            if turns > 16 { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-        }));
     }
 }
 

@@ -189,7 +189,6 @@ fn a_call_that_never_began_may_be_repeated() {
     let mut client = Http2::connect(stack.http2_address());
     let fields = [("content-type", "application/grpc")];
     let taken = [0, 1].map(|_| client.send("POST", "/sleep/X", &fields, &framed(b"{\"ms\":1500}")));
-    client.turn();
     wait_until("one call runs and one waits", || {
         (stack.count("sleep", "running"), stack.count("sleep", "queued")) == (1, 1)
     });

@@ -147,10 +147,8 @@ fn a_reset_stream_cancels_its_call() {
     let stack = Stack::start(&format!("{config}[engine]\nshards = 1\n"));
     let mut client = Http2::connect(stack.http2_address());
     let running = client.send("POST", "/function/sleep", &[], b"{\"ms\": 2000}");
-    client.turn();
     wait_until("the first call runs", || stack.count("sleep", "running") == 1);
     let queued = client.send("POST", "/function/sleep", &[], b"{\"ms\": 600000}");
-    client.turn();
     wait_until("the second call waits", || stack.count("sleep", "queued") == 1);
     client.reset(queued);
     wait_until("it waits no more", || stack.count("sleep", "queued") == 0);
@@ -164,7 +162,6 @@ fn a_drain_finishes_the_streams_and_says_goodbye() {
     let mut idle = Http2::connect(stack.http2_address());
     assert_eq!(idle.call("echo", b"x").status, 200);
     let slow = client.send("POST", "/function/sleep", &[], b"{\"ms\": 1500}");
-    client.turn();
     wait_until("the call runs", || stack.count("sleep", "running") == 1);
     stack.signal(Signal::SIGTERM);
     let answer = client.answer(slow).expect("an answer");
@@ -181,7 +178,6 @@ fn a_drain_is_cut_short_by_its_timeout() {
     let stack = Stack::start(&format!("{SECTION}{engine}{}", functions(&["sleep"])));
     let mut client = Http2::connect(stack.http2_address());
     let slow = client.send("POST", "/function/sleep", &[], b"{\"ms\": 600000}");
-    client.turn();
     wait_until("the call runs", || stack.count("sleep", "running") == 1);
     stack.signal(Signal::SIGTERM);
     let ended = stack.wait();

@@ -167,7 +167,7 @@ fn memory_is_taken_from_who_holds_most() {
         }
         let mut modest = Http2::connect(stack.http2_address());
         assert_eq!(modest.call("echo", b"modest").body, b"modest");
-        wait_until("somebody was chosen", || {
+        wait_until(&format!("somebody was chosen, with {held} bytes held"), || {
             stack.metric_line("nightcore_http2_connections_closed_total{reason=\"memory\"}") > 0
         });
     });
