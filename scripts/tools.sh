@@ -10,6 +10,7 @@ packages_of() {
     case "$1" in
         cc) echo gcc libc6-dev ;;
         c++) echo g++ ;;
+        h2load) echo nghttp2-client ;;
         curl) echo curl ca-certificates ;;
         ip) echo iproute2 ;;
         *) echo "$1" ;;
