@@ -144,37 +144,6 @@ fn answers_that_nobody_takes_are_dropped_with_their_client() {
 }
 
 #[test]
-fn memory_is_taken_from_who_holds_most() {
-    let stack = start("");
-    endure(&stack, || {
-        // Ten clients want a megabyte held each, of eight that there are. Nothing is read back.
-        let mut clients: Vec<Raw> = Vec::new();
-        let mut held = 0;
-        for _ in 0..10 {
-            let mut raw = Raw::greet(stack.http2_address(), &[(INITIAL_WINDOW_SIZE, 0)]);
-            let block = post_block("/function/echo");
-            // Who has not acknowledged the settings has a window of 64 KiB for each stream.
-            for stream in (1..40).step_by(2) {
-                raw.send(&frame(kind::HEADERS, END_HEADERS, stream, &block)).expect("it reads");
-                for part in 0..3 {
-                    let end = if part == 2 { END_STREAM } else { 0 };
-                    // The connection may have been chosen by now.
-                    let _ = raw.send(&frame(0, end, stream, &[b'x'; 16_000]));
-                }
-            }
-            clients.push(raw);
-            held = held.max(stack.metric_line("nightcore_http2_held_bytes"));
-            assert!(held <= 2 * MEMORY, "{held} bytes are held");
-        }
-        let mut modest = Http2::connect(stack.http2_address());
-        assert_eq!(modest.call("echo", b"modest").body, b"modest");
-        wait_until(&format!("somebody was chosen, with {held} bytes held"), || {
-            stack.metric_line("nightcore_http2_connections_closed_total{reason=\"memory\"}") > 0
-        });
-    });
-}
-
-#[test]
 fn who_does_not_greet_or_end_a_head_is_closed_in_time() {
     let stack = start("head_timeout = \"300ms\"\n");
     endure(&stack, || {
