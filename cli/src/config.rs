@@ -223,10 +223,10 @@ impl Config {
         let known = &["gateway", "auth", "engine", "function"];
         let root = Table::open(&source, "", document.get_ref(), 0, known)?;
 
+        let directory = path.parent().unwrap_or(Path::new(""));
         let auth = read_auth(root.get("auth").as_ref(), path)?;
         let lock = if auth.is_some() { Lock::Keys } else { Lock::Open };
         let gateway = read_gateway(root.get("gateway").as_ref(), path, overrides.listen, lock)?;
-        let directory = path.parent().unwrap_or(Path::new(""));
         let mut engine = read_engine(root.get("engine").as_ref(), directory)?;
         let functions = root.get("function");
         if let (Role::Gateway, Some(functions)) = (overrides.role, &functions) {

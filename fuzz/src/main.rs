@@ -10,7 +10,8 @@
 //! - `engine_side`: a container that writes anything anywhere in its memory;
 //! - `worker_side`: an engine that does;
 //! - `answer`: what a function answers, on its way to the client;
-//! - `output`: what it prints.
+//! - `output`: what it prints;
+//! - `link`: what engines and gateways on other hosts say, before and after they are known.
 //!
 //! Beside them: `input` reads values from the bytes, `shared` writes into a channel's memory as the
 //! other side of it would, `front` is a gateway with one client, `reading` what that client sees,
@@ -31,6 +32,7 @@ mod engine_side;
 mod envelope;
 mod front;
 mod input;
+mod link;
 mod output;
 mod reading;
 mod request;
@@ -63,6 +65,7 @@ const TARGETS: &[Target] = &[
     ("worker_side", worker_side::run),
     ("answer", answer::run),
     ("output", output::run),
+    ("link", link::run),
 ];
 
 #[global_allocator]
