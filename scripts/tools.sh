@@ -11,6 +11,7 @@ packages_of() {
         cc) echo gcc libc6-dev ;;
         c++) echo g++ ;;
         curl) echo curl ca-certificates ;;
+        ip) echo iproute2 ;;
         *) echo "$1" ;;
     esac
 }

@@ -269,6 +269,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::{ApiKey, AuthSource, Authorities, KeyId};
 
     type Fields<'a> = &'a [(&'a str, &'a [u8])];
 
@@ -308,6 +309,50 @@ mod tests {
         assert_eq!((request.request_id, request.traceparent), (b"abc".as_slice(), trace));
         let headers: Vec<_> = request.headers.collect();
         assert_eq!(headers, [(b"host".as_slice(), b"h".as_slice()), (b"x-mine", b"1")]);
+    }
+
+    /// An intake with this key alone.
+    fn locked(key: &ApiKey, rest: &str) -> Intake {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("keys.toml");
+        let hash = key.hash();
+        let table = format!("[[key]]\nid = \"k\"\nhash = \"{hash}\"\nclient = \"c\"\n{rest}");
+        std::fs::write(&file, table).unwrap();
+        let source = AuthSource { keys_file: Some(file), jwt: None };
+        let auth = Some(Authorities::load(source).unwrap());
+        Intake::new(Config { auth, ..Config::default() })
+    }
+
+    #[test]
+    fn a_locked_door_is_locked_here_too_and_keeps_the_key() {
+        let key = ApiKey::generate(KeyId::parse("k").unwrap()).unwrap();
+        let mut intake = locked(&key, "functions = [\"f\", \"pay.*\"]\nrate = 1\nburst = 3\n");
+        let bearer = format!("Bearer {}", key.reveal());
+        let shown: Fields<'_> = &[("authorization", bearer.as_bytes()), ("x-mine", b"1")];
+        let id = intake.request_id(&[]);
+        let mut read = |target: &str, headers: Fields<'_>| {
+            let head = Head { method: b"POST", target: target.as_bytes(), headers };
+            intake.read(&head, &id)
+        };
+        let failure = read("/function/f", &[]).unwrap_err();
+        assert_eq!((failure.status, failure.kind), (401, "unauthorized"));
+        assert_eq!(failure.challenge, Some("Bearer realm=\"nightcore\""));
+        assert_eq!(read("/function/g", shown).unwrap_err().status, 403);
+        assert!(matches!(read("/healthz", &[]), Ok(Inquiry::Health)));
+        let Ok(Inquiry::Call(parcel)) = read("/function/f", shown) else { panic!("it is a call") };
+        let request = ipc::envelope::parse_request(&parcel.envelope).unwrap();
+        let headers: Vec<_> = request.headers.collect();
+        assert_eq!(headers, [(b"x-mine".as_slice(), b"1".as_slice())]);
+
+        // As gRPC names functions: those that the key is not for are not tried.
+        let names = &["pay.Service", "Service"][..];
+        let destination = Destination { names, suffix: b"/M", query: b"" };
+        let head = Head { method: b"POST", target: b"/pay.Service/M", headers: shown };
+        let parcel = intake.send(&head, &destination, &id).unwrap();
+        assert_eq!(parcel.names, [Box::from(*b"pay.Service")]);
+        let limited = (0..50).find_map(|_| intake.send(&head, &destination, &id).err()).unwrap();
+        assert_eq!((limited.status, limited.retry_after_s), (429, Some(1)));
+        assert_eq!(limited.outcome, Outcome::LimitReached);
     }
 
     #[test]

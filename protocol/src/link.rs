@@ -173,6 +173,12 @@ impl Link {
         }
     }
 
+    /// Whether a part of the functions has not left: what is said of them now would overtake it.
+    #[must_use]
+    pub fn is_announcing(&self) -> bool {
+        self.outbox.is_announcing()
+    }
+
     /// No new calls, please; or none will come.
     pub fn send_draining(&mut self) {
         self.outbox.push_small(Kind::Draining, NO_STREAM, &[]);

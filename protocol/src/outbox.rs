@@ -145,6 +145,12 @@ impl Outbox {
         self.push(Kind::Functions, FUNCTIONS_STREAM, &[], Body::Slice(body));
     }
 
+    /// Whether a part of FUNCTIONS waits.
+    pub(crate) fn is_announcing(&self) -> bool {
+        let is_list = |large: &Large| large.kind == Kind::Functions;
+        self.functions.is_some() || self.lanes.iter().flat_map(Lane::all).any(is_list)
+    }
+
     /// Takes back what is left of a large message.
     pub(crate) fn withdraw(&mut self, stream: u64) -> Option<Given> {
         let large = self.lanes.iter_mut().find_map(|lane| lane.remove(stream))?;

@@ -5,8 +5,10 @@
 //! threads of one process or in processes of their own. A stack ends with its test, whatever becomes
 //! of it. Times in here are watchdogs: a test that waits for one has failed.
 
+pub mod apart;
 pub mod binaries;
 pub mod client;
+pub mod cluster;
 pub mod config;
 pub mod fault;
 pub mod functions;
@@ -17,6 +19,7 @@ pub mod stack;
 pub mod watchdog;
 
 pub use client::{Answer, Connection, get, post, request};
+pub use cluster::Cluster;
 pub use config::functions;
 pub use random::Random;
 pub use stack::Stack;

@@ -234,7 +234,7 @@ impl Remote {
             }
         }
         self.expired = expired;
-        if now >= self.published + self.publish_every() {
+        if self.metrics.has_joined() && now >= self.published + self.publish_every() {
             self.published = now;
             self.publish(now);
         }

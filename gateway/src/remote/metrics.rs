@@ -38,6 +38,11 @@ impl Metrics {
         self.joined += 1;
     }
 
+    /// Whether an engine has ever been here.
+    pub(super) fn has_joined(&self) -> bool {
+        self.joined > 0
+    }
+
     pub(super) fn count_loss(&mut self, cause: Cause) {
         self.losses[cause as usize] += 1;
     }
@@ -47,7 +52,7 @@ impl Remote {
     /// Appends this shard's metrics of engines elsewhere, in Prometheus text format.
     pub fn write_metrics(&self, out: &mut String) {
         // A host that no engine has ever joined has nothing to tell.
-        if self.metrics.joined == 0 {
+        if !self.metrics.has_joined() {
             return;
         }
         let shard = self.config.shard;
