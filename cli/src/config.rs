@@ -50,6 +50,8 @@ pub const SHARDS_MAX: u16 = 256;
 const BODY_MAX: u64 = 256 << 20;
 /// The fds of a process again: connections share them with doorbells and sockets.
 const CONNECTIONS_MAX: u16 = 16_384;
+/// Each keeps its body until it is answered.
+const QUEUE_MAX: u16 = u16::MAX;
 /// Each level of a call chain holds a worker, so the depth is bounded by lanes as well.
 const DEPTH_MAX: u16 = WORKERS_MAX;
 
@@ -96,6 +98,8 @@ pub struct Gateway {
     pub tls: Option<Tls>,
     /// Where engines may join.
     pub engines: Option<EnginesPort>,
+    /// Calls of one function that may wait, on each shard, for an engine on another host.
+    pub queue: usize,
     /// HTTP/2 and gRPC, if they are served.
     pub http2: Option<Http2>,
 }
@@ -232,6 +236,7 @@ fn read_gateway(
         write_timeout: Duration::from_secs(30),
         tls: None,
         engines: None,
+        queue: 1024,
         http2: None,
     };
     let mut insecure = false;
@@ -248,6 +253,7 @@ fn read_gateway(
             "write_timeout",
             "tls",
             "engines",
+            "queue",
             "http2",
         ])?;
         if let Some(value) = table.get("listen") {
@@ -258,6 +264,9 @@ fn read_gateway(
         table.read("body_max", &mut gateway.body_max, |value| {
             // The range keeps it within 32 bits.
             value.size(1..=BODY_MAX).map(|size| u32::try_from(size).unwrap_or(u32::MAX))
+        })?;
+        table.read("queue", &mut gateway.queue, |value| {
+            value.integer(0..=QUEUE_MAX).map(usize::from)
         })?;
         table.read("connections_max", &mut gateway.connections_max, |value| {
             value.integer(1..=CONNECTIONS_MAX).map(u32::from)

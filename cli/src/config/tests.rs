@@ -169,6 +169,7 @@ fn every_key_is_read() {
         write_timeout: seconds(4),
         tls: None,
         engines: None,
+        queue: 1024,
         http2: None,
     };
     assert_eq!(config.gateway, gateway);

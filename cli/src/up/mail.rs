@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
+use engine::uplink::Identity;
 use gateway::{Arrival, Door, portal};
 use protocol::Established;
 use protocol::hello::Hello;
@@ -21,15 +22,22 @@ pub(super) enum ShardMail {
     Arrived(Box<Arrival>),
     /// An engine that has proved itself.
     Engine(Box<NewLink>),
+    /// A gateway that was dialled and has proved itself.
+    Gateway(Box<Dialled>),
     /// Calls from the door for HTTP/2.
     Portal(portal::Mail),
 }
 
-/// A link to an engine, just made.
+/// A link to an engine on another host.
 #[derive(Debug)]
 pub(super) struct NewLink {
-    /// The connection.
     pub(super) established: Established,
-    /// Who dialled.
     pub(super) hello: Hello,
+}
+
+/// A link to a gateway on another host.
+#[derive(Debug)]
+pub(super) struct Dialled {
+    pub(super) established: Established,
+    pub(super) identity: Identity,
 }

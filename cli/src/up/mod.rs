@@ -9,6 +9,7 @@ mod balance;
 mod cores;
 mod deploy;
 mod doorman;
+mod hosts;
 mod http2;
 mod listener;
 mod mail;
@@ -45,6 +46,7 @@ use thiserror::Error;
 use self::admin::Admin;
 use self::deploy::Deployer;
 use self::doorman::Doorman;
+use self::hosts::Hosts;
 use self::http2::Annex;
 use self::listener::Listener;
 use self::mail::ShardMail;
@@ -277,6 +279,7 @@ fn start_shards(
     let (to_supervisor, supervisor_mail) = system("no mailbox", mailbox())?;
     let (posts, boxes) = mailboxes(count)?;
     let (mail_posts, mails) = mailboxes(count)?;
+    let hosts = Hosts::new(count, Arc::new(|_| {}));
     let plan = Plan::new(config, count, u16::try_from(cores.len()).unwrap_or(u16::MAX));
     let core = |index: u16| cores[usize::from(index) % cores.len()];
     let shard_cores: Vec<u16> = (0..count).map(core).collect();
@@ -304,6 +307,7 @@ fn start_shards(
             stats: Arc::clone(&stats),
             http2: http2.clone(),
             doorman: doorman.clone(),
+            hosts: hosts.clone(),
             hook,
         };
         let (config, ready) = (config.clone(), ready.clone());

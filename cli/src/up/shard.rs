@@ -14,7 +14,9 @@ use engine::core::Limits;
 use engine::io::{Engine, Exchange, Function, Order};
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use engine::stats::Stats;
+use engine::uplink::{self, Uplinks};
 use gateway::portal::Portal;
+use gateway::remote::{self, Remote};
 use gateway::{Answer, Arrival, Departed, Departure, Door, Gateway};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit};
@@ -26,14 +28,15 @@ use super::ThreadHook;
 use super::acceptor::{self, Acceptor};
 use super::balance::Meter;
 use super::doorman;
+use super::hosts::Hosts;
 use super::http2::Annex;
-use super::mail::ShardMail;
+use super::mail::{Dialled, NewLink, ShardMail};
 use super::passage::Message;
 use super::policy::Move;
 use super::priority::Priority;
 use super::rebalance::{Balance, DEPARTURE_TIME};
-use super::upstream::EngineUpstream;
-use crate::config::Config;
+use super::upstream::ShardUpstream;
+use crate::config::{Config, Role};
 
 /// Top byte of the tokens of the shard's own operations.
 const OWNER: u64 = 0x53;
@@ -57,6 +60,7 @@ pub(super) struct Blueprint {
     pub(super) stats: Arc<Stats>,
     pub(super) http2: Annex,
     pub(super) doorman: doorman::Annex,
+    pub(super) hosts: Hosts,
     pub(super) hook: ThreadHook,
 }
 
@@ -74,8 +78,12 @@ struct Shard {
     engine: Engine,
     gateway: Gateway,
     portal: Portal,
+    remote: Remote,
+    uplinks: Uplinks,
+    hosts: Hosts,
     http2: Annex,
     doorman: doorman::Annex,
+    role: Role,
     priority: Priority,
     balance: Arc<Balance>,
     mail: Mailbox<ShardMail>,
@@ -89,7 +97,14 @@ struct Parts<'a> {
     gateway: &'a mut Gateway,
     portal: &'a mut Portal,
     reactor: &'a mut Reactor,
-    upstream: EngineUpstream<'a>,
+    upstream: ShardUpstream<'a>,
+}
+
+/// Whether the shard may wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Settled {
+    Yes,
+    No,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -175,6 +190,7 @@ impl Shard {
             stats,
             http2,
             doorman,
+            hosts,
             ..
         } = blueprint;
         let parts = engine::io::Parts {
@@ -193,14 +209,19 @@ impl Shard {
         reactor.poll(mail.bell(), MAIL);
         let (acceptors, phase) = (Vec::new(), Phase::Serving);
         let portal = http2.portal();
+        let (remote, uplinks) = (hosts.remote(config, index), hosts.uplinks(config, index));
         Self {
             index,
             reactor,
             engine,
             gateway,
             portal,
+            remote,
+            uplinks,
+            hosts,
             http2,
             doorman,
+            role: config.overrides.role,
             priority,
             balance,
             mail,
@@ -214,9 +235,12 @@ impl Shard {
         let mut now = clock::now();
         let mut meter = Meter::new(self.index, now);
         loop {
-            self.engine.flush(&mut self.reactor);
+            let settled = self.flush(now);
             let before = meter.before_wait();
-            let wait = if self.engine.arm(now) { Wait::Not } else { self.wait() };
+            let wait = match self.engine.arm(now) {
+                false if settled == Settled::Yes => self.wait(now),
+                _ => Wait::Not,
+            };
             self.reactor.turn(wait, &mut events)?;
             now = clock::now();
             let measured = meter.waited(&self.balance.loads, before, now);
@@ -227,13 +251,14 @@ impl Shard {
             self.pass_answers(now);
             self.tick(now);
             self.pass_connections(now);
-            self.priority.count(self.engine.calls_live());
+            self.priority.count(self.engine.calls_live().max(self.gateway.calling()));
             if measured {
                 self.priority.adapt(now);
                 self.rebalance(now);
             }
             if self.phase == Phase::Draining && self.is_done() {
                 self.phase = Phase::Drained;
+                self.remote.close(&mut self.reactor, now);
                 self.engine.report_drained();
             }
             if self.phase == Phase::Stopped {
@@ -243,13 +268,15 @@ impl Shard {
     }
 
     /// Until the next timer, or for ever.
-    fn wait(&self) -> Wait {
+    fn wait(&self, now: Nanos) -> Wait {
         let paused = self.acceptors.iter().filter_map(Acceptor::next_timer).min();
         // Nobody tells a draining shard that the last connection has arrived somewhere else.
         let passage = self.phase == Phase::Draining && !self.balance.passage.is_empty();
         let passage = passage.then(|| clock::now() + PASSAGE_TIME);
+        let links = [self.remote.next_timer(), self.uplinks.next_timer(&self.engine, now)];
         let timers = [self.engine.next_timer(), self.gateway.next_timer(), paused, passage];
-        match timers.into_iter().flatten().min() {
+        let timers = timers.into_iter().chain(links);
+        match timers.flatten().min() {
             Some(at) => Wait::Until(at),
             None => Wait::Forever,
         }
@@ -274,11 +301,17 @@ impl Shard {
                 }
             }
             event => {
-                if event.token().is_some_and(engine::io::owns) {
+                let token = event.token().unwrap_or(Token(0));
+                if engine::io::owns(token) {
                     self.engine.on_event(&mut self.reactor, now, event);
                     while let Some(order) = self.engine.next_order() {
                         self.obey(now, order);
                     }
+                } else if remote::owns(token) {
+                    self.remote.on_event(&mut self.reactor, now, event);
+                } else if uplink::owns(token) {
+                    let (engine, reactor) = (&mut self.engine, &mut self.reactor);
+                    self.uplinks.on_event(engine, reactor, now, event);
                 } else {
                     let Parts { gateway, reactor, mut upstream, .. } = self.parts();
                     gateway.on_event(reactor, now, &mut upstream, event);
@@ -288,11 +321,31 @@ impl Shard {
         }
     }
 
+    /// Says to other threads and hosts what the turn has brought up.
+    fn flush(&mut self, now: Nanos) -> Settled {
+        self.uplinks.flush(&mut self.engine, &mut self.reactor, now);
+        self.remote.flush(&mut self.reactor, now);
+        while let Some(notice) = self.uplinks.next_notice() {
+            (self.hosts.notify)(notice);
+        }
+        // A link that ended just now has ended its calls: what comes of that goes out in the next turn.
+        let settled = self.pass_answers(now);
+        self.engine.flush(&mut self.reactor);
+        settled
+    }
+
     fn parts(&mut self) -> Parts<'_> {
         let draining = self.phase != Phase::Serving;
-        let (engine, loads) = (&mut self.engine, &self.balance.loads);
-        let (http2, doorman) = (&self.http2, &self.doorman);
-        let upstream = EngineUpstream { engine, loads, http2, doorman, draining };
+        let upstream = ShardUpstream {
+            engine: &mut self.engine,
+            remote: &mut self.remote,
+            hosts: &self.hosts,
+            loads: &self.balance.loads,
+            http2: &self.http2,
+            doorman: &self.doorman,
+            role: self.role,
+            draining,
+        };
         let (gateway, portal) = (&mut self.gateway, &mut self.portal);
         Parts { gateway, portal, reactor: &mut self.reactor, upstream }
     }
@@ -343,15 +396,30 @@ impl Shard {
         }
     }
 
-    fn pass_answers(&mut self, now: Nanos) {
-        while let Some((caller, answer)) = self.engine.next_answer() {
-            let engine::io::Answer { outcome, message, retry_after_s, block, times, .. } = answer;
-            let answer = Answer { outcome, message, retry_after_s, block, times };
-            let Parts { gateway, portal, reactor, mut upstream } = self.parts();
-            if Portal::owns(caller.0) {
-                portal.on_answer(caller.0, answer);
+    /// Gives answers to whoever asked, until there are none.
+    fn pass_answers(&mut self, now: Nanos) -> Settled {
+        let mut settled = Settled::Yes;
+        loop {
+            let (caller, answer) = if let Some((caller, answer)) = self.engine.next_answer() {
+                if uplink::owns_caller(caller) {
+                    self.uplinks.on_answer(caller, answer);
+                    settled = Settled::No;
+                    continue;
+                }
+                let engine::io::Answer { outcome, message, retry_after_s, block, times, .. } =
+                    answer;
+                (caller.0, Answer { outcome, message, retry_after_s, block, times })
+            } else if let Some(answered) = self.remote.next_answer() {
+                answered
             } else {
-                gateway.on_answer(reactor, now, &mut upstream, caller.0, answer);
+                return settled;
+            };
+            settled = Settled::No;
+            let Parts { gateway, portal, reactor, mut upstream } = self.parts();
+            if Portal::owns(caller) {
+                portal.on_answer(caller, answer);
+            } else {
+                gateway.on_answer(reactor, now, &mut upstream, caller, answer);
             }
         }
     }
@@ -360,6 +428,8 @@ impl Shard {
         self.engine.tick(&mut self.reactor, now);
         let Parts { gateway, reactor, mut upstream, .. } = self.parts();
         gateway.on_tick(reactor, now, &mut upstream);
+        self.remote.on_tick(&mut self.reactor, now);
+        self.uplinks.tick(&mut self.engine, &mut self.reactor, now);
         self.pass_answers(now);
         for acceptor in &mut self.acceptors {
             acceptor.tick(&mut self.reactor, now);
@@ -377,9 +447,17 @@ impl Shard {
                     self.balance.passage.arrived();
                 }
                 ShardMail::Engine(link) => {
-                    tracing::warn!("{} joined, but calls are not passed on here", link.hello.node);
-                    self.reactor.close(link.established.socket);
+                    let NewLink { established, hello } = *link;
+                    let joined = self.remote.add_link(&mut self.reactor, now, established, &hello);
+                    if let Err(error) = joined {
+                        tracing::warn!("engine {} cannot join: {error}", hello.node);
+                    }
                     self.balance.passage.arrived();
+                }
+                ShardMail::Gateway(link) => {
+                    let (engine, reactor) = (&mut self.engine, &mut self.reactor);
+                    let Dialled { established, identity } = *link;
+                    self.uplinks.add(engine, reactor, now, established, identity);
                 }
                 ShardMail::Portal(mail) => {
                     let Parts { portal, reactor, mut upstream, .. } = self.parts();
@@ -440,6 +518,8 @@ impl Shard {
         self.doorman.drain();
         self.balance.passage.close();
         self.engine.close();
+        self.remote.drain();
+        self.uplinks.drain();
         let Parts { gateway, reactor, mut upstream, .. } = self.parts();
         gateway.drain(reactor, now, &mut upstream);
         self.close_acceptors(now);
@@ -474,6 +554,8 @@ impl Shard {
         self.acceptors.iter().all(Acceptor::is_closed)
             && self.gateway.is_empty()
             && self.portal.is_done()
+            && self.remote.is_idle()
+            && self.uplinks.is_empty()
             && self.engine.is_alone()
             && self.balance.passage.is_empty()
     }

@@ -212,6 +212,12 @@ impl Engine {
         self.names.get(name).copied()
     }
 
+    /// The name of a function.
+    #[must_use]
+    pub fn name(&self, function: FunctionId) -> Option<&str> {
+        self.functions.get(function.index()).map(|state| state.function.name.as_str())
+    }
+
     /// Takes a call. Its answer comes through [`Self::next_answer`], never from inside this function.
     ///
     /// # Errors

@@ -8,8 +8,8 @@ use std::time::Duration;
 use protocol::message::{Load, LoadState};
 
 use super::balance::Condition;
+use super::links::Remote;
 use super::peer::{Offer, Peer, Stage};
-use super::remote::Remote;
 
 /// How often a shard tells, at most, while it has few seats.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
@@ -61,6 +61,13 @@ impl Board {
     #[must_use]
     pub fn new(shards: u16) -> Board {
         Board { shards: (0..shards).map(|_| Mutex::default()).collect() }
+    }
+
+    /// Whether no engine was there when the shards told last.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let mut shards = self.shards.iter();
+        shards.all(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
     }
 
     /// Appends the body of `/v1/engines`.

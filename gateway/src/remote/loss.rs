@@ -12,9 +12,9 @@ use super::balance::Ending;
 use super::call::ATTEMPTS_MAX;
 use super::directory::Standing;
 use super::key::LinkKey;
+use super::links::Remote;
 use super::metrics::Again;
 use super::peer::{Cause, Loss, Peer, Stage};
-use super::remote::Remote;
 use super::submit::failure;
 
 impl Remote {

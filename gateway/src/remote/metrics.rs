@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use ipc::Outcome;
 
+use super::links::Remote;
 use super::peer::Cause;
-use super::remote::Remote;
 
 /// Why a call was sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 //! and fetches their answers, and flushes it once a turn.
 //!
 //! The modules, in the order a call meets them:
-//! - `remote`: the links of a shard
+//! - `links`: the links of a shard
 //! - `submit`: calls on their way there, with `call` for what is kept of them
 //! - `directory`: functions by name
 //! - [`balance`]: which engine gets a call; pure
@@ -21,12 +21,12 @@ mod board;
 mod call;
 mod directory;
 mod key;
+mod links;
 mod loss;
 mod metrics;
 mod peer;
 mod queue;
 mod receive;
-mod remote;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -37,4 +37,4 @@ mod tests;
 
 pub use board::Board;
 pub use key::owns;
-pub use remote::{Config, JoinError, Remote};
+pub use links::{Config, JoinError, Remote};

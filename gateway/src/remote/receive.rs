@@ -4,9 +4,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use ipc::Outcome;
 use ipc::engine_side::SharedBlock;
-use ipc::envelope;
+use ipc::{Outcome, Times, envelope};
 use protocol::Message;
 use protocol::message::{AnswerHead, Function, Load, LoadState, Repeat, Started};
 use reactor::Reactor;
@@ -16,9 +15,9 @@ use super::balance::{self, Condition, Ending, FunctionIndex};
 use super::call::{ATTEMPTS_MAX, Sent};
 use super::directory::{NAMES_MAX, Standing};
 use super::key::{CallKey, LinkKey};
+use super::links::{Due, Location, Remote, Tenure};
 use super::metrics::Again;
 use super::peer::{Breach, Loss, NUMBERS_MAX, Offer, Stage};
-use super::remote::{Due, Location, Remote, Tenure};
 use crate::upstream::Answer;
 
 /// Seats of a shard: a thousand engines of a thousand functions each.
@@ -225,10 +224,12 @@ impl Remote {
             self.metrics.count_again(Again::Refused);
             self.enqueue(key);
         } else {
-            let AnswerHead { outcome, retry_after_s, .. } = *head;
+            let AnswerHead { outcome, retry_after_s, queued_ns, ran_ns, .. } = *head;
+            let (queued, ran) = (Duration::from_nanos(queued_ns), Duration::from_nanos(ran_ns));
+            let times = Some(Times { queued, ran });
             let block = (!bytes.is_empty() || outcome == Outcome::Ok)
                 .then(|| SharedBlock::from_bytes(bytes, envelope_size));
-            self.finish(key, Answer { outcome, message: "", retry_after_s, block });
+            self.finish(key, Answer { outcome, message: "", retry_after_s, block, times });
         }
         self.settle(now, function, Standing::Lost { since: now });
         Ok(())

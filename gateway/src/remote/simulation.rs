@@ -36,16 +36,16 @@ struct Host {
     seat: SeatId,
     slowness: u64,
     running: u32,
-    queue: VecDeque<u64>,
+    queue: VecDeque<usize>,
     given: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Arrive,
-    Reach { host: usize, call: u64 },
-    Complete { host: usize, call: u64 },
-    Answer { host: usize, call: u64 },
+    Reach { host: usize, call: usize },
+    Complete { host: usize, call: usize },
+    Answer { host: usize, call: usize },
     Report,
 }
 
@@ -61,10 +61,10 @@ struct World {
     function: FunctionIndex,
     hosts: Vec<Host>,
     by_seat: HashMap<SeatId, usize>,
-    queue: Queue<u64>,
+    queue: Queue<usize>,
     calls: Vec<Call>,
     /// Calls in the order in which they left the gateway.
-    sent: Vec<u64>,
+    sent: Vec<usize>,
     latencies: Vec<u64>,
     refused: u64,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
@@ -157,12 +157,12 @@ impl World {
     fn take(&mut self, event: Event) {
         match event {
             Event::Arrive => {
-                let call = self.calls.len() as u64;
+                let call = self.calls.len();
                 self.calls.push(Call { arrived: self.now, sent: 0 });
                 if self.queue.is_full() {
                     self.refused += 1;
                 } else {
-                    self.queue.put(call, call);
+                    self.queue.put(call as u64, call);
                 }
             }
             Event::Reach { host, call } => {
@@ -175,7 +175,7 @@ impl World {
                 self.schedule(WIRE, Event::Answer { host, call });
             }
             Event::Answer { host, call } => {
-                let Call { arrived, sent } = self.calls[call as usize];
+                let Call { arrived, sent } = self.calls[call];
                 let latency = Duration::from_nanos(self.now - sent);
                 let seat = self.hosts[host].seat;
                 self.balance.end(seat, Nanos(self.now), Ending::Answered(latency));
@@ -202,7 +202,7 @@ impl World {
             self.balance.begin(seat);
             let host = self.by_seat[&seat];
             self.hosts[host].given += 1;
-            self.calls[call as usize].sent = self.now;
+            self.calls[call].sent = self.now;
             self.sent.push(call);
             self.schedule(WIRE, Event::Reach { host, call });
         }
@@ -335,7 +335,7 @@ fn a_burst_waits_while_all_are_full_and_leaves_in_order() {
     let mut world = World::new(3, make, 3);
     world.run(500, 1);
     assert_eq!(world.refused, 0);
-    assert_eq!(world.sent, (0..500).collect::<Vec<u64>>());
+    assert_eq!(world.sent, (0..500).collect::<Vec<usize>>());
     assert_eq!(world.latencies.len(), 500);
     // No engine ever had more than its window, or the last ones would not have waited this long.
     assert!(world.percentile(0.99) > 50 * MS);

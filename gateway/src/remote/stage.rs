@@ -19,7 +19,7 @@ use reactor::clock::{self, Nanos};
 use reactor::{Event, Reactor, Token, Wait};
 
 use super::board::Board;
-use super::remote::{Config, JoinError, Remote};
+use super::links::{Config, JoinError, Remote};
 use crate::upstream::{Answer, ForwardedHeaders, NewCall, Refusal};
 
 /// Far longer than anything takes here.

@@ -12,7 +12,7 @@ use super::balance::{Ending, FunctionIndex, Outlook, SeatId};
 use super::call::{Arrival, Place, Sent};
 use super::directory::Standing;
 use super::key::CallKey;
-use super::remote::{Due, Remote, Tenure};
+use super::links::{Due, Remote, Tenure};
 use crate::upstream::{Answer, NewCall, Refusal};
 
 /// How long an engine has beyond a call's deadline to say itself that it has passed: a way there and
@@ -300,5 +300,5 @@ pub(super) fn failure(
     message: &'static str,
     retry_after_s: Option<u32>,
 ) -> Answer {
-    Answer { outcome, message, retry_after_s, block: None }
+    Answer { outcome, message, retry_after_s, block: None, times: None }
 }

@@ -43,12 +43,13 @@ fn what_no_engine_has_and_what_none_would_take_is_refused_here() {
 #[test]
 fn calls_wait_in_order_while_all_are_full_and_the_queue_has_an_end() {
     let mut stage = Stage::with_engines(1, 1, NEVER);
-    let calls: Vec<_> = (0..=QUEUE).map(|i| stage.call("echo", &[i as u8]).unwrap()).collect();
+    let bodies = 0..=u8::try_from(QUEUE).unwrap();
+    let calls: Vec<_> = bodies.map(|body| (body, stage.call("echo", &[body]).unwrap())).collect();
     let refusal = stage.call("echo", b"one too many").unwrap_err();
     assert_eq!((refusal.outcome, refusal.retry_after_s), (Outcome::Overloaded, Some(1)));
-    for (index, call) in calls.into_iter().enumerate() {
+    for (body, call) in calls {
         let heard = stage.heard(0);
-        assert_eq!(heard.body, [index as u8]);
+        assert_eq!(heard.body, [body]);
         assert!(stage.engines[0].calls.is_empty(), "more calls than it has room for");
         stage.engines[0].echo(&heard);
         assert_eq!(stage.answer(call).0, Outcome::Ok);

@@ -95,7 +95,7 @@ pub fn of_outcome(outcome: Outcome) -> Code {
     match outcome {
         Outcome::Ok => Code::Ok,
         Outcome::FunctionError => Code::Unknown,
-        Outcome::FunctionPanic | Outcome::ContainerDied => Code::Internal,
+        Outcome::FunctionPanic | Outcome::ContainerDied | Outcome::HostLost => Code::Internal,
         Outcome::BadRequest => Code::InvalidArgument,
         Outcome::NotFound => Code::Unimplemented,
         Outcome::TooLarge | Outcome::LimitReached => Code::ResourceExhausted,
