@@ -10,6 +10,7 @@ pub mod client;
 pub mod config;
 pub mod fault;
 pub mod functions;
+pub mod http2;
 pub mod load;
 pub mod process;
 pub mod random;
@@ -19,6 +20,7 @@ pub mod watchdog;
 
 pub use client::{Answer, Connection, get, post, request};
 pub use config::functions;
+pub use http2::{Http2, Http2Answer};
 pub use random::Random;
 pub use stack::Stack;
 pub use watchdog::wait_until;

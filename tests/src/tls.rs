@@ -137,8 +137,7 @@ impl Secured {
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
         let name = ServerName::from(IpAddr::from(Ipv4Addr::LOCALHOST));
-        let session =
-            ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+        let session = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
         let mut secured = Secured { session, socket };
         while secured.session.is_handshaking() {
             secured.session.complete_io(&mut secured.socket)?;
@@ -253,10 +252,7 @@ impl Connection {
     ///
     /// # Errors
     /// What the system or TLS says.
-    pub fn open_secured(
-        address: SocketAddr,
-        config: &Arc<ClientConfig>,
-    ) -> io::Result<Connection> {
+    pub fn open_secured(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Connection> {
         let secured = Secured::open(address, config)?;
         Ok(Connection::over(Stream::Secured(Box::new(secured))))
     }

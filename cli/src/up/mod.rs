@@ -157,8 +157,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let role = config.overrides.role;
     let listener = role.has_door().then(|| bind(config.gateway.listen)).transpose()?;
     let address = listener.as_ref().map(Listener::address);
-    let http2 = role.has_door().then(|| http2::Plan::bind(config)).transpose();
-    let http2 = http2.map_err(|(address, error)| UpError::Listen { address, error })?.flatten();
+    let http2 = role.has_door().then(|| bind_http2(config)).transpose()?.flatten();
     let identities = Identities::load(config)
         .map_err(|(section, error)| UpError::Certificates { section, error })?;
     let doorman = doorman::Plan::bind(config, &identities)
@@ -198,6 +197,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         .map_err(|error| UpError::start(config, error))
         .and_then(|()| system("no admin socket", Admin::start(&directory, asked)))
         .and_then(|admin| Ok((admin, listener.map(listen).transpose()?)))
+<<<<<<< HEAD
         .and_then(|(admin, listener)| {
             let door = http2.map(|plan| plan.open(shards.mail.clone())).transpose();
             let doorman = doorman.open(&shards.mail, &shards.balance);
@@ -206,6 +206,11 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         });
     let (admin, door, doorman) = match started {
         Ok((admin, listener, door, doorman)) => {
+=======
+        .and_then(|(admin, listener)| Ok((admin, listener, open(http2, &shards.mail)?)));
+    let (admin, door) = match started {
+        Ok((admin, listener, door)) => {
+>>>>>>> http2
             if let (Some(acceptor), Some(listener)) = (shards.mail.first(), listener) {
                 acceptor.send(ShardMail::Serve { listener, door: Door::Public });
             }
@@ -221,10 +226,14 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     summarize(config, addresses, shards.posts.len(), shards.raised, &supervisor);
     deploy::reload_on_hangup(hangups, deployer);
     let stopped = supervisor.run(config.engine.drain_timeout);
+<<<<<<< HEAD
     if let Some(door) = door {
         door.stop();
     }
     drop::<Option<Doorman>>(doorman);
+=======
+    door.into_iter().for_each(::http2::Door::stop);
+>>>>>>> http2
     supervisor.shut_down();
     join(shards.threads);
     drop(admin);
@@ -233,6 +242,17 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
 
 fn bind(address: SocketAddr) -> Result<Listener, UpError> {
     Listener::bind(address).map_err(|error| UpError::Listen { address, error })
+}
+
+fn bind_http2(config: &Config) -> Result<Option<http2::Plan>, UpError> {
+    http2::Plan::bind(config).map_err(|(address, error)| UpError::Listen { address, error })
+}
+
+fn open(
+    plan: Option<http2::Plan>,
+    shards: &[Post<ShardMail>],
+) -> Result<Option<::http2::Door>, UpError> {
+    system("no door for HTTP/2", plan.map(|plan| plan.open(shards.to_vec())).transpose())
 }
 
 fn listen(listener: Listener) -> Result<OwnedFd, UpError> {

@@ -85,20 +85,21 @@ impl Plan {
         identities: &Identities,
     ) -> Result<Plan, (SocketAddr, io::Error)> {
         let bind = |address| Listener::bind(address).map_err(|error| (address, error));
-        let gateway = &config.gateway;
-        let clients = match (&gateway.tls, &identities.clients) {
+        let has_door = config.overrides.role.has_door();
+        let (tls, engines) = (&config.gateway.tls, &config.gateway.engines);
+        let clients = match (tls, &identities.clients) {
             (Some(tls), Some(certificates)) => {
                 Some((bind(tls.listen)?, Clients::new(Arc::clone(certificates))))
             }
             _ => None,
         };
-        let engines = match &gateway.engines {
-            Some(port) => {
+        let engines = match engines {
+            Some(port) if has_door => {
                 let proof = Proof::of(&port.trust, identities)
                     .map_err(|error| (port.listen, io::Error::other(error)))?;
                 Some((bind(port.listen)?, proof))
             }
-            None => None,
+            _ => None,
         };
         let annex = Annex {
             stage: Arc::new(watch::Sender::new(Stage::Serving)),
