@@ -160,8 +160,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let http2 = role.has_door().then(|| bind_http2(config)).transpose()?.flatten();
     let identities = Identities::load(config)
         .map_err(|(section, error)| UpError::Certificates { section, error })?;
-    let doorman = doorman::Plan::bind(config, &identities)
-        .map_err(|(address, error)| UpError::Listen { address, error })?;
+    let doorman = bind_doorman(config, &identities)?;
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
     let sockets =
         SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
@@ -197,24 +196,15 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         .map_err(|error| UpError::start(config, error))
         .and_then(|()| system("no admin socket", Admin::start(&directory, asked)))
         .and_then(|admin| Ok((admin, listener.map(listen).transpose()?)))
-<<<<<<< HEAD
         .and_then(|(admin, listener)| {
-            let door = http2.map(|plan| plan.open(shards.mail.clone())).transpose();
-            let doorman = doorman.open(&shards.mail, &shards.balance);
-            let doorman = system("no doorman", doorman)?;
-            Ok((admin, listener, system("no door for HTTP/2", door)?, doorman))
+            Ok((admin, listener, open(http2, doorman, &shards.mail, &shards.balance)?))
         });
-    let (admin, door, doorman) = match started {
-        Ok((admin, listener, door, doorman)) => {
-=======
-        .and_then(|(admin, listener)| Ok((admin, listener, open(http2, &shards.mail)?)));
-    let (admin, door) = match started {
-        Ok((admin, listener, door)) => {
->>>>>>> http2
+    let (admin, doors) = match started {
+        Ok((admin, listener, doors)) => {
             if let (Some(acceptor), Some(listener)) = (shards.mail.first(), listener) {
                 acceptor.send(ShardMail::Serve { listener, door: Door::Public });
             }
-            (admin, door, doorman)
+            (admin, doors)
         }
         Err(error) => {
             supervisor.shut_down();
@@ -226,14 +216,8 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     summarize(config, addresses, shards.posts.len(), shards.raised, &supervisor);
     deploy::reload_on_hangup(hangups, deployer);
     let stopped = supervisor.run(config.engine.drain_timeout);
-<<<<<<< HEAD
-    if let Some(door) = door {
-        door.stop();
-    }
-    drop::<Option<Doorman>>(doorman);
-=======
-    door.into_iter().for_each(::http2::Door::stop);
->>>>>>> http2
+    doors.http2.into_iter().for_each(::http2::Door::stop);
+    drop(doors.doorman);
     supervisor.shut_down();
     join(shards.threads);
     drop(admin);
@@ -248,11 +232,27 @@ fn bind_http2(config: &Config) -> Result<Option<http2::Plan>, UpError> {
     http2::Plan::bind(config).map_err(|(address, error)| UpError::Listen { address, error })
 }
 
+fn bind_doorman(config: &Config, identities: &Identities) -> Result<doorman::Plan, UpError> {
+    let plan = doorman::Plan::bind(config, identities);
+    plan.map_err(|(address, error)| UpError::Listen { address, error })
+}
+
+/// Doors that have threads of their own.
+struct Doors {
+    http2: Option<::http2::Door>,
+    doorman: Option<Doorman>,
+}
+
 fn open(
-    plan: Option<http2::Plan>,
-    shards: &[Post<ShardMail>],
-) -> Result<Option<::http2::Door>, UpError> {
-    system("no door for HTTP/2", plan.map(|plan| plan.open(shards.to_vec())).transpose())
+    http2: Option<http2::Plan>,
+    doorman: doorman::Plan,
+    mail: &[Post<ShardMail>],
+    balance: &Arc<Balance>,
+) -> Result<Doors, UpError> {
+    let http2 = http2.map(|plan| plan.open(mail.to_vec())).transpose();
+    let http2 = system("no door for HTTP/2", http2)?;
+    let doorman = system("no doorman", doorman.open(mail, balance))?;
+    Ok(Doors { http2, doorman })
 }
 
 fn listen(listener: Listener) -> Result<OwnedFd, UpError> {
