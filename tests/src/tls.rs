@@ -132,6 +132,18 @@ impl Secured {
     /// # Errors
     /// What the system or TLS says.
     pub fn open(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Secured> {
+        Secured::open_with(address, config, &[])
+    }
+
+    /// The same, and sends bytes together with the end of the handshake.
+    ///
+    /// # Errors
+    /// What the system or TLS says.
+    pub fn open_with(
+        address: SocketAddr,
+        config: &Arc<ClientConfig>,
+        early: &[u8],
+    ) -> io::Result<Secured> {
         let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
@@ -139,6 +151,8 @@ impl Secured {
         let name = ServerName::from(IpAddr::from(Ipv4Addr::LOCALHOST));
         let session = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
         let mut secured = Secured { session, socket };
+        // Kept until it may be sent, which is when the handshake ends.
+        secured.session.writer().write_all(early)?;
         while secured.session.is_handshaking() {
             secured.session.complete_io(&mut secured.socket)?;
         }
@@ -161,6 +175,14 @@ impl Secured {
     #[must_use]
     pub fn socket(&self) -> &TcpStream {
         &self.socket
+    }
+
+    /// Changes the keys of the session, as both sides may at any time.
+    ///
+    /// # Errors
+    /// What TLS says.
+    pub fn refresh_keys(&mut self) -> io::Result<()> {
+        self.session.refresh_traffic_keys().map_err(io::Error::other)
     }
 
     /// Says by TLS that nothing follows, and leaves the socket's half open.
