@@ -9,4 +9,5 @@ mod connections;
 mod departures;
 mod framing;
 mod requests;
+mod secured;
 mod server;
