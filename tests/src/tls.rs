@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
 use rustls::crypto::ring::default_provider;
@@ -45,6 +45,7 @@ impl Authority {
     pub fn new() -> Authority {
         let key = KeyPair::generate().expect("a source of random numbers");
         let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "authority of the test");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let certificate = params.self_signed(&key).expect("a complete request");
@@ -72,6 +73,7 @@ impl Authority {
         let key = KeyPair::generate().expect("a source of random numbers");
         let names = vec![Ipv4Addr::LOCALHOST.to_string()];
         let mut params = CertificateParams::new(names).expect("an address");
+        params.distinguished_name.push(DnType::CommonName, "signed by the test");
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         (params.signed_by(&key, &self.issuer).expect("a complete request"), key)

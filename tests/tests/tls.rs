@@ -346,6 +346,7 @@ fn a_stop_answers_what_has_come_and_does_not_wait_for_handshakes() {
     let answer = busy.read();
     assert_eq!(answer.status, 200);
     busy.expect_end();
+    drop(busy);
     let ended = stack.wait();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }
