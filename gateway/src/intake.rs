@@ -9,7 +9,9 @@ use std::time::Duration;
 use httparse::Header;
 use ipc::Outcome;
 use ipc::envelope::{RequestFields, Sink};
+use reactor::clock;
 
+use crate::auth::{AuthReject, Credentials, Doorkeeper, Resource};
 use crate::config::{Config, HEADERS_LIMIT};
 use crate::http::head::{Method, TARGET_MAX, TimeLeft};
 use crate::http::rules::Fields;
@@ -17,7 +19,7 @@ use crate::reject::Reject;
 use crate::request_id::{RequestId, RequestIds};
 use crate::respond;
 use crate::route::{Route, is_name, route};
-use crate::upstream::ForwardedHeaders;
+use crate::upstream::{CredentialFields, ForwardedHeaders};
 
 /// Made for requests of a thread that is no shard; shards count from zero.
 const IDS_SALT: u16 = u16::MAX / 2;
@@ -26,6 +28,8 @@ const IDS_SALT: u16 = u16::MAX / 2;
 pub struct Intake {
     config: Config,
     ids: RequestIds,
+    /// Where requests show who they are; `None`: the door stands open.
+    doorkeeper: Option<Doorkeeper>,
 }
 
 /// A request's head, as its protocol framed it.
@@ -87,6 +91,8 @@ pub struct Failure {
     pub retry_after_s: Option<u32>,
     /// For `Allow`.
     pub allow: Option<&'static str>,
+    /// For `WWW-Authenticate`.
+    pub challenge: Option<&'static str>,
 }
 
 /// Faults that only whoever reads the bytes of a request can find.
@@ -116,7 +122,8 @@ impl Intake {
     /// With the limits that HTTP/1.1 has.
     #[must_use]
     pub fn new(config: Config) -> Intake {
-        Intake { config: config.bounded(), ids: RequestIds::new(IDS_SALT) }
+        let doorkeeper = config.auth.clone().map(Doorkeeper::new);
+        Intake { config: config.bounded(), ids: RequestIds::new(IDS_SALT), doorkeeper }
     }
 
     /// The limits.
@@ -131,11 +138,11 @@ impl Intake {
         given.and_then(|(_, value)| RequestId::accept(value)).unwrap_or_else(|| self.ids.make())
     }
 
-    /// What a request asks for.
+    /// What a request asks for. A call counts against the rate of its key.
     ///
     /// # Errors
     /// What it is refused with.
-    pub fn read(&self, head: &Head<'_>, id: &RequestId) -> Result<Inquiry, Failure> {
+    pub fn read(&mut self, head: &Head<'_>, id: &RequestId) -> Result<Inquiry, Failure> {
         let target = head.target;
         if target.len() > TARGET_MAX {
             return Err(Reject::UriTooLong.into());
@@ -153,12 +160,13 @@ impl Intake {
         }
     }
 
-    /// A call of a function that is named otherwise than by the path of the request.
+    /// A call of a function that is named otherwise than by the path of the request. It counts against
+    /// the rate of its key.
     ///
     /// # Errors
     /// What the request is refused with.
     pub fn send(
-        &self,
+        &mut self,
         head: &Head<'_>,
         destination: &Destination<'_>,
         id: &RequestId,
@@ -182,28 +190,42 @@ impl Intake {
             TimeLeft::Milliseconds(0) => return Err(Reject::NoTimeLeft.into()),
             TimeLeft::Milliseconds(time) => Some(Duration::from_millis(time)),
         };
-        let names: Vec<Box<[u8]>> = destination
-            .names
-            .iter()
-            .map(|name| name.as_bytes())
-            .filter(|name| is_name(name))
-            .map(Box::from)
-            .collect();
+        let names = destination.names.iter().map(|name| name.as_bytes());
+        let mut names: Vec<Box<[u8]>> = names.filter(|name| is_name(name)).map(Box::from).collect();
         if names.is_empty() {
             return Err(Reject::NotFound("no such function").into());
         }
+        let credentials = self.admit(head, &mut names)?;
         let request = RequestFields {
             method: head.method,
             suffix: destination.suffix,
             query: destination.query,
             request_id: id.as_bytes(),
             traceparent: fields.traceparent(),
-            headers: ForwardedHeaders::new(headers),
+            headers: ForwardedHeaders::new(headers, credentials),
         };
         let size = request.encoded_size().map_err(|_| Failure::from(Reject::HeaderTooLarge))?;
         let mut envelope = Vec::with_capacity(size);
         request.encode(&mut Text(&mut envelope));
         Ok(Parcel { names, envelope, timeout })
+    }
+
+    /// Asks the doorkeeper, if there is one, and leaves the names that the client may call.
+    fn admit(
+        &mut self,
+        head: &Head<'_>,
+        names: &mut Vec<Box<[u8]>>,
+    ) -> Result<CredentialFields, Reject> {
+        let Some(doorkeeper) = &mut self.doorkeeper else { return Ok(CredentialFields::Forwarded) };
+        let fields = head.headers.iter().map(|(name, value)| (name.as_bytes(), *value));
+        let client = doorkeeper.authenticate(Credentials::collect(fields));
+        let client = client.map_err(Reject::Auth)?;
+        names.retain(|name| client.authorize(Resource::Function(name)).is_ok());
+        if names.is_empty() {
+            return Err(Reject::Auth(AuthReject::Forbidden));
+        }
+        client.spend(clock::now()).map_err(Reject::Auth)?;
+        Ok(CredentialFields::Withheld)
     }
 
     /// What a request with this fault is refused with.
@@ -229,6 +251,7 @@ impl From<Reject> for Failure {
             message: reject.to_string(),
             retry_after_s: reject.retry_after_s(),
             allow: reject.allow(),
+            challenge: reject.challenge(),
         }
     }
 }

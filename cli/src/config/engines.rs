@@ -54,7 +54,7 @@ pub(super) fn read_engines(
 }
 
 /// Exactly one of the three ways.
-fn read_trust(
+pub(super) fn read_trust(
     section: &Value<'_>,
     table: &Table<'_>,
     directory: &Path,

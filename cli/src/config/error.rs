@@ -105,10 +105,13 @@ pub enum Problem {
     /// A function of a process that runs none.
     #[error("a gateway runs no functions; they belong into the file of an engine")]
     NoFunctionsHere,
+    /// Two ways to verify a token.
+    #[error("expected either secret_file or jwks_file, not both")]
+    TwoSigners,
     /// Everyone could run everything.
     #[error(
         "expected a loopback address, because calls are not authenticated, got \"{0}\" \
-         (insecure = true in [gateway] permits it)"
+         (keys in [auth], or insecure = true in [gateway], permit it)"
     )]
     Exposed(SocketAddr),
     /// A file of certificates or a key.
@@ -126,6 +129,15 @@ pub enum Problem {
          (key_file, or certificate, key and authorities permit it)"
     )]
     InsecureLink(SocketAddr),
+    /// A gateway elsewhere that nobody could tell from a stranger.
+    #[error(
+        "expected gateways of this host, because insecure = true proves nothing, got \"{0}\" \
+         (key_file, or certificate, key and authorities in [engine.link] permit others)"
+    )]
+    InsecureDial(String),
+    /// A name for certificates that there are none of.
+    #[error("a name in certificates, but there are none: key_file or insecure stands beside it")]
+    NoCertificates,
 }
 
 impl fmt::Display for Place {

@@ -8,6 +8,7 @@ use gateway::portal::{Mail, Portal};
 use http2::{Door, Handle, Ledger, Security, Shards, Stats};
 use reactor::mailbox::Post;
 
+use super::entrance::Entrance;
 use super::listener::Listener;
 use super::mail::ShardMail;
 use super::shard::gateway_config;
@@ -47,14 +48,17 @@ impl Shards for Posts {
 
 impl Plan {
     /// Takes the address, if one is configured.
-    pub(super) fn bind(config: &Config) -> Result<Option<Plan>, (SocketAddr, io::Error)> {
+    pub(super) fn bind(
+        config: &Config,
+        entrance: &Entrance,
+    ) -> Result<Option<Plan>, (SocketAddr, io::Error)> {
         let Some(http2) = config.gateway.http2.as_ref() else { return Ok(None) };
         let listener = Listener::bind(http2.listen).map_err(|error| (http2.listen, error))?;
         let config = http2::Config {
             connections_max: http2.connections_max,
             streams_max: http2.streams_max,
             memory: usize::try_from(http2.memory).unwrap_or(usize::MAX),
-            gateway: gateway_config(config),
+            gateway: entrance.enter(gateway_config(config)),
         };
         let config = config.bounded();
         let ledger = Ledger::new(config.memory);

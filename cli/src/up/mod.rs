@@ -9,6 +9,8 @@ mod balance;
 mod cores;
 mod deploy;
 mod doorman;
+mod entrance;
+mod gateways;
 mod hosts;
 mod http2;
 mod listener;
@@ -36,6 +38,7 @@ use engine::logs::Capture;
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor, mailbox};
 use engine::stats::Stats;
 use gateway::Door;
+use gateway::auth::AuthError;
 use nix::sched::CpuSet;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -46,6 +49,8 @@ use thiserror::Error;
 use self::admin::Admin;
 use self::deploy::Deployer;
 use self::doorman::Doorman;
+use self::entrance::Entrance;
+use self::gateways::{DialError, Wire};
 use self::hosts::Hosts;
 use self::http2::Annex;
 use self::listener::Listener;
@@ -73,10 +78,14 @@ enum UpError {
     Sockets { parent: PathBuf, error: io::Error },
     #[error("{0}")]
     Setup(#[from] reactor::SetupError),
+    #[error("{0}")]
+    Auth(#[from] AuthError),
     #[error("{file}:{line}: {error}")]
     Start { file: String, line: usize, error: StartError },
     #[error("{0}")]
     Interrupted(StartError),
+    #[error(transparent)]
+    Dial(#[from] DialError),
     #[error("{what}: {error}")]
     System { what: &'static str, error: io::Error },
 }
@@ -84,7 +93,7 @@ enum UpError {
 impl UpError {
     /// 2 where the configuration is to blame, 1 where the system is.
     fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Start { .. }) { 2 } else { 1 }
+        if matches!(self, Self::Start { .. } | Self::Auth(_)) { 2 } else { 1 }
     }
 
     /// Blames the lines of the function that did not start.
@@ -128,7 +137,7 @@ pub fn run_with_hook(config: &Config, hook: ThreadHook) -> ExitCode {
         Err(error) => {
             match error {
                 // Bare, as all that is wrong with a configuration: file and line come first.
-                UpError::Start { .. } => eprintln!("{error}"),
+                UpError::Start { .. } | UpError::Auth(_) => eprintln!("{error}"),
                 _ => eprintln!("nightcore: {error}"),
             }
             ExitCode::from(error.exit_code())
@@ -144,6 +153,7 @@ struct Shards {
     mailbox: Mailbox<ToSupervisor>,
     supervisor: Post<ToSupervisor>,
     balance: Arc<Balance>,
+    wire: Wire,
     stats: Arc<Stats>,
     plan: Plan,
     raised: bool,
@@ -155,12 +165,15 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let hangups = read_signals(&[Signal::SIGHUP], SfdFlags::empty())?;
 
     let role = config.overrides.role;
+    let entrance = Entrance::open(config)?;
     let listener = role.has_door().then(|| bind(config.gateway.listen)).transpose()?;
     let address = listener.as_ref().map(Listener::address);
-    let http2 = role.has_door().then(|| bind_http2(config)).transpose()?.flatten();
+    let http2 = role.has_door().then(|| http2::Plan::bind(config, &entrance)).transpose();
+    let http2 = http2.map_err(|(address, error)| UpError::Listen { address, error })?.flatten();
     let identities = Identities::load(config)
         .map_err(|(section, error)| UpError::Certificates { section, error })?;
-    let doorman = bind_doorman(config, &identities)?;
+    let doorman = doorman::Plan::bind(config, &identities)
+        .map_err(|(address, error)| UpError::Listen { address, error })?;
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
     let sockets =
         SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
@@ -173,7 +186,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let http2_address = http2.as_ref().map(http2::Plan::address);
     let annex = http2::Plan::annex(http2.as_ref());
     let strangers = doorman.addresses();
-    let shards = start_shards(config, &annex, &doorman.annex(), hook)?;
+    let shards = start_shards(config, &entrance, &annex, &doorman.annex(), hook)?;
     let mut plan = shards.plan;
     plan.niceness(config, shards.raised);
     let specs = config.functions.iter().map(|function| plan.container(function, 1)).collect();
@@ -189,7 +202,8 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let (mail, stats) = (shards.mailbox, shards.stats);
     let supervisor = Supervisor::new(&host, sockets, specs, posts, mail, signals, stats, capture);
     let mut supervisor = system("containers cannot be supervised", supervisor)?;
-    let deployer = Arc::new(Deployer::new(config, plan, identities, shards.supervisor));
+    let deployer = Deployer::new(config, plan, entrance.clone(), identities, shards.supervisor);
+    let deployer = Arc::new(deployer);
     let asked = admin::Engine { address, logs, deployer: Arc::clone(&deployer) };
     let started = supervisor
         .start_all()
@@ -197,14 +211,18 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         .and_then(|()| system("no admin socket", Admin::start(&directory, asked)))
         .and_then(|admin| Ok((admin, listener.map(listen).transpose()?)))
         .and_then(|(admin, listener)| {
-            Ok((admin, listener, open(http2, doorman, &shards.mail, &shards.balance)?))
+            let door = http2.map(|plan| plan.open(shards.mail.clone())).transpose();
+            let doorman = doorman.open(&shards.mail, &shards.balance);
+            let doorman = system("no doorman", doorman)?;
+            let dialer = gateways::start(config, &shards.mail, &shards.wire)?;
+            Ok((admin, listener, system("no door for HTTP/2", door)?, doorman, dialer))
         });
-    let (admin, doors) = match started {
-        Ok((admin, listener, doors)) => {
+    let (admin, door, doorman, dialer) = match started {
+        Ok((admin, listener, door, doorman, dialer)) => {
             if let (Some(acceptor), Some(listener)) = (shards.mail.first(), listener) {
                 acceptor.send(ShardMail::Serve { listener, door: Door::Public });
             }
-            (admin, doors)
+            (admin, door, doorman, dialer)
         }
         Err(error) => {
             supervisor.shut_down();
@@ -216,43 +234,20 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     summarize(config, addresses, shards.posts.len(), shards.raised, &supervisor);
     deploy::reload_on_hangup(hangups, deployer);
     let stopped = supervisor.run(config.engine.drain_timeout);
-    doors.http2.into_iter().for_each(::http2::Door::stop);
-    drop(doors.doorman);
+    if let Some(door) = door {
+        door.stop();
+    }
+    drop::<Option<Doorman>>(doorman);
+    drop(dialer);
     supervisor.shut_down();
     join(shards.threads);
+    entrance.close();
     drop(admin);
     Ok(stopped)
 }
 
 fn bind(address: SocketAddr) -> Result<Listener, UpError> {
     Listener::bind(address).map_err(|error| UpError::Listen { address, error })
-}
-
-fn bind_http2(config: &Config) -> Result<Option<http2::Plan>, UpError> {
-    http2::Plan::bind(config).map_err(|(address, error)| UpError::Listen { address, error })
-}
-
-fn bind_doorman(config: &Config, identities: &Identities) -> Result<doorman::Plan, UpError> {
-    let plan = doorman::Plan::bind(config, identities);
-    plan.map_err(|(address, error)| UpError::Listen { address, error })
-}
-
-/// Doors that have threads of their own.
-struct Doors {
-    http2: Option<::http2::Door>,
-    doorman: Option<Doorman>,
-}
-
-fn open(
-    http2: Option<http2::Plan>,
-    doorman: doorman::Plan,
-    mail: &[Post<ShardMail>],
-    balance: &Arc<Balance>,
-) -> Result<Doors, UpError> {
-    let http2 = http2.map(|plan| plan.open(mail.to_vec())).transpose();
-    let http2 = system("no door for HTTP/2", http2)?;
-    let doorman = system("no doorman", doorman.open(mail, balance))?;
-    Ok(Doors { http2, doorman })
 }
 
 fn listen(listener: Listener) -> Result<OwnedFd, UpError> {
@@ -289,6 +284,7 @@ fn worker_binary() -> io::Result<PathBuf> {
 
 fn start_shards(
     config: &Config,
+    entrance: &Entrance,
     http2: &Annex,
     doorman: &doorman::Annex,
     hook: ThreadHook,
@@ -299,7 +295,8 @@ fn start_shards(
     let (to_supervisor, supervisor_mail) = system("no mailbox", mailbox())?;
     let (posts, boxes) = mailboxes(count)?;
     let (mail_posts, mails) = mailboxes(count)?;
-    let hosts = Hosts::new(count, Arc::new(|_| {}));
+    let wire = Wire::default();
+    let hosts = Hosts::new(count, wire.clone());
     let plan = Plan::new(config, count, u16::try_from(cores.len()).unwrap_or(u16::MAX));
     let core = |index: u16| cores[usize::from(index) % cores.len()];
     let shard_cores: Vec<u16> = (0..count).map(core).collect();
@@ -324,10 +321,11 @@ fn start_shards(
             mail,
             exchange,
             balance: Arc::clone(&balance),
+            entrance: entrance.clone(),
             stats: Arc::clone(&stats),
             http2: http2.clone(),
-            doorman: doorman.clone(),
             hosts: hosts.clone(),
+            doorman: doorman.clone(),
             hook,
         };
         let (config, ready) = (config.clone(), ready.clone());
@@ -349,7 +347,7 @@ fn start_shards(
     balance.passage.open(&peers);
     rings.open(&peers);
     let (mailbox, supervisor, mail) = (supervisor_mail, to_supervisor, mail_posts);
-    Ok(Shards { posts, mail, threads, mailbox, supervisor, balance, stats, plan, raised })
+    Ok(Shards { posts, mail, threads, mailbox, supervisor, balance, wire, stats, plan, raised })
 }
 
 /// A mailbox for each shard.

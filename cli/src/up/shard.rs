@@ -28,6 +28,7 @@ use super::ThreadHook;
 use super::acceptor::{self, Acceptor};
 use super::balance::Meter;
 use super::doorman;
+use super::entrance::Entrance;
 use super::hosts::Hosts;
 use super::http2::Annex;
 use super::mail::{Dialled, NewLink, ShardMail};
@@ -57,10 +58,11 @@ pub(super) struct Blueprint {
     pub(super) mail: Mailbox<ShardMail>,
     pub(super) exchange: Exchange,
     pub(super) balance: Arc<Balance>,
+    pub(super) entrance: Entrance,
     pub(super) stats: Arc<Stats>,
     pub(super) http2: Annex,
-    pub(super) doorman: doorman::Annex,
     pub(super) hosts: Hosts,
+    pub(super) doorman: doorman::Annex,
     pub(super) hook: ThreadHook,
 }
 
@@ -82,8 +84,8 @@ struct Shard {
     uplinks: Uplinks,
     hosts: Hosts,
     http2: Annex,
-    doorman: doorman::Annex,
     role: Role,
+    doorman: doorman::Annex,
     priority: Priority,
     balance: Arc<Balance>,
     mail: Mailbox<ShardMail>,
@@ -187,10 +189,11 @@ impl Shard {
             mail,
             exchange,
             balance,
+            entrance,
             stats,
             http2,
-            doorman,
             hosts,
+            doorman,
             ..
         } = blueprint;
         let parts = engine::io::Parts {
@@ -205,7 +208,7 @@ impl Shard {
             stats,
         };
         let engine = Engine::new(parts, &mut reactor);
-        let gateway = Gateway::new(gateway_config(config), index);
+        let gateway = Gateway::new(entrance.enter(gateway_config(config)), index);
         reactor.poll(mail.bell(), MAIL);
         let (acceptors, phase) = (Vec::new(), Phase::Serving);
         let portal = http2.portal();
@@ -220,8 +223,8 @@ impl Shard {
             uplinks,
             hosts,
             http2,
-            doorman,
             role: config.overrides.role,
+            doorman,
             priority,
             balance,
             mail,
@@ -326,8 +329,9 @@ impl Shard {
         self.uplinks.flush(&mut self.engine, &mut self.reactor, now);
         self.remote.flush(&mut self.reactor, now);
         while let Some(notice) = self.uplinks.next_notice() {
-            (self.hosts.notify)(notice);
+            self.hosts.wire.tell(notice);
         }
+        self.engine.settle(&mut self.reactor, now);
         // A link that ended just now has ended its calls: what comes of that goes out in the next turn.
         let settled = self.pass_answers(now);
         self.engine.flush(&mut self.reactor);
@@ -519,6 +523,7 @@ impl Shard {
         self.balance.passage.close();
         self.engine.close();
         self.remote.drain();
+        self.hosts.wire.stop();
         self.uplinks.drain();
         let Parts { gateway, reactor, mut upstream, .. } = self.parts();
         gateway.drain(reactor, now, &mut upstream);

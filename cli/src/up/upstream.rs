@@ -28,8 +28,8 @@ pub(super) struct ShardUpstream<'a> {
     pub(super) hosts: &'a Hosts,
     pub(super) loads: &'a Loads,
     pub(super) http2: &'a Annex,
-    pub(super) doorman: &'a doorman::Annex,
     pub(super) role: Role,
+    pub(super) doorman: &'a doorman::Annex,
     pub(super) draining: bool,
 }
 
@@ -96,9 +96,9 @@ impl gateway::Upstream for ShardUpstream<'_> {
         self.engine.write_metrics(out);
         self.loads.write_metrics(out);
         self.http2.write_metrics(out);
-        self.doorman.write_metrics(out);
         self.remote.write_metrics(out);
         self.hosts.stats.write_metrics(out);
+        self.doorman.write_metrics(out);
     }
 
     fn functions_json(&self, out: &mut String) {
