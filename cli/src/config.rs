@@ -318,8 +318,10 @@ fn read_gateway(
             read_engines(section, directory).map(Some)
         })?;
         if let Some(section) = table.get("http2") {
-            let (http2, place) = read_http2(&section)?;
-            refuse_exposed(http2.listen, place, lock)?;
+            let (http2, places) = read_http2(&section, gateway.tls.as_ref())?;
+            for (listen, place) in places {
+                refuse_exposed(listen, place, lock)?;
+            }
             gateway.http2 = Some(http2);
         }
     }

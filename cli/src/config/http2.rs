@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use super::error::{ConfigError, Place};
+use super::error::{ConfigError, Place, Problem};
 use super::table::Value;
+use super::tls::Tls;
 use super::{CONNECTIONS_MAX, LISTEN_EXPECTED};
 
 /// What all clients of HTTP/2 together may make the process hold, in bytes.
@@ -18,6 +19,8 @@ const STREAMS_MAX: u16 = 1_024;
 pub struct Http2 {
     /// Address and port for cleartext with prior knowledge; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// The same over TLS, with the certificate of `[gateway.tls]`.
+    pub tls_listen: Option<SocketAddr>,
     /// Most connections of the process at once.
     pub connections_max: u32,
     /// Most streams of one connection at once.
@@ -27,11 +30,16 @@ pub struct Http2 {
 }
 
 /// The section, and where it says what it listens on.
-pub(super) fn read_http2(section: &Value<'_>) -> Result<(Http2, Place), ConfigError> {
-    let table = section.table(&["listen", "connections_max", "streams_max", "memory"])?;
+pub(super) fn read_http2(
+    section: &Value<'_>,
+    tls: Option<&Tls>,
+) -> Result<(Http2, Vec<(SocketAddr, Place)>), ConfigError> {
+    let known = &["listen", "tls_listen", "connections_max", "streams_max", "memory"];
+    let table = section.table(known)?;
     let listen = table.require("listen", LISTEN_EXPECTED)?;
     let mut http2 = Http2 {
         listen: listen.parsed(LISTEN_EXPECTED)?,
+        tls_listen: None,
         connections_max: 1_024,
         streams_max: 128,
         memory: MEMORY_DEFAULT,
@@ -43,7 +51,16 @@ pub(super) fn read_http2(section: &Value<'_>) -> Result<(Http2, Place), ConfigEr
         value.integer(1..=STREAMS_MAX).map(u32::from)
     })?;
     table.read("memory", &mut http2.memory, |value| value.size(MEMORY_MIN..=MEMORY_MAX))?;
-    Ok((http2, listen.place()))
+    let mut places = vec![(http2.listen, listen.place())];
+    if let Some(value) = table.get("tls_listen") {
+        let address = value.parsed(LISTEN_EXPECTED)?;
+        if tls.is_none() {
+            return Err(value.refused(Problem::NoCertificate));
+        }
+        http2.tls_listen = Some(address);
+        places.push((address, value.place()));
+    }
+    Ok((http2, places))
 }
 
 #[cfg(test)]
@@ -70,11 +87,21 @@ mod tests {
                     streams_max = 6\nmemory = \"7MiB\"\n";
         let expected = Http2 {
             listen: "127.0.0.1:0".parse().unwrap(),
+            tls_listen: None,
             connections_max: 5,
             streams_max: 6,
             memory: 7 << 20,
         };
         assert_eq!(read(text).unwrap().gateway.http2, Some(expected));
+    }
+
+    #[test]
+    fn there_is_no_tls_without_a_certificate() {
+        let section = "[gateway.http2]\nlisten = \"127.0.0.1:0\"\ntls_listen = \"127.0.0.1:0\"\n";
+        let message = read(section).unwrap_err().to_string();
+        let expected = "nightcore.toml:3: gateway.http2.tls_listen: expected a section \
+                        [gateway.tls], whose certificate is shown here";
+        assert_eq!(message, expected);
     }
 
     #[test]

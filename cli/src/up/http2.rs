@@ -12,6 +12,7 @@ use super::entrance::Entrance;
 use super::listener::Listener;
 use super::mail::ShardMail;
 use super::shard::gateway_config;
+use super::tls::{Certificates, Identities};
 use crate::config::Config;
 
 /// What a shard has of it.
@@ -28,6 +29,8 @@ struct Shared {
 pub(super) struct Plan {
     config: http2::Config,
     listener: Listener,
+    /// With TLS, where that is configured.
+    secured: Option<(Listener, Arc<Certificates>)>,
     ledger: Arc<Ledger>,
     shared: Shared,
 }
@@ -47,13 +50,19 @@ impl Shards for Posts {
 }
 
 impl Plan {
-    /// Takes the address, if one is configured.
+    /// Takes the addresses, if there are any.
     pub(super) fn bind(
         config: &Config,
         entrance: &Entrance,
+        identities: &Identities,
     ) -> Result<Option<Plan>, (SocketAddr, io::Error)> {
         let Some(http2) = config.gateway.http2.as_ref() else { return Ok(None) };
-        let listener = Listener::bind(http2.listen).map_err(|error| (http2.listen, error))?;
+        let bind = |address| Listener::bind(address).map_err(|error| (address, error));
+        let listener = bind(http2.listen)?;
+        let secured = match http2.tls_listen.zip(identities.clients.as_ref()) {
+            Some((address, certificates)) => Some((bind(address)?, Arc::clone(certificates))),
+            None => None,
+        };
         let config = http2::Config {
             connections_max: http2.connections_max,
             streams_max: http2.streams_max,
@@ -64,12 +73,17 @@ impl Plan {
         let ledger = Ledger::new(config.memory);
         let stats = Arc::new(Stats::new(Arc::clone(&ledger)));
         let shared = Shared { handle: Handle::default(), stats };
-        Ok(Some(Plan { config, listener, ledger, shared }))
+        Ok(Some(Plan { config, listener, secured, ledger, shared }))
     }
 
     /// Where it will listen.
     pub(super) fn address(&self) -> SocketAddr {
         self.listener.address()
+    }
+
+    /// Where it will listen with TLS.
+    pub(super) fn secured_address(&self) -> Option<SocketAddr> {
+        self.secured.as_ref().map(|(listener, _)| listener.address())
     }
 
     /// What the shards need of it.
@@ -79,9 +93,14 @@ impl Plan {
 
     /// Lets clients in.
     pub(super) fn open(self, shards: Vec<Post<ShardMail>>) -> io::Result<Door> {
-        let Plan { config, listener, ledger, shared: Shared { handle, stats } } = self;
+        let Plan { config, listener, secured, ledger, shared: Shared { handle, stats } } = self;
         let socket = listener.listen()?.into();
-        let listeners = vec![http2::Listener { socket, security: Security::Plain }];
+        let mut listeners = vec![http2::Listener { socket, security: Security::Plain }];
+        if let Some((listener, certificates)) = secured {
+            let socket = listener.listen()?.into();
+            let security = Security::Tls(Arc::new(move || certificates.current_h2()));
+            listeners.push(http2::Listener { socket, security });
+        }
         Door::open(config, listeners, Box::new(Posts(shards)), stats, ledger, handle)
     }
 }

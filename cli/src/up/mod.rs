@@ -168,10 +168,11 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let entrance = Entrance::open(config)?;
     let listener = role.has_door().then(|| bind(config.gateway.listen)).transpose()?;
     let address = listener.as_ref().map(Listener::address);
-    let http2 = role.has_door().then(|| http2::Plan::bind(config, &entrance)).transpose();
-    let http2 = http2.map_err(|(address, error)| UpError::Listen { address, error })?.flatten();
     let identities = Identities::load(config)
         .map_err(|(section, error)| UpError::Certificates { section, error })?;
+    let http2 = role.has_door().then(|| http2::Plan::bind(config, &entrance, &identities));
+    let http2 = http2.transpose().map_err(|(address, error)| UpError::Listen { address, error });
+    let http2 = http2?.flatten();
     let doorman = doorman::Plan::bind(config, &identities)
         .map_err(|(address, error)| UpError::Listen { address, error })?;
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
@@ -184,6 +185,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     };
 
     let http2_address = http2.as_ref().map(http2::Plan::address);
+    let http2_secured = http2.as_ref().and_then(http2::Plan::secured_address);
     let annex = http2::Plan::annex(http2.as_ref());
     let strangers = doorman.addresses();
     let shards = start_shards(config, &entrance, &annex, &doorman.annex(), hook)?;
@@ -230,7 +232,7 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
             return Err(error);
         }
     };
-    let addresses = Addresses { http1: address, http2: http2_address, strangers };
+    let addresses = Addresses { http1: address, http2: http2_address, http2_secured, strangers };
     summarize(config, addresses, shards.posts.len(), shards.raised, &supervisor);
     deploy::reload_on_hangup(hangups, deployer);
     let stopped = supervisor.run(config.engine.drain_timeout);
@@ -369,6 +371,7 @@ fn usable_cores() -> io::Result<Vec<u16>> {
 struct Addresses {
     http1: Option<SocketAddr>,
     http2: Option<SocketAddr>,
+    http2_secured: Option<SocketAddr>,
     strangers: doorman::Addresses,
 }
 
@@ -386,6 +389,9 @@ fn summarize(
     };
     if let Some(address) = addresses.http2 {
         text.push_str(&format!("  HTTP/2 and gRPC on http://{address}\n"));
+    }
+    if let Some(address) = addresses.http2_secured {
+        text.push_str(&format!("  HTTP/2 and gRPC on https://{address}\n"));
     }
     if let Some(address) = addresses.strangers.clients {
         text.push_str(&format!("  TLS on https://{address}\n"));

@@ -20,7 +20,7 @@ use reactor::{Event, Reactor, Token, Wait};
 
 use super::board::Board;
 use super::links::{Config, JoinError, Remote};
-use crate::upstream::{Answer, ForwardedHeaders, NewCall, Refusal};
+use crate::upstream::{Answer, CredentialFields, ForwardedHeaders, NewCall, Refusal};
 
 /// Far longer than anything takes here.
 const PATIENCE: Duration = Duration::from_secs(30);
