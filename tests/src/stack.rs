@@ -25,6 +25,7 @@ pub struct Stack {
     run: Run,
     address: SocketAddr,
     http2: Option<SocketAddr>,
+    http2_secured: Option<SocketAddr>,
     tls: Option<SocketAddr>,
     engines: Option<SocketAddr>,
 }
@@ -33,6 +34,7 @@ pub struct Stack {
 struct Addresses {
     http1: SocketAddr,
     http2: Option<SocketAddr>,
+    http2_secured: Option<SocketAddr>,
     tls: Option<SocketAddr>,
     engines: Option<SocketAddr>,
 }
@@ -100,8 +102,8 @@ impl Stack {
     fn serving(mut run: Run) -> Stack {
         let stdout = run.child.stdout.take().expect("it is a pipe");
         match read_addresses(stdout) {
-            Some(Addresses { http1: address, http2, tls, engines }) => {
-                Stack { run, address, http2, tls, engines }
+            Some(Addresses { http1: address, http2, http2_secured, tls, engines }) => {
+                Stack { run, address, http2, http2_secured, tls, engines }
             }
             None => panic!("`nightcore up` did not start: {}", run.stderr()),
         }
@@ -140,6 +142,15 @@ impl Stack {
     #[must_use]
     pub fn http2_address(&self) -> SocketAddr {
         self.http2.expect("HTTP/2 is configured")
+    }
+
+    /// Where it listens for HTTP/2 over TLS.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn http2_secured_address(&self) -> SocketAddr {
+        self.http2_secured.expect("HTTP/2 over TLS is configured")
     }
 
     /// Where it listens for HTTP/1.1 over TLS.
@@ -427,7 +438,8 @@ fn configure(directory: &Path, config: &str) {
 fn read_addresses(stdout: ChildStdout) -> Option<Addresses> {
     let (found, addresses) = mpsc::channel();
     std::thread::spawn(move || {
-        let (mut http1, mut http2, mut tls, mut engines) = (None, None, None, None);
+        let (mut http1, mut http2, mut http2_secured) = (None, None, None);
+        let (mut tls, mut engines) = (None, None);
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             let behind = |words: &str| {
                 let (_, address) = line.split_once(words)?;
@@ -435,10 +447,11 @@ fn read_addresses(stdout: ChildStdout) -> Option<Addresses> {
             };
             http1 = http1.or_else(|| behind(" serves on http://"));
             http2 = http2.or_else(|| behind("  HTTP/2 and gRPC on http://"));
+            http2_secured = http2_secured.or_else(|| behind("  HTTP/2 and gRPC on https://"));
             tls = tls.or_else(|| behind("  TLS on https://"));
             engines = engines.or_else(|| behind("  engines join at "));
             if let (Some(http1), true) = (http1, line.starts_with("  stop with ")) {
-                let _ = found.send(Addresses { http1, http2, tls, engines });
+                let _ = found.send(Addresses { http1, http2, http2_secured, tls, engines });
             }
         }
     });

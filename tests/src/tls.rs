@@ -167,6 +167,12 @@ impl Secured {
         self.session.handshake_kind()
     }
 
+    /// What both sides agreed to speak, if they named anything.
+    #[must_use]
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.session.alpn_protocol()
+    }
+
     /// The certificate that the server showed.
     #[must_use]
     pub fn certificate(&self) -> Option<&[u8]> {

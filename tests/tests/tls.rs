@@ -352,6 +352,36 @@ fn a_stop_answers_what_has_come_and_does_not_wait_for_handshakes() {
 }
 
 #[test]
+fn each_port_speaks_its_own_protocol_over_tls() {
+    let http2 = "[gateway.http2]\nlisten = \"127.0.0.1:0\"\ntls_listen = \"127.0.0.1:0\"\n";
+    let door = Door::start_with("", &["echo"], http2);
+    let ports = [
+        (door.address(), &b"http/1.1"[..], &b"h2"[..]),
+        (door.stack.http2_secured_address(), &b"h2"[..], &b"http/1.1"[..]),
+    ];
+    for (address, spoken, other) in ports {
+        let offer = |protocol: &[u8]| {
+            let mut client = ClientConfig::clone(&door.client);
+            client.alpn_protocols = vec![protocol.to_vec()];
+            Secured::open(address, &Arc::new(client))
+        };
+        assert!(offer(other).is_err());
+        let mut secured = offer(spoken).unwrap();
+        assert_eq!(secured.protocol(), Some(spoken));
+        if spoken == b"h2" {
+            // The preface and empty settings are answered by settings.
+            secured.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+            secured.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+            let mut head = [0; 9];
+            secured.read_exact(&mut head).unwrap();
+            assert_eq!(head[3], 4, "settings come first: {head:?}");
+        } else {
+            echo(&mut over(secured), b"as ever");
+        }
+    }
+}
+
+#[test]
 fn curl_believes_the_certificate() {
     let door = Door::start(&["echo"]);
     let url = format!("https://{}/function/echo", door.address());
