@@ -4,10 +4,14 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ureq::Agent;
+use ureq::http::{HeaderValue, Request, Response, header};
+use ureq::middleware::MiddlewareNext;
+use ureq::{Agent, Body, SendBody};
 
 /// Time to connect. A gateway on this host answers at once or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Variable with the key or token that the gateway asks for. No option: others can read command lines.
+const KEY_VARIABLE: &str = "NIGHTCORE_KEY";
 /// Most bytes read of an answer that is parsed: several times the list of 1024 functions.
 pub(crate) const PARSED_SIZE_MAX: u64 = 4 << 20;
 
@@ -86,8 +90,24 @@ pub(crate) fn agent() -> Agent {
         .http_status_as_error(false)
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .user_agent(concat!("nightcore/", env!("CARGO_PKG_VERSION")))
+        .middleware(show_key)
         .build()
         .new_agent()
+}
+
+/// Adds the key of the environment, if there is one. It goes to the gateway of the command line only, as
+/// no redirect is followed.
+fn show_key(
+    mut request: Request<SendBody>,
+    next: MiddlewareNext<'_>,
+) -> Result<Response<Body>, ureq::Error> {
+    if let Ok(key) = std::env::var(KEY_VARIABLE)
+        && let Ok(mut value) = HeaderValue::try_from(format!("Bearer {}", key.trim()))
+    {
+        value.set_sensitive(true);
+        request.headers_mut().insert(header::AUTHORIZATION, value);
+    }
+    next.handle(request)
 }
 
 /// Accepts `http://HOST[:PORT]` and drops a slash at its end.

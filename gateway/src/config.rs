@@ -1,6 +1,11 @@
 //! What an operator may set, with the defaults and the bounds that hold whatever is set.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::access_log::AccessLog;
+use crate::auth::Authorities;
+use crate::cors::Cors;
 
 /// Largest head that can be configured: method, query, suffix and headers must fit the envelope
 /// of a call (64 KiB) with room for its framing.
@@ -37,6 +42,12 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Without the client taking a byte of its answer. Beyond it: closed.
     pub write_timeout: Duration,
+    /// Who may call what; `None`: everybody everything.
+    pub auth: Option<Arc<Authorities>>,
+    /// Which web pages may read answers; `None`: nothing is said about it.
+    pub cors: Option<Arc<Cors>>,
+    /// Where answers are logged.
+    pub access_log: Option<AccessLog>,
 }
 
 /// Which of the process's descriptors connections may have. The kernel gives out the lowest number that
@@ -71,6 +82,9 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(30),
+            auth: None,
+            cors: None,
+            access_log: None,
         }
     }
 }

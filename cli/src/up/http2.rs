@@ -8,9 +8,11 @@ use gateway::portal::{Mail, Portal};
 use http2::{Door, Handle, Ledger, Security, Shards, Stats};
 use reactor::mailbox::Post;
 
+use super::entrance::Entrance;
 use super::listener::Listener;
 use super::mail::ShardMail;
 use super::shard::gateway_config;
+use super::tls::{Certificates, Identities};
 use crate::config::Config;
 
 /// What a shard has of it.
@@ -26,9 +28,17 @@ struct Shared {
 /// The door before it is opened: its address is taken, nobody is let in.
 pub(super) struct Plan {
     config: http2::Config,
-    listener: Listener,
+    plain: Option<Listener>,
+    tls: Option<(Listener, Arc<Certificates>)>,
     ledger: Arc<Ledger>,
     shared: Shared,
+}
+
+/// Where it listens.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Addresses {
+    pub(super) plain: Option<SocketAddr>,
+    pub(super) tls: Option<SocketAddr>,
 }
 
 struct Posts(Vec<Post<ShardMail>>);
@@ -46,26 +56,39 @@ impl Shards for Posts {
 }
 
 impl Plan {
-    /// Takes the address, if one is configured.
-    pub(super) fn bind(config: &Config) -> Result<Option<Plan>, (SocketAddr, io::Error)> {
+    /// Takes its addresses, if there are any.
+    pub(super) fn bind(
+        config: &Config,
+        identities: &Identities,
+        entrance: &Entrance,
+    ) -> Result<Option<Plan>, (SocketAddr, io::Error)> {
         let Some(http2) = config.gateway.http2.as_ref() else { return Ok(None) };
-        let listener = Listener::bind(http2.listen).map_err(|error| (http2.listen, error))?;
+        let bind = |address| Listener::bind(address).map_err(|error| (address, error));
+        let plain = http2.listen.map(bind).transpose()?;
+        let tls = match (http2.tls_listen, &identities.clients) {
+            (Some(address), Some(certificates)) => Some((bind(address)?, certificates.clone())),
+            // The configuration has one only with the other.
+            _ => None,
+        };
         let config = http2::Config {
             connections_max: http2.connections_max,
             streams_max: http2.streams_max,
             memory: usize::try_from(http2.memory).unwrap_or(usize::MAX),
-            gateway: gateway_config(config),
+            gateway: entrance.enter(gateway_config(config)),
         };
         let config = config.bounded();
         let ledger = Ledger::new(config.memory);
         let stats = Arc::new(Stats::new(Arc::clone(&ledger)));
         let shared = Shared { handle: Handle::default(), stats };
-        Ok(Some(Plan { config, listener, ledger, shared }))
+        Ok(Some(Plan { config, plain, tls, ledger, shared }))
     }
 
     /// Where it will listen.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.listener.address()
+    pub(super) fn addresses(&self) -> Addresses {
+        Addresses {
+            plain: self.plain.as_ref().map(Listener::address),
+            tls: self.tls.as_ref().map(|(listener, _)| listener.address()),
+        }
     }
 
     /// What the shards need of it.
@@ -75,9 +98,17 @@ impl Plan {
 
     /// Lets clients in.
     pub(super) fn open(self, shards: Vec<Post<ShardMail>>) -> io::Result<Door> {
-        let Plan { config, listener, ledger, shared: Shared { handle, stats } } = self;
-        let socket = listener.listen()?.into();
-        let listeners = vec![http2::Listener { socket, security: Security::Plain }];
+        let Plan { config, plain, tls, ledger, shared: Shared { handle, stats } } = self;
+        let mut listeners = Vec::new();
+        if let Some(listener) = plain {
+            let socket = listener.listen()?.into();
+            listeners.push(http2::Listener { socket, security: Security::Plain });
+        }
+        if let Some((listener, certificates)) = tls {
+            let socket = listener.listen()?.into();
+            let security = Security::Tls(Arc::new(move || certificates.current_h2()));
+            listeners.push(http2::Listener { socket, security });
+        }
         Door::open(config, listeners, Box::new(Posts(shards)), stats, ledger, handle)
     }
 }

@@ -9,6 +9,8 @@ mod balance;
 mod cores;
 mod deploy;
 mod doorman;
+mod doors;
+mod entrance;
 mod gateways;
 mod hosts;
 mod http2;
@@ -25,7 +27,6 @@ mod upstream;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
@@ -36,7 +37,7 @@ use engine::io::exchanges;
 use engine::logs::Capture;
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor, mailbox};
 use engine::stats::Stats;
-use gateway::Door;
+use gateway::auth::AuthError;
 use nix::sched::CpuSet;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -46,11 +47,10 @@ use thiserror::Error;
 
 use self::admin::Admin;
 use self::deploy::Deployer;
-use self::doorman::Doorman;
+use self::doors::{Addresses, Doors};
+use self::entrance::Entrance;
 use self::gateways::{DialError, Wire};
 use self::hosts::Hosts;
-use self::http2::Annex;
-use self::listener::Listener;
 use self::mail::ShardMail;
 use self::plan::Plan;
 use self::rebalance::Balance;
@@ -75,6 +75,8 @@ enum UpError {
     Sockets { parent: PathBuf, error: io::Error },
     #[error("{0}")]
     Setup(#[from] reactor::SetupError),
+    #[error("{0}")]
+    Auth(#[from] AuthError),
     #[error("{file}:{line}: {error}")]
     Start { file: String, line: usize, error: StartError },
     #[error("{0}")]
@@ -88,7 +90,7 @@ enum UpError {
 impl UpError {
     /// 2 where the configuration is to blame, 1 where the system is.
     fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Start { .. }) { 2 } else { 1 }
+        if matches!(self, Self::Start { .. } | Self::Auth(_)) { 2 } else { 1 }
     }
 
     /// Blames the lines of the function that did not start.
@@ -132,7 +134,7 @@ pub fn run_with_hook(config: &Config, hook: ThreadHook) -> ExitCode {
         Err(error) => {
             match error {
                 // Bare, as all that is wrong with a configuration: file and line come first.
-                UpError::Start { .. } => eprintln!("{error}"),
+                UpError::Start { .. } | UpError::Auth(_) => eprintln!("{error}"),
                 _ => eprintln!("nightcore: {error}"),
             }
             ExitCode::from(error.exit_code())
@@ -160,14 +162,11 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let hangups = read_signals(&[Signal::SIGHUP], SfdFlags::empty())?;
 
     let role = config.overrides.role;
-    let listener = role.has_door().then(|| bind(config.gateway.listen)).transpose()?;
-    let address = listener.as_ref().map(Listener::address);
-    let http2 = role.has_door().then(|| http2::Plan::bind(config)).transpose();
-    let http2 = http2.map_err(|(address, error)| UpError::Listen { address, error })?.flatten();
+    let entrance = Entrance::open(config)?;
     let identities = Identities::load(config)
         .map_err(|(section, error)| UpError::Certificates { section, error })?;
-    let doorman = doorman::Plan::bind(config, &identities)
-        .map_err(|(address, error)| UpError::Listen { address, error })?;
+    let doors = Doors::bind(config, &identities, &entrance)?;
+    let addresses = doors.addresses();
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
     let sockets =
         SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
@@ -177,13 +176,10 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
         false => PathBuf::new(),
     };
 
-    let http2_address = http2.as_ref().map(http2::Plan::address);
-    let annex = http2::Plan::annex(http2.as_ref());
-    let strangers = doorman.addresses();
-    let shards = start_shards(config, &annex, &doorman.annex(), hook)?;
-    let mut plan = shards.plan;
-    plan.niceness(config, shards.raised);
-    let specs = config.functions.iter().map(|function| plan.container(function, 1)).collect();
+    let mut shards = start_shards(config, &entrance, &doors.annexes(), hook)?;
+    shards.plan.niceness(config, shards.raised);
+    let container = |function| shards.plan.container(function, 1);
+    let specs = config.functions.iter().map(container).collect();
     let posts = shards.posts.clone();
     let host = HostSpec {
         worker,
@@ -193,58 +189,39 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     };
     let logs = shards.stats.logs.clone();
     let capture = system("functions' output cannot be read", Capture::start(logs.clone()))?;
-    let (mail, stats) = (shards.mailbox, shards.stats);
+    let (mail, stats, plan) = (shards.mailbox, shards.stats, shards.plan);
     let supervisor = Supervisor::new(&host, sockets, specs, posts, mail, signals, stats, capture);
     let mut supervisor = system("containers cannot be supervised", supervisor)?;
-    let deployer = Arc::new(Deployer::new(config, plan, identities, shards.supervisor));
+    let deployer = Deployer::new(config, plan, entrance.clone(), identities, shards.supervisor);
+    let deployer = Arc::new(deployer);
+    let address = addresses.public;
     let asked = admin::Engine { address, logs, deployer: Arc::clone(&deployer) };
     let started = supervisor
         .start_all()
         .map_err(|error| UpError::start(config, error))
         .and_then(|()| system("no admin socket", Admin::start(&directory, asked)))
-        .and_then(|admin| Ok((admin, listener.map(listen).transpose()?)))
-        .and_then(|(admin, listener)| {
-            let door = http2.map(|plan| plan.open(shards.mail.clone())).transpose();
-            let doorman = doorman.open(&shards.mail, &shards.balance);
-            let doorman = system("no doorman", doorman)?;
-            let dialer = gateways::start(config, &shards.mail, &shards.wire)?;
-            Ok((admin, listener, system("no door for HTTP/2", door)?, doorman, dialer))
+        .and_then(|admin| Ok((admin, doors.open(&shards.mail, &shards.balance)?)))
+        .and_then(|(admin, doors)| {
+            Ok((admin, doors, gateways::start(config, &shards.mail, &shards.wire)?))
         });
-    let (admin, door, doorman, dialer) = match started {
-        Ok((admin, listener, door, doorman, dialer)) => {
-            if let (Some(acceptor), Some(listener)) = (shards.mail.first(), listener) {
-                acceptor.send(ShardMail::Serve { listener, door: Door::Public });
-            }
-            (admin, door, doorman, dialer)
-        }
+    let (admin, doors, dialer) = match started {
+        Ok(open) => open,
         Err(error) => {
             supervisor.shut_down();
             join(shards.threads);
             return Err(error);
         }
     };
-    let addresses = Addresses { http1: address, http2: http2_address, strangers };
-    summarize(config, addresses, shards.posts.len(), shards.raised, &supervisor);
+    summarize(config, &addresses, shards.posts.len(), shards.raised, &supervisor);
     deploy::reload_on_hangup(hangups, deployer);
     let stopped = supervisor.run(config.engine.drain_timeout);
-    if let Some(door) = door {
-        door.stop();
-    }
-    drop::<Option<Doorman>>(doorman);
+    doors.close();
     drop(dialer);
     supervisor.shut_down();
     join(shards.threads);
+    entrance.close();
     drop(admin);
     Ok(stopped)
-}
-
-fn bind(address: SocketAddr) -> Result<Listener, UpError> {
-    Listener::bind(address).map_err(|error| UpError::Listen { address, error })
-}
-
-fn listen(listener: Listener) -> Result<OwnedFd, UpError> {
-    let address = listener.address();
-    listener.listen().map_err(|error| UpError::Listen { address, error })
 }
 
 /// Has these signals come by a descriptor.
@@ -276,8 +253,8 @@ fn worker_binary() -> io::Result<PathBuf> {
 
 fn start_shards(
     config: &Config,
-    http2: &Annex,
-    doorman: &doorman::Annex,
+    entrance: &Entrance,
+    (http2, doorman): &(http2::Annex, doorman::Annex),
     hook: ThreadHook,
 ) -> Result<Shards, UpError> {
     let cores = system("the cores of this machine are unknown", usable_cores())?;
@@ -312,6 +289,7 @@ fn start_shards(
             mail,
             exchange,
             balance: Arc::clone(&balance),
+            entrance: entrance.clone(),
             stats: Arc::clone(&stats),
             http2: http2.clone(),
             hosts: hosts.clone(),
@@ -355,27 +333,23 @@ fn usable_cores() -> io::Result<Vec<u16>> {
     if cores.is_empty() { Err(io::Error::other("the affinity mask is empty")) } else { Ok(cores) }
 }
 
-/// Where clients come in.
-struct Addresses {
-    http1: Option<SocketAddr>,
-    http2: Option<SocketAddr>,
-    strangers: doorman::Addresses,
-}
-
 fn summarize(
     config: &Config,
-    addresses: Addresses,
+    addresses: &Addresses,
     shards: usize,
     raised: bool,
     supervisor: &Supervisor,
 ) {
     let version = env!("CARGO_PKG_VERSION");
-    let mut text = match addresses.http1 {
+    let mut text = match addresses.public {
         Some(address) => format!("nightcore {version} serves on http://{address}\n"),
         None => format!("nightcore {version} serves gateways\n"),
     };
-    if let Some(address) = addresses.http2 {
+    if let Some(address) = addresses.http2.plain {
         text.push_str(&format!("  HTTP/2 and gRPC on http://{address}\n"));
+    }
+    if let Some(address) = addresses.http2.tls {
+        text.push_str(&format!("  HTTP/2 and gRPC on https://{address}\n"));
     }
     if let Some(address) = addresses.strangers.clients {
         text.push_str(&format!("  TLS on https://{address}\n"));

@@ -28,6 +28,7 @@ use super::ThreadHook;
 use super::acceptor::{self, Acceptor};
 use super::balance::Meter;
 use super::doorman;
+use super::entrance::Entrance;
 use super::hosts::Hosts;
 use super::http2::Annex;
 use super::mail::{Dialled, NewLink, ShardMail};
@@ -57,6 +58,7 @@ pub(super) struct Blueprint {
     pub(super) mail: Mailbox<ShardMail>,
     pub(super) exchange: Exchange,
     pub(super) balance: Arc<Balance>,
+    pub(super) entrance: Entrance,
     pub(super) stats: Arc<Stats>,
     pub(super) http2: Annex,
     pub(super) hosts: Hosts,
@@ -187,6 +189,7 @@ impl Shard {
             mail,
             exchange,
             balance,
+            entrance,
             stats,
             http2,
             hosts,
@@ -205,7 +208,7 @@ impl Shard {
             stats,
         };
         let engine = Engine::new(parts, &mut reactor);
-        let gateway = Gateway::new(gateway_config(config), index);
+        let gateway = Gateway::new(entrance.enter(gateway_config(config)), index);
         reactor.poll(mail.bell(), MAIL);
         let (acceptors, phase) = (Vec::new(), Phase::Serving);
         let portal = http2.portal();

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::message::{Load, LoadState};
+use reactor::clock::{self, Nanos};
 
 use super::balance::Condition;
+use super::directory::Function;
 use super::links::Remote;
-use super::peer::{Offer, Peer, Stage};
+use super::peer::{Ended, Offer, Peer, Stage};
 
 /// How often a shard tells, at most, while it has few seats.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
@@ -19,7 +22,15 @@ const PUBLISH_EVERY_SEAT: Duration = Duration::from_micros(100);
 /// One place a shard; each is written by its shard and read by all.
 #[derive(Debug, Default)]
 pub struct Board {
-    shards: Vec<Mutex<Vec<Entry>>>,
+    shards: Vec<Mutex<Told>>,
+}
+
+/// What one shard has told.
+#[derive(Debug, Default)]
+struct Told {
+    links: Vec<Entry>,
+    /// Calls that wait for an engine with room, by function.
+    queues: Vec<(String, u64)>,
 }
 
 /// A link as its shard sees it.
@@ -29,6 +40,8 @@ struct Entry {
     instance: u64,
     epoch: u64,
     cores: u16,
+    address: Option<SocketAddr>,
+    connected: Duration,
     stage: Stage,
     functions: Vec<FunctionEntry>,
 }
@@ -43,7 +56,10 @@ struct FunctionEntry {
     running: u64,
     waiting: u64,
     room: u64,
+    /// Calls that gateways would send now, which is what `room` has become since it was reported.
+    takes: u64,
     latency: Option<Duration>,
+    ended: Ended,
 }
 
 /// An engine, over all its links.
@@ -53,6 +69,8 @@ struct Sum {
     epoch: u64,
     cores: u16,
     draining: u64,
+    address: Option<SocketAddr>,
+    connected: Duration,
     functions: BTreeMap<String, FunctionEntry>,
 }
 
@@ -67,16 +85,21 @@ impl Board {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let mut shards = self.shards.iter();
-        shards.all(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
+        shards.all(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).links.is_empty())
     }
 
     /// Appends the body of `/v1/engines`.
     pub fn write_json(&self, out: &mut String) {
         let mut engines: BTreeMap<(String, u64), Sum> = BTreeMap::new();
+        let mut queues: BTreeMap<String, u64> = BTreeMap::new();
         for shard in &self.shards {
             // A shard that panicked while it told has told half: that is what there is.
-            for entry in shard.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let told = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for entry in &told.links {
                 engines.entry((entry.node.clone(), entry.instance)).or_default().add(entry);
+            }
+            for (function, waiting) in &told.queues {
+                *queues.entry(function.clone()).or_default() += waiting;
             }
         }
         out.push_str("{\"engines\":[");
@@ -84,12 +107,18 @@ impl Board {
             out.push_str(if index == 0 { "" } else { "," });
             engine.write_json(node, *instance, out);
         }
-        out.push_str("]}\n");
+        out.push_str("],\"queues\":[");
+        for (index, (function, waiting)) in queues.iter().enumerate() {
+            out.push_str(if index == 0 { "" } else { "," });
+            // Writing to a String cannot fail.
+            let _ = write!(out, "{{\"function\":\"{function}\",\"waiting\":{waiting}}}");
+        }
+        out.push_str("]}");
     }
 
-    fn put(&self, shard: u16, entries: Vec<Entry>) {
+    fn put(&self, shard: u16, told: Told) {
         if let Some(place) = self.shards.get(usize::from(shard)) {
-            *place.lock().unwrap_or_else(PoisonError::into_inner) = entries;
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = told;
         }
     }
 }
@@ -99,6 +128,8 @@ impl Sum {
         self.links += 1;
         self.epoch = self.epoch.max(entry.epoch);
         self.cores = self.cores.max(entry.cores);
+        self.address = self.address.or(entry.address);
+        self.connected = self.connected.max(entry.connected);
         self.draining += u64::from(entry.stage == Stage::Draining);
         for function in &entry.functions {
             match self.functions.get_mut(&function.name) {
@@ -117,8 +148,19 @@ impl Sum {
         let _ = write!(
             out,
             "{{\"node\":\"{node}\",\"instance\":\"{instance:016x}\",\"state\":\"{state}\",\
-             \"epoch\":{},\"links\":{},\"cores\":{},\"functions\":[",
-            self.epoch, self.links, self.cores
+             \"address\":"
+        );
+        let _ = match self.address {
+            Some(address) => write!(out, "\"{}\"", address.ip()),
+            None => write!(out, "null"),
+        };
+        let _ = write!(
+            out,
+            ",\"connected_s\":{},\"epoch\":{},\"links\":{},\"cores\":{},\"functions\":[",
+            self.connected.as_secs(),
+            self.epoch,
+            self.links,
+            self.cores
         );
         for (index, function) in self.functions.values().enumerate() {
             out.push_str(if index == 0 { "" } else { "," });
@@ -148,7 +190,9 @@ impl FunctionEntry {
             running: running.into(),
             waiting: waiting.into(),
             room: room.into(),
+            takes: remote.balance.room(seat).into(),
             latency: remote.balance.latency(seat),
+            ended: offer.ended,
         })
     }
 
@@ -163,13 +207,17 @@ impl FunctionEntry {
         self.running += other.running;
         self.waiting += other.waiting;
         self.room += other.room;
+        self.takes += other.takes;
         self.latency = self.latency.max(other.latency);
+        self.ended.ok += other.ended.ok;
+        self.ended.failed += other.ended.failed;
     }
 
     fn write_json(&self, out: &mut String) {
         let state = match self.condition {
+            Condition::Open if self.takes == 0 => "full",
             Condition::Open => "serving",
-            Condition::Paused => "full",
+            Condition::Paused => "paused",
             Condition::Broken => "broken",
             Condition::Draining => "draining",
         };
@@ -185,12 +233,12 @@ impl FunctionEntry {
             self.waiting,
             self.room
         );
-        match self.latency {
-            Some(latency) => {
-                let _ = write!(out, "{}}}", latency.as_micros());
-            }
-            None => out.push_str("null}"),
-        }
+        let _ = match self.latency {
+            Some(latency) => write!(out, "{}", latency.as_micros()),
+            None => write!(out, "null"),
+        };
+        let Ended { ok, failed } = self.ended;
+        let _ = write!(out, ",\"ok\":{ok},\"failed\":{failed}}}");
     }
 }
 
@@ -206,13 +254,15 @@ fn rank(condition: Condition) -> u8 {
 impl Remote {
     /// Appends the body of `/v1/engines`: this shard as it is, the others as they were lately.
     pub fn engines_json(&self, out: &mut String) {
-        self.publish();
+        self.publish(clock::now());
         self.board.write_json(out);
     }
 
-    pub(super) fn publish(&self) {
-        let entries = self.peers.iter().map(|(_, peer)| self.entry(peer)).collect();
-        self.board.put(self.config.shard, entries);
+    pub(super) fn publish(&self, now: Nanos) {
+        let links = self.peers.iter().map(|(_, peer)| self.entry(now, peer)).collect();
+        let waiting = |function: &Function| (function.name.clone(), function.queue.len() as u64);
+        let queues = self.directory.iter().map(|(_, function)| waiting(function)).collect();
+        self.board.put(self.config.shard, Told { links, queues });
     }
 
     pub(super) fn publish_every(&self) -> Duration {
@@ -220,13 +270,15 @@ impl Remote {
         PUBLISH_EVERY.max(PUBLISH_EVERY_SEAT * seats)
     }
 
-    fn entry(&self, peer: &Peer) -> Entry {
+    fn entry(&self, now: Nanos, peer: &Peer) -> Entry {
         let functions = peer.offers.values();
         Entry {
             node: peer.identity.node.clone(),
             instance: peer.identity.instance,
             epoch: peer.epoch,
             cores: peer.cores,
+            address: peer.address,
+            connected: now.saturating_since(peer.since),
             stage: peer.stage,
             functions: functions.filter_map(|offer| FunctionEntry::of(self, offer)).collect(),
         }

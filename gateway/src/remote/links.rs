@@ -3,9 +3,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::socket::{SockaddrStorage, getpeername};
 use protocol::hello::Hello;
 use protocol::{Established, Limits, Link, LinkError, Side};
 use reactor::clock::Nanos;
@@ -161,6 +164,7 @@ impl Remote {
         let key = LinkKey::new(slot, self.generation).ok_or(JoinError::Full)?;
         let tokens = [key.token(Purpose::Receive), key.token(Purpose::Send)];
         let limits = Limits::for_payloads(self.config.payload_max);
+        let address = address(&established.socket);
         let link = Link::new(reactor, now, established, Side::Gateway, limits, tokens)?;
         let peer = Peer {
             key,
@@ -168,11 +172,14 @@ impl Remote {
             identity: identity.clone(),
             epoch: hello.epoch,
             cores: hello.cores,
+            address,
+            since: now,
             stage: Stage::Serving,
             offers: HashMap::new(),
             given_up: 0,
             flush: Flush::Nothing,
         };
+        self.metrics.count_join();
         tracing::info!("engine {} joins: {}", identity.node, peer.describe());
         let slot = self.peers.insert(peer);
         debug_assert_eq!(slot, key.slot(), "the vacant one was taken");
@@ -227,9 +234,9 @@ impl Remote {
             }
         }
         self.expired = expired;
-        if now >= self.published + self.publish_every() {
+        if self.metrics.has_joined() && now >= self.published + self.publish_every() {
             self.published = now;
-            self.publish();
+            self.publish(now);
         }
     }
 
@@ -323,6 +330,12 @@ impl Remote {
             Err(error) => self.lose(reactor, now, key, error.into()),
         }
     }
+}
+
+fn address(socket: &OwnedFd) -> Option<SocketAddr> {
+    let peer = getpeername::<SockaddrStorage>(socket.as_raw_fd()).ok()?;
+    let v4 = peer.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into()));
+    v4.or_else(|| peer.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into())))
 }
 
 impl Peer {

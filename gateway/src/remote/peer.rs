@@ -1,10 +1,12 @@
 //! One link to an engine, with what the engine has said on it.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use protocol::hello::Hello;
 use protocol::message::{Load, Repeat};
 use protocol::{Link, LinkError};
+use reactor::clock::Nanos;
 
 use super::balance::{FunctionIndex, SeatId};
 use super::key::LinkKey;
@@ -20,6 +22,10 @@ pub(super) struct Peer {
     pub(super) identity: Identity,
     pub(super) epoch: u64,
     pub(super) cores: u16,
+    /// Where it dials from; `None` where that is no internet address.
+    pub(super) address: Option<SocketAddr>,
+    /// When it joined.
+    pub(super) since: Nanos,
     pub(super) stage: Stage,
     /// By the engine's number. What it does not have any more stays, as numbers are not used again.
     pub(super) offers: HashMap<u32, Offer>,
@@ -58,6 +64,15 @@ pub(super) struct Offer {
     pub(super) repeat: Repeat,
     /// The last report.
     pub(super) load: Option<Load>,
+    /// Calls that it has answered.
+    pub(super) ended: Ended,
+}
+
+/// Calls of a function at one link that were answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ended {
+    pub(super) ok: u64,
+    pub(super) failed: u64,
 }
 
 /// What an engine did that no correct engine does. Its link is closed with this as the reason.

@@ -10,6 +10,7 @@ use super::*;
 use crate::admin::{About, AdminError, Place, REQUEST_SIZE_MAX, Report, Request};
 use crate::config::{Config, Overrides};
 use crate::up::deploy::Deployer;
+use crate::up::entrance::Entrance;
 use crate::up::plan::Plan;
 use crate::up::tls::Identities;
 
@@ -29,6 +30,7 @@ fn start(parent: &TempDir, pid: u32) -> Admin {
     let deployer = Arc::new(Deployer::new(
         &config,
         Plan::new(&config, 1, 1),
+        Entrance::default(),
         Identities::default(),
         supervisor,
     ));
