@@ -5,6 +5,7 @@
 //! cannot become one gives a [`ConfigError`] of a single line (file, line, key, what was expected),
 //! and nothing has been started by then.
 
+mod admin;
 mod error;
 mod function;
 mod library;
@@ -16,8 +17,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use engine::container::ContainerKind;
+use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
+use admin::read_admin_listen;
 pub use error::{ConfigError, Place, Problem};
 use function::{CONTAINER_KINDS, read_functions};
 pub use function::{
@@ -67,6 +70,8 @@ pub struct Config {
 pub struct Gateway {
     /// Address and port; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Where the state of the host is to be seen, and nowhere else then; `None`: at `listen`.
+    pub admin_listen: Option<SocketAddr>,
     /// Largest request body, and largest payload of any call, in bytes.
     pub body_max: u32,
     /// Most connections of one shard at once.
@@ -103,6 +108,8 @@ pub struct Engine {
     /// Directory with the root file system of `oci` containers; `None`: the host's own system
     /// directories, read-only.
     pub oci_rootfs: Option<PathBuf>,
+    /// Where the state of a host without a door is to be seen; `None`: nowhere.
+    pub admin_listen: Option<SocketAddr>,
 }
 
 /// How the engine's threads stand to the functions on their core.
@@ -120,7 +127,8 @@ pub enum Priority {
 }
 
 /// Which parts of the system a process is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Gateway, engine and containers: `nightcore up`.
     #[default]
@@ -203,6 +211,7 @@ fn read_gateway(
 ) -> Result<Gateway, ConfigError> {
     let mut gateway = Gateway {
         listen: LISTEN_DEFAULT,
+        admin_listen: None,
         body_max: 16 << 20,
         connections_max: 8192,
         head_timeout: Duration::from_secs(10),
@@ -215,6 +224,7 @@ fn read_gateway(
     if let Some(section) = section {
         let table = section.table(&[
             "listen",
+            "admin_listen",
             "insecure",
             "body_max",
             "connections_max",
@@ -228,6 +238,7 @@ fn read_gateway(
             place = Some(value.place());
         }
         table.read("insecure", &mut insecure, |value| value.flag())?;
+        gateway.admin_listen = read_admin_listen(&table, "[gateway]", insecure)?;
         table.read("body_max", &mut gateway.body_max, |value| {
             // The range keeps it within 32 bits.
             value.size(1..=BODY_MAX).map(|size| u32::try_from(size).unwrap_or(u32::MAX))
@@ -268,6 +279,7 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
         require: false,
         oci_runtime: "runc".to_owned(),
         oci_rootfs: None,
+        admin_listen: None,
     };
     let Some(section) = section else { return Ok(engine) };
     let table = section.table(&[
@@ -280,7 +292,12 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
         "require",
         "oci_runtime",
         "oci_rootfs",
+        "admin_listen",
+        "insecure",
     ])?;
+    let mut insecure = false;
+    table.read("insecure", &mut insecure, |value| value.flag())?;
+    engine.admin_listen = read_admin_listen(&table, "[engine]", insecure)?;
     table.read("container", &mut engine.container, |value| value.one_of(CONTAINER_KINDS))?;
     table.read("require", &mut engine.require, |value| value.flag())?;
     table.read("oci_runtime", &mut engine.oci_runtime, |value| {

@@ -46,7 +46,7 @@ mod shared;
 mod upstream;
 
 pub use arrival::{Arrival, Door};
-pub use config::{Config, Descriptors, HEAD_SIZE_LIMIT, HEADERS_LIMIT};
+pub use config::{Config, Descriptors, Documents, HEAD_SIZE_LIMIT, HEADERS_LIMIT};
 pub use departure::{Departed, Departure};
 pub use gateway::Gateway;
 pub use upstream::{Answer, ForwardedHeaders, NewCall, Refusal, Upstream};

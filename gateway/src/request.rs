@@ -117,7 +117,7 @@ impl Connection {
                 head.size + taken
             }
             Ok((_, Progress::More)) => {
-                if let Some(reject) = unwanted(&*upstream, head) {
+                if let Some(reject) = self.unwanted(io, &*upstream, head) {
                     body.recycle(&mut io.shared.pool);
                     return self.refuse_unread(io, bytes, reject);
                 }
@@ -186,7 +186,7 @@ impl Connection {
         head: &Head<'_>,
         body: &[u8],
     ) {
-        match target(&*upstream, head) {
+        match self.target(io, &*upstream, head) {
             Err(reject) => self.refuse(io, reject),
             Ok(Target::Own(route)) => self.answer_own(io, upstream, route),
             Ok(Target::Function { function, suffix, query }) => {
@@ -250,6 +250,10 @@ impl Connection {
                 upstream.functions_json(&mut io.shared.text);
                 b"application/json"
             }
+            Route::Engines => {
+                upstream.engines_json(&mut io.shared.text);
+                b"application/json"
+            }
         };
         self.settle_persistence(io);
         let frame = io.shared.frame(&self.exchange, io.now);
@@ -270,27 +274,33 @@ impl Connection {
         respond::failure(&mut out, &frame, &failure, &mut shared.pool);
         self.send(io, reject.status(), Outgoing::Bytes(out));
     }
-}
 
-fn target<'a>(upstream: &impl Upstream, head: &Head<'a>) -> Result<Target<'a>, Reject> {
-    if let Some(fault) = head.fault {
-        return Err(fault);
-    }
-    match route(head)? {
-        Route::Function { name, suffix, query } => {
-            let function = upstream.resolve(name).ok_or(Reject::NotFound("no such function"))?;
-            Ok(Target::Function { function, suffix, query })
+    fn target<'a>(
+        &self,
+        io: &Io<'_>,
+        upstream: &impl Upstream,
+        head: &Head<'a>,
+    ) -> Result<Target<'a>, Reject> {
+        if let Some(fault) = head.fault {
+            return Err(fault);
         }
-        own => Ok(Target::Own(own)),
+        match route(head)?.permitted(self.door, io.shared.config.documents)? {
+            Route::Function { name, suffix, query } => {
+                let function = upstream.resolve(name);
+                let function = function.ok_or(Reject::NotFound("no such function"))?;
+                Ok(Target::Function { function, suffix, query })
+            }
+            own => Ok(Target::Own(own)),
+        }
     }
-}
 
-/// Whether a request can be turned away before its body has come, and should be: a client that
-/// asks first is told at once, and a body that is large or of unknown size is not waited for.
-fn unwanted(upstream: &impl Upstream, head: &Head<'_>) -> Option<Reject> {
-    let reject = target(upstream, head).err()?;
-    let small = matches!(head.framing, Framing::Length(size) if size <= UNWANTED_BODY_MAX);
-    (head.expectation == Expectation::Continue || !small).then_some(reject)
+    /// Whether a request can be turned away before its body has come, and should be: a client that
+    /// asks first is told at once, and a body that is large or of unknown size is not waited for.
+    fn unwanted(&self, io: &Io<'_>, upstream: &impl Upstream, head: &Head<'_>) -> Option<Reject> {
+        let reject = self.target(io, upstream, head).err()?;
+        let small = matches!(head.framing, Framing::Length(size) if size <= UNWANTED_BODY_MAX);
+        (head.expectation == Expectation::Continue || !small).then_some(reject)
+    }
 }
 
 fn reject_of(fault: ChunkFault, limit: u32) -> Reject {

@@ -109,6 +109,17 @@ pub enum Problem {
          (insecure = true in [gateway] permits it)"
     )]
     Exposed(SocketAddr),
+    /// Everyone could see what runs here.
+    #[error(
+        "expected a loopback address, because whoever reaches it sees the state of the host, \
+         got \"{address}\" (insecure = true in {section} permits it)"
+    )]
+    StateExposed {
+        /// The address.
+        address: SocketAddr,
+        /// The section that says so.
+        section: &'static str,
+    },
 }
 
 impl fmt::Display for Place {
