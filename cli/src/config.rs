@@ -139,6 +139,16 @@ pub enum Role {
     Engine,
 }
 
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Role::Host => "a host",
+            Role::Gateway => "a gateway",
+            Role::Engine => "an engine",
+        })
+    }
+}
+
 impl Role {
     /// Whether clients come here.
     #[must_use]

@@ -1,13 +1,17 @@
 //! One listening socket on a shard's ring, from its first connection to its last.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::Door;
 use nix::sys::socket::{SockFlag, accept4};
 use reactor::clock::Nanos;
 use reactor::{Operation, Reactor, Token};
+
+use super::listener::local_address;
 
 /// After an accept that failed for lack of descriptors or memory: time for some to become free.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -19,23 +23,39 @@ pub(super) struct Acceptor {
     door: Door,
     token: Token,
     state: State,
+    heir: Heir,
     /// A pause before that is no news.
     pause_told_again: Nanos,
 }
 
+/// Whose those are who have connected, but were not accepted when the listener closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heir {
+    /// This shard's: nobody else would come for them.
+    Shard,
+    /// Another process's, which accepts from the same socket.
+    Successor,
+}
+
+/// A listener that is to be closed, and whose connections are to be taken in before.
+pub(super) struct Waiting {
+    listener: Arc<OwnedFd>,
+    heir: Heir,
+}
+
 enum State {
     Open {
-        listener: OwnedFd,
+        listener: Arc<OwnedFd>,
         operation: Operation,
     },
     /// Out of descriptors: tried again later.
     Paused {
-        listener: OwnedFd,
+        listener: Arc<OwnedFd>,
         until: Nanos,
     },
     /// The ring's accept is being cancelled.
     Closing {
-        listener: OwnedFd,
+        listener: Arc<OwnedFd>,
     },
     Closed,
 }
@@ -44,13 +64,29 @@ impl Acceptor {
     /// Accepts from a socket that listens already.
     pub(super) fn open(
         reactor: &mut Reactor,
-        listener: OwnedFd,
+        listener: Arc<OwnedFd>,
         door: Door,
         token: Token,
     ) -> Acceptor {
         let operation = reactor.accept(listener.as_fd(), token);
         let state = State::Open { listener, operation };
-        Acceptor { door, token, state, pause_told_again: Nanos(0) }
+        let heir = Heir::Shard;
+        Acceptor { door, token, state, heir, pause_told_again: Nanos(0) }
+    }
+
+    /// Where it listens, as long as it does.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match &self.state {
+            State::Open { listener, .. }
+            | State::Paused { listener, .. }
+            | State::Closing { listener } => local_address(listener).ok(),
+            State::Closed => None,
+        }
+    }
+
+    /// Says whose the connections are that come last.
+    pub(super) fn bequeath(&mut self, heir: Heir) {
+        self.heir = heir;
     }
 
     /// What those who connect may ask for.
@@ -87,9 +123,8 @@ impl Acceptor {
         }
     }
 
-    /// Takes the end of its operation. What it returns is the listener, if it is to be closed: whoever
-    /// has connected by now is to be taken in first, by [`accept_the_rest`].
-    pub(super) fn ended(&mut self, now: Nanos, error: &io::Error) -> Option<OwnedFd> {
+    /// Takes the end of its operation. What it returns is the listener, if it is to be closed.
+    pub(super) fn ended(&mut self, now: Nanos, error: &io::Error) -> Option<Waiting> {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Open { listener, .. } => {
                 if now >= self.pause_told_again {
@@ -99,7 +134,7 @@ impl Acceptor {
                 self.state = State::Paused { listener, until: now + PAUSE };
                 None
             }
-            State::Closing { listener } => Some(listener),
+            State::Closing { listener } => Some(Waiting { listener, heir: self.heir }),
             other => {
                 self.state = other;
                 None
@@ -109,14 +144,14 @@ impl Acceptor {
 
     /// Begins to close. Returns the listener as [`Acceptor::ended`] does, where nothing is to be waited
     /// for.
-    pub(super) fn close(&mut self, reactor: &mut Reactor) -> Option<OwnedFd> {
+    pub(super) fn close(&mut self, reactor: &mut Reactor) -> Option<Waiting> {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Open { listener, operation } => {
                 reactor.cancel(operation);
                 self.state = State::Closing { listener };
                 None
             }
-            State::Paused { listener, .. } => Some(listener),
+            State::Paused { listener, .. } => Some(Waiting { listener, heir: self.heir }),
             other => {
                 self.state = other;
                 None
@@ -125,12 +160,17 @@ impl Acceptor {
     }
 }
 
-/// Whoever has connected to a listener that is about to be closed.
-pub(super) fn accept_the_rest(listener: &OwnedFd) -> impl Iterator<Item = OwnedFd> + '_ {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    std::iter::from_fn(move || {
-        let fd = accept4(listener.as_raw_fd(), flags).ok()?;
-        // SAFETY: accept4 has just made this descriptor for us, and nobody else knows it.
-        Some(unsafe { OwnedFd::from_raw_fd(fd) })
-    })
+impl Waiting {
+    /// Whoever has connected and is ours.
+    pub(super) fn accept(&self) -> impl Iterator<Item = OwnedFd> + '_ {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        std::iter::from_fn(move || {
+            if self.heir == Heir::Successor {
+                return None;
+            }
+            let fd = accept4(self.listener.as_raw_fd(), flags).ok()?;
+            // SAFETY: accept4 has just made this descriptor for us, and nobody else knows it.
+            Some(unsafe { OwnedFd::from_raw_fd(fd) })
+        })
+    }
 }

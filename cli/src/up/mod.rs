@@ -1,4 +1,5 @@
-//! `nightcore up`: gateway, engine and containers on one host.
+//! `nightcore up`: gateway, engine and containers on one host; `nightcore gateway` and `nightcore
+//! engine`: the parts of it.
 //!
 //! The main thread becomes the supervisor of the containers; every shard runs on a thread of its own
 //! (`shard`). Nothing is served before everything stands, and a failed start leaves nothing behind.
@@ -8,7 +9,9 @@ mod admin;
 mod balance;
 mod cores;
 mod deploy;
+mod handover;
 mod listener;
+mod listeners;
 mod mail;
 mod passage;
 mod plan;
@@ -16,12 +19,14 @@ mod policy;
 mod priority;
 mod rebalance;
 mod shard;
+mod standing;
+mod summary;
+mod takeover;
 mod upstream;
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -41,12 +46,17 @@ use thiserror::Error;
 
 use self::admin::Admin;
 use self::deploy::Deployer;
+use self::handover::{HandOver, UnderWay};
 use self::listener::Listener;
+use self::listeners::Listeners;
 use self::mail::ShardMail;
 use self::plan::Plan;
 use self::rebalance::Balance;
 use self::shard::Blueprint;
-use crate::config::{Config, Placement, Priority};
+use self::standing::SharedStanding;
+use self::takeover::{Takeover, TakeoverError};
+use crate::admin::{Purpose, Standing};
+use crate::config::Config;
 
 /// Functions and versions of functions for which there is room beside those of the start.
 const PLACES_SPARE: usize = 128;
@@ -61,6 +71,8 @@ enum UpError {
     Listen { address: SocketAddr, error: io::Error },
     #[error("no directory for control sockets in {parent}: {error}")]
     Sockets { parent: PathBuf, error: io::Error },
+    #[error("{0}")]
+    Takeover(#[from] TakeoverError),
     #[error("{0}")]
     Setup(#[from] reactor::SetupError),
     #[error("{file}:{line}: {error}")]
@@ -96,16 +108,29 @@ fn system<T>(what: &'static str, result: Result<T, impl Into<io::Error>>) -> Res
 /// Called on each shard's thread before it does anything: lets an embedding test look at the threads.
 pub type ThreadHook = fn(shard: u16);
 
-/// Runs the stack until a signal ends it.
+/// What a start finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Nobody.
+    Afresh,
+    /// Perhaps a gateway that is to be relieved of its listening sockets.
+    Takeover,
+}
+
+/// Runs the stack until a signal, or a successor, ends it.
 #[must_use]
-pub fn run(config: &Config) -> ExitCode {
-    run_with_hook(config, |_| {})
+pub fn run(config: &Config, start: Start) -> ExitCode {
+    exit(serve(config, start, |_| {}))
 }
 
 /// The same, with a hook on every shard's thread.
 #[must_use]
 pub fn run_with_hook(config: &Config, hook: ThreadHook) -> ExitCode {
-    match serve(config, hook) {
+    exit(serve(config, Start::Afresh, hook))
+}
+
+fn exit(served: Result<Stopped, UpError>) -> ExitCode {
+    match served {
         Ok(Stopped::Drained) => ExitCode::SUCCESS,
         Ok(Stopped::Cut) => {
             eprintln!("nightcore: stopped before every request was answered");
@@ -138,15 +163,16 @@ struct Shards {
     raised: bool,
 }
 
-fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
+fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpError> {
     // Before any thread is made, so that all of them inherit the mask.
     let signals = read_signals(&[Signal::SIGTERM, Signal::SIGINT], SfdFlags::SFD_NONBLOCK)?;
     let hangups = read_signals(&[Signal::SIGHUP], SfdFlags::empty())?;
 
     let role = config.overrides.role;
-    let listener = role.has_door().then(|| bind(config.gateway.listen)).transpose()?;
-    let address = listener.as_ref().map(Listener::address);
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let (takeover, listeners) = relieve(start, &parent)?;
+    let doors = Doors::bind(config, listeners)?;
+    let address = doors.address(Purpose::Public);
     let sockets =
         SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
     let directory = sockets.path().to_owned();
@@ -171,42 +197,112 @@ fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
     let (mail, stats) = (shards.mailbox, shards.stats);
     let supervisor = Supervisor::new(&host, sockets, specs, posts, mail, signals, stats, capture);
     let mut supervisor = system("containers cannot be supervised", supervisor)?;
-    let deployer = Arc::new(Deployer::new(config, plan, shards.supervisor));
-    let asked = admin::Engine { address, logs, deployer: Arc::clone(&deployer) };
+    let deployer = Arc::new(Deployer::new(config, plan, shards.supervisor.clone()));
+    let standing = Arc::<SharedStanding>::default();
+    let acceptor = system("there is no shard", shards.mail.first().ok_or(io::ErrorKind::NotFound))?;
+    let handover = HandOver {
+        listeners: Arc::clone(&doors.listeners),
+        acceptor: acceptor.clone(),
+        supervisor: shards.supervisor,
+        standing: Arc::clone(&standing),
+        under_way: UnderWay::default(),
+    };
+    let asked = admin::Engine { address, role, logs, deployer: Arc::clone(&deployer), handover };
+    let summary = summary::Summary { config, address, admin: doors.address(Purpose::Admin) };
     let started = supervisor
         .start_all()
         .map_err(|error| UpError::start(config, error))
         .and_then(|()| system("no admin socket", Admin::start(&directory, asked)))
-        .and_then(|admin| Ok((admin, listener.map(listen).transpose()?)));
+        .and_then(|admin| {
+            doors.open(takeover, acceptor)?;
+            Ok(admin)
+        });
     let admin = match started {
-        Ok((admin, listener)) => {
-            if let (Some(acceptor), Some(listener)) = (shards.mail.first(), listener) {
-                acceptor.send(ShardMail::Serve { listener, door: Door::Public });
-            }
-            admin
-        }
+        Ok(admin) => admin,
         Err(error) => {
             supervisor.shut_down();
             join(shards.threads);
             return Err(error);
         }
     };
-    summarize(config, address, shards.posts.len(), shards.raised, &supervisor);
+    standing.set(Standing::Serving);
+    summary.print(shards.posts.len(), shards.raised, &supervisor);
     deploy::reload_on_hangup(hangups, deployer);
-    let stopped = supervisor.run(config.engine.drain_timeout);
+    let draining = || standing.set(Standing::Draining);
+    let stopped = supervisor.run(config.engine.drain_timeout, draining);
     supervisor.shut_down();
     join(shards.threads);
     drop(admin);
     Ok(stopped)
 }
 
-fn bind(address: SocketAddr) -> Result<Listener, UpError> {
-    Listener::bind(address).map_err(|error| UpError::Listen { address, error })
+/// Gets the sockets of the gateway that runs, if there is to be a takeover and there is one.
+fn relieve(start: Start, parent: &Path) -> Result<(Option<Takeover>, Listeners), UpError> {
+    if start == Start::Afresh {
+        return Ok((None, Listeners::default()));
+    }
+    match Takeover::begin(parent)? {
+        Some((takeover, inherited)) => Ok((Some(takeover), Listeners::inherit(inherited))),
+        None => {
+            tracing::info!(
+                "no gateway runs in {}, so there is none to take over",
+                parent.display()
+            );
+            Ok((None, Listeners::default()))
+        }
+    }
 }
 
-fn listen(listener: Listener) -> Result<OwnedFd, UpError> {
-    let address = listener.address();
-    listener.listen().map_err(|error| UpError::Listen { address, error })
+/// The listeners of the shard that accepts, from their address to their first connection.
+struct Doors {
+    listeners: Arc<Listeners>,
+    bound: Vec<(Purpose, Door, Listener)>,
+}
+
+impl Doors {
+    /// Takes the addresses.
+    fn bind(config: &Config, listeners: Listeners) -> Result<Doors, UpError> {
+        let public = config.overrides.role.has_door().then_some(config.gateway.listen);
+        let wanted = [
+            (Purpose::Public, Door::Public, public),
+            (Purpose::Admin, Door::Admin, config.admin_listen()),
+        ];
+        let mut bound = Vec::new();
+        for (purpose, door, address) in wanted {
+            let Some(address) = address else { continue };
+            let listener = listeners
+                .bind(purpose, address)
+                .map_err(|error| UpError::Listen { address, error })?;
+            bound.push((purpose, door, listener));
+        }
+        Ok(Doors { listeners: Arc::new(listeners), bound })
+    }
+
+    fn address(&self, purpose: Purpose) -> Option<SocketAddr> {
+        let mut of = self.bound.iter().filter(|(its, _, _)| *its == purpose);
+        of.next().map(|(_, _, listener)| listener.address())
+    }
+
+    /// Lets connections in, and the predecessor go.
+    fn open(self, takeover: Option<Takeover>, acceptor: &Post<ShardMail>) -> Result<(), UpError> {
+        let adopted = self.listeners.settle();
+        let mut open = Vec::new();
+        for (purpose, door, listener) in self.bound {
+            let address = listener.address();
+            let opened = self.listeners.open(purpose, listener);
+            open.push((opened.map_err(|error| UpError::Listen { address, error })?, door));
+        }
+        if let Some(takeover) = &takeover {
+            takeover.take(adopted)?;
+        }
+        for (listener, door) in open {
+            acceptor.send(ShardMail::Serve { listener, door });
+        }
+        if let Some(takeover) = takeover {
+            takeover.serving();
+        }
+        Ok(())
+    }
 }
 
 /// Has these signals come by a descriptor.
@@ -305,46 +401,4 @@ fn usable_cores() -> io::Result<Vec<u16>> {
     let usable = (0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false));
     let cores: Vec<u16> = usable.filter_map(|core| u16::try_from(core).ok()).collect();
     if cores.is_empty() { Err(io::Error::other("the affinity mask is empty")) } else { Ok(cores) }
-}
-
-fn summarize(
-    config: &Config,
-    address: Option<SocketAddr>,
-    shards: usize,
-    raised: bool,
-    supervisor: &Supervisor,
-) {
-    let version = env!("CARGO_PKG_VERSION");
-    let mut text = match address {
-        Some(address) => format!("nightcore {version} serves on http://{address}\n"),
-        None => format!("nightcore {version} serves gateways\n"),
-    };
-    let priority = match (config.engine.priority, raised) {
-        (Priority::Normal, _) => "same priority as functions",
-        (Priority::Groups, _) => "above functions, which have CPU groups of minimum weight",
-        (Priority::Adaptive, true) => "above functions unless many calls are in flight",
-        (Priority::High, true) => "above functions",
-        (Priority::Adaptive | Priority::High, false) => {
-            "above functions, which run at lower priority"
-        }
-    };
-    text.push_str(&format!("  {shards} shards pinned to cores, {priority}\n"));
-    if config.overrides.role.has_functions() {
-        text.push_str(&format!(
-            "  {:<20} {:>8} {:>9} {:>9}  library\n",
-            "function", "pid", "workers", "timeout"
-        ));
-    }
-    for (function, (name, pid)) in config.functions.iter().zip(supervisor.containers()) {
-        let workers = format!("{}..{}", function.min_workers, function.max_workers);
-        let place = if function.placement == Placement::Free { " (any core)" } else { "" };
-        let library = function.library.display();
-        let timeout = format!("{:?}", function.timeout);
-        text.push_str(&format!(
-            "  {name:<20} {pid:>8} {workers:>9} {timeout:>9}  {library}{place}\n"
-        ));
-    }
-    text.push_str("  stop with Ctrl-C or SIGTERM\n");
-    // Nobody may be reading; that is no reason to stop.
-    let _ = io::stdout().write_all(text.as_bytes());
 }

@@ -5,6 +5,7 @@
 //! connection may move between two requests (`rebalance`).
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -22,7 +23,7 @@ use reactor::clock::{self, Nanos};
 use reactor::{Address, Event, Reactor, SetupError, Token, Wait};
 
 use super::ThreadHook;
-use super::acceptor::{self, Acceptor};
+use super::acceptor::{Acceptor, Heir, Waiting};
 use super::balance::Meter;
 use super::mail::ShardMail;
 use super::passage::Message;
@@ -340,6 +341,10 @@ impl Shard {
         while let Some(mail) = self.mail.take() {
             match mail {
                 ShardMail::Serve { listener, door } => self.accept_from(now, listener, door),
+                ShardMail::Yield { to_successor, done } => {
+                    self.bequeath(&to_successor);
+                    let _ = done.send(());
+                }
                 ShardMail::Arrived(arrival) => {
                     self.gateway.adopt(&mut self.reactor, now, *arrival);
                 }
@@ -354,7 +359,14 @@ impl Shard {
         }
     }
 
-    fn accept_from(&mut self, now: Nanos, listener: OwnedFd, door: Door) {
+    fn bequeath(&mut self, to_successor: &[SocketAddr]) {
+        for acceptor in &mut self.acceptors {
+            let goes = acceptor.address().is_some_and(|address| to_successor.contains(&address));
+            acceptor.bequeath(if goes { Heir::Successor } else { Heir::Shard });
+        }
+    }
+
+    fn accept_from(&mut self, now: Nanos, listener: Arc<OwnedFd>, door: Door) {
         let token = Token(ACCEPT + self.acceptors.len() as u64);
         self.acceptors.push(Acceptor::open(&mut self.reactor, listener, door, token));
         if self.phase != Phase::Serving {
@@ -384,8 +396,8 @@ impl Shard {
     fn accept_ended(&mut self, now: Nanos, token: Token, error: &io::Error) {
         let Some(acceptor) = self.acceptor(token) else { return };
         let door = acceptor.door();
-        if let Some(listener) = acceptor.ended(now, error) {
-            self.accept_the_rest(now, &listener, door);
+        if let Some(waiting) = acceptor.ended(now, error) {
+            self.accept_the_rest(now, &waiting, door);
         }
     }
 
@@ -409,16 +421,16 @@ impl Shard {
         for index in 0..self.acceptors.len() {
             let acceptor = &mut self.acceptors[index];
             let door = acceptor.door();
-            if let Some(listener) = acceptor.close(&mut self.reactor) {
-                self.accept_the_rest(now, &listener, door);
+            if let Some(waiting) = acceptor.close(&mut self.reactor) {
+                self.accept_the_rest(now, &waiting, door);
             }
         }
     }
 
-    /// Whoever had connected before the drain is served; after that the listener closes, and the other
-    /// shards learn that no connection will come from here any more.
-    fn accept_the_rest(&mut self, now: Nanos, listener: &OwnedFd, door: Door) {
-        for socket in acceptor::accept_the_rest(listener) {
+    /// Whoever had connected before the drain is served, here or by a successor; after that the listener
+    /// closes, and the other shards learn that no connection will come from here any more.
+    fn accept_the_rest(&mut self, now: Nanos, waiting: &Waiting, door: Door) {
+        for socket in waiting.accept() {
             self.gateway.adopt(&mut self.reactor, now, Arrival { socket, door });
         }
         if door == Door::Public {
@@ -445,6 +457,10 @@ fn gateway_config(config: &Config) -> gateway::Config {
         body_timeout: config.gateway.body_timeout,
         idle_timeout: config.gateway.idle_timeout,
         write_timeout: config.gateway.write_timeout,
+        documents: match config.admin_listen() {
+            Some(_) => gateway::Documents::Apart,
+            None => gateway::Documents::Everywhere,
+        },
         ..gateway::Config::default()
     }
 }
