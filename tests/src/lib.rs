@@ -10,6 +10,7 @@ pub mod client;
 pub mod config;
 pub mod fault;
 pub mod functions;
+pub mod gateway;
 pub mod load;
 pub mod process;
 pub mod random;
