@@ -1,9 +1,10 @@
-//! Arguments of `nightcore-bench suite`, `concurrency`, `containers` and `report`.
+//! Arguments of `nightcore-bench apart`, `suite`, `concurrency`, `containers` and `report`.
 
 use std::error::Error;
 use std::path::PathBuf;
 
 use clap::Args;
+use nightcore_bench::apart;
 use nightcore_bench::concurrency;
 use nightcore_bench::containers;
 use nightcore_bench::report;
@@ -60,6 +61,20 @@ pub struct Containers {
     out: Option<PathBuf>,
 }
 
+/// `apart`.
+#[derive(Args)]
+pub struct Apart {
+    /// Rounds in which each kind is measured once
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: u32,
+    /// Seconds of each load
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
+    /// Where the results go [default: bench/results/<date>-<host>/apart]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
 /// `report`.
 #[derive(Args)]
 pub struct Report {
@@ -103,6 +118,17 @@ impl Containers {
     pub fn run(self) -> Result<(), Box<dyn Error>> {
         let Containers { rounds, out } = self;
         let (directory, table) = containers::run(&containers::Options { rounds, out })?;
+        println!("{table}");
+        eprintln!("written to {}", directory.display());
+        Ok(())
+    }
+}
+
+impl Apart {
+    /// Measures, prints the table.
+    pub fn run(self) -> Result<(), Box<dyn Error>> {
+        let Apart { rounds, seconds, out } = self;
+        let (directory, table) = apart::run(&apart::Options { rounds, seconds, out })?;
         println!("{table}");
         eprintln!("written to {}", directory.display());
         Ok(())

@@ -10,9 +10,11 @@
 //! - [`load`]: offers an HTTP server requests, at a constant rate or as fast as it answers.
 //! - [`suite`]: runs the cases in interleaved rounds and keeps what they measured.
 //! - [`concurrency`]: pools of workers that manage their size, beside fixed ones.
+//! - [`apart`]: gateway and engine in processes of their own, and TLS.
 //! - [`containers`]: what the isolation of a container costs, by its kind.
 //! - [`report`]: sums such a run up: summary, table, plots.
 
+pub mod apart;
 pub mod case;
 pub mod channel;
 pub mod concurrency;

@@ -32,6 +32,8 @@ enum Command {
     Concurrency(cli::Concurrency),
     /// Measures what the isolation of a container costs, by its kind
     Containers(cli::Containers),
+    /// Measures what a gateway and an engine apart cost, and TLS
+    Apart(cli::Apart),
     /// Sums the raw samples of a run up again
     Report(cli::Report),
 }
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Suite(suite) => suite.run(),
         Command::Concurrency(concurrency) => concurrency.run(),
         Command::Containers(containers) => containers.run(),
+        Command::Apart(apart) => apart.run(),
         Command::Report(report) => report.run(),
     };
     match done {

@@ -8,6 +8,7 @@
 mod admin;
 mod error;
 mod function;
+mod http2;
 mod library;
 mod table;
 mod units;
@@ -27,6 +28,8 @@ pub use function::{
     Concurrency, FUNCTION_NAME, FUNCTIONS_MAX, Function, PIDS_DEFAULT, Placement, WORKERS_MAX,
     is_function_name,
 };
+pub use http2::Http2;
+use http2::read_http2;
 use library::Search;
 use table::{Source, Table, Value};
 pub(crate) use units::parse_duration;
@@ -34,12 +37,16 @@ pub(crate) use units::parse_duration;
 /// Where the gateway listens when nothing else is said.
 pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
+const LISTEN_EXPECTED: &str = "an address and port such as \"127.0.0.1:8080\"";
+
 /// One thread per core; machines with more cores run several engines.
 pub const SHARDS_MAX: u16 = 256;
 /// A lane maps four payloads of this size in each direction: 2 GiB of address space.
 const BODY_MAX: u64 = 256 << 20;
 /// The fds of a process again: connections share them with doorbells and sockets.
 const CONNECTIONS_MAX: u16 = 16_384;
+/// Each keeps its body until it is answered.
+const QUEUE_MAX: u16 = u16::MAX;
 /// Each level of a call chain holds a worker, so the depth is bounded by lanes as well.
 const DEPTH_MAX: u16 = WORKERS_MAX;
 
@@ -84,6 +91,10 @@ pub struct Gateway {
     pub idle_timeout: Duration,
     /// A client that takes no bytes of its answer for this long is dropped.
     pub write_timeout: Duration,
+    /// Calls of one function that may wait, on each shard, for an engine on another host.
+    pub queue: usize,
+    /// HTTP/2 and gRPC, if they are served.
+    pub http2: Option<Http2>,
 }
 
 /// `[engine]`: the dispatcher.
@@ -228,6 +239,8 @@ fn read_gateway(
         body_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(75),
         write_timeout: Duration::from_secs(30),
+        queue: 1024,
+        http2: None,
     };
     let mut insecure = false;
     let mut place = None;
@@ -242,9 +255,11 @@ fn read_gateway(
             "body_timeout",
             "idle_timeout",
             "write_timeout",
+            "queue",
+            "http2",
         ])?;
         if let Some(value) = table.get("listen") {
-            gateway.listen = value.parsed("an address and port such as \"127.0.0.1:8080\"")?;
+            gateway.listen = value.parsed(LISTEN_EXPECTED)?;
             place = Some(value.place());
         }
         table.read("insecure", &mut insecure, |value| value.flag())?;
@@ -252,6 +267,9 @@ fn read_gateway(
         table.read("body_max", &mut gateway.body_max, |value| {
             // The range keeps it within 32 bits.
             value.size(1..=BODY_MAX).map(|size| u32::try_from(size).unwrap_or(u32::MAX))
+        })?;
+        table.read("queue", &mut gateway.queue, |value| {
+            value.integer(0..=QUEUE_MAX).map(usize::from)
         })?;
         table.read("connections_max", &mut gateway.connections_max, |value| {
             value.integer(1..=CONNECTIONS_MAX).map(u32::from)
@@ -264,18 +282,28 @@ fn read_gateway(
         ] {
             table.read(key, field, |value| value.duration(DURATION_MIN..=DURATION_MAX))?;
         }
+        if let Some(section) = table.get("http2") {
+            let (http2, place) = read_http2(&section)?;
+            refuse_exposed(http2.listen, place, insecure)?;
+            gateway.http2 = Some(http2);
+        }
     }
     if let Some(listen) = listen_option {
         gateway.listen = listen;
         place = Some(Place::Option("--listen"));
     }
-    match place {
-        // Calls are not authenticated, so whoever reaches the port may run every function.
-        Some(place) if !insecure && !gateway.listen.ip().to_canonical().is_loopback() => {
-            Err(ConfigError::Refused { place, problem: Problem::Exposed(gateway.listen) })
-        }
-        _ => Ok(gateway),
+    if let Some(place) = place {
+        refuse_exposed(gateway.listen, place, insecure)?;
     }
+    Ok(gateway)
+}
+
+/// Calls are not authenticated, so whoever reaches a port may run every function.
+fn refuse_exposed(listen: SocketAddr, place: Place, insecure: bool) -> Result<(), ConfigError> {
+    if insecure || listen.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    Err(ConfigError::Refused { place, problem: Problem::Exposed(listen) })
 }
 
 fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {

@@ -8,6 +8,7 @@
 //! | `logs`      | what functions print: read, limited, kept, told                             |
 //! | `mailbox`   | control messages between the supervisor and the shards                      |
 //! | `stats`     | counters, written by shards, read by whoever serves metrics                 |
+//! | `uplink`    | links to gateways on other hosts, whose calls come in like any other         |
 //! | `quantile`  | what the buckets of those counters tell of percentiles                      |
 
 pub mod container;
@@ -17,3 +18,4 @@ pub mod logs;
 pub mod mailbox;
 pub mod quantile;
 pub mod stats;
+pub mod uplink;

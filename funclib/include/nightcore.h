@@ -97,6 +97,7 @@ enum nightcore_outcome {
     NIGHTCORE_LIMIT_REACHED = 13,    /* a limit of the callee's own is reached           429 */
     NIGHTCORE_DEADLOCK = 14,         /* all who could run it wait for it                 503 */
     NIGHTCORE_BREAKER_OPEN = 15,     /* the callee's containers keep dying               503 */
+    NIGHTCORE_HOST_LOST = 16,        /* the host that ran the call was lost              502 */
     NIGHTCORE_INVALID = 255          /* the function broke this interface: nothing was done  */
 };
 

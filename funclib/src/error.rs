@@ -39,10 +39,12 @@ pub enum ErrorKind {
     Deadlock = 14,
     /// The callee's containers keep dying, and none is started for a while: try later.
     BreakerOpen = 15,
+    /// The host that ran the call was lost, and the call may not be made twice.
+    HostLost = 16,
 }
 
 impl ErrorKind {
-    const ALL: [ErrorKind; 15] = [
+    const ALL: [ErrorKind; 16] = [
         ErrorKind::FunctionError,
         ErrorKind::FunctionPanic,
         ErrorKind::BadRequest,
@@ -58,6 +60,7 @@ impl ErrorKind {
         ErrorKind::LimitReached,
         ErrorKind::Deadlock,
         ErrorKind::BreakerOpen,
+        ErrorKind::HostLost,
     ];
 
     /// The name used in JSON errors and metrics.
@@ -79,6 +82,7 @@ impl ErrorKind {
             ErrorKind::LimitReached => "limit_reached",
             ErrorKind::Deadlock => "deadlock",
             ErrorKind::BreakerOpen => "breaker_open",
+            ErrorKind::HostLost => "host_lost",
         }
     }
 

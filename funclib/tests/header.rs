@@ -64,6 +64,7 @@ fn the_header_and_the_sdk_agree_on_every_shape() {
     same("NIGHTCORE_INVALID", usize::try_from(nightcore::abi::INVALID).unwrap());
     same("NIGHTCORE_DEADLOCK", nightcore::ErrorKind::Deadlock as usize);
     same("NIGHTCORE_BREAKER_OPEN", nightcore::ErrorKind::BreakerOpen as usize);
+    same("NIGHTCORE_HOST_LOST", nightcore::ErrorKind::HostLost as usize);
     same("NIGHTCORE_TRACEPARENT", nightcore::abi::Field::Traceparent as usize);
     compile("cc", &["-std=c11"], "c", &source);
 }

@@ -1,5 +1,8 @@
 //! From what became of a call to the bytes of its answer. What a function says about its answer
-//! is checked field by field: it may shape the answer, not the framing of the connection.
+//! is checked field by field: it may shape the answer, not the framing of the connection. What is
+//! decided here holds for every protocol at the door; `compose` writes it for HTTP/1.1.
+
+use std::borrow::Cow;
 
 use ipc::Outcome;
 use ipc::engine_side::{SharedBlock, SharedSlice};
@@ -24,6 +27,61 @@ pub(crate) enum Outgoing {
     WithBody(Vec<u8>, Body),
 }
 
+/// What an answer comes to, before it is written in the words of a protocol.
+pub(crate) enum Verdict<'s> {
+    /// The function's own answer, with a status that can be told. Without a block it is empty.
+    Told {
+        status: u16,
+        reply: Reply<'s>,
+        block: Option<SharedBlock>,
+    },
+    Failed(Failed<'s>),
+}
+
+/// A call that did not succeed, or whose success cannot be told to a client.
+pub(crate) struct Failed<'s> {
+    pub outcome: Outcome,
+    pub status: u16,
+    pub message: Cow<'s, str>,
+    pub retry_after_s: Option<u32>,
+}
+
+/// Decides what a client is told. `scratch` keeps what the verdict borrows.
+pub(crate) fn judge(answer: Answer, scratch: &mut Vec<u8>) -> Verdict<'_> {
+    scratch.clear();
+    match (answer.outcome, answer.block) {
+        (Outcome::Ok, None) => Verdict::Told { status: 200, reply: Reply::default(), block: None },
+        (Outcome::Ok, Some(block)) => {
+            block.copy_envelope(scratch);
+            let Ok(reply) = envelope::parse_reply(scratch) else {
+                return Failed::unusable("the answer's envelope is malformed");
+            };
+            let status = reply.status.unwrap_or(200);
+            if !(200..=599).contains(&status) {
+                return Failed::unusable("the answer's status is not one of 200 to 599");
+            }
+            Verdict::Told { status, reply, block: Some(block) }
+        }
+        (outcome, block) => {
+            let status = block.as_ref().and_then(|block| error_status(outcome, block, scratch));
+            let status = status.unwrap_or_else(|| outcome.http_status());
+            scratch.clear();
+            if let Some(block) = &block {
+                let payload = block.payload();
+                let size = payload.len().min(MESSAGE_MAX);
+                payload.slice(0..size).append_to(scratch);
+            }
+            let message = match (answer.message, String::from_utf8_lossy(scratch)) {
+                ("", text) if text.is_empty() => Cow::Borrowed(outcome.as_str()),
+                ("", text) => text,
+                (message, _) => Cow::Borrowed(message),
+            };
+            let retry_after_s = retry_after_s(status, answer.retry_after_s);
+            Verdict::Failed(Failed { outcome, status, message, retry_after_s })
+        }
+    }
+}
+
 /// The answer to a call, and its status.
 pub(crate) fn compose(
     answer: Answer,
@@ -31,47 +89,17 @@ pub(crate) fn compose(
     scratch: &mut Vec<u8>,
     pool: &mut Pool,
 ) -> (u16, Outgoing) {
-    scratch.clear();
     let mut out = pool.take();
-    let composed = match (answer.outcome, answer.block) {
-        (Outcome::Ok, None) => {
-            respond::document(&mut out, 200, frame, DEFAULT_CONTENT_TYPE, &[]);
-            return (200, Outgoing::Bytes(out));
-        }
-        (Outcome::Ok, Some(block)) => {
-            block.copy_envelope(scratch);
-            success(scratch, block, frame, &mut out)
-        }
-        (outcome, block) => {
-            let status = block.as_ref().and_then(|block| error_status(outcome, block, scratch));
-            scratch.clear();
-            if let Some(block) = &block {
-                let payload = block.payload();
-                let size = payload.len().min(MESSAGE_MAX);
-                payload.slice(0..size).append_to(scratch);
+    match judge(answer, scratch) {
+        Verdict::Told { status, reply, block } => {
+            match tell(status, &reply, block, frame, &mut out) {
+                None => (status, Outgoing::Bytes(out)),
+                Some(body) => (status, Outgoing::WithBody(out, body)),
             }
-            Err(Failed { outcome, status, message: answer.message })
         }
-    };
-    match composed {
-        Ok((status, None)) => (status, Outgoing::Bytes(out)),
-        Ok((status, Some(body))) => (status, Outgoing::WithBody(out, body)),
-        Err(failed) => {
-            let text = String::from_utf8_lossy(scratch);
-            let status = failed.status.unwrap_or_else(|| failed.outcome.http_status());
-            let failure = Failure {
-                status,
-                kind: failed.outcome.as_str(),
-                message: match (failed.message, text.as_ref()) {
-                    ("", "") => failed.outcome.as_str(),
-                    ("", text) => text,
-                    (message, _) => message,
-                },
-                retry_after_s: retry_after_s(status, answer.retry_after_s),
-                allow: None,
-            };
-            respond::failure(&mut out, frame, &failure, pool);
-            (status, Outgoing::Bytes(out))
+        Verdict::Failed(failed) => {
+            respond::failure(&mut out, frame, &failed.as_failure(), pool);
+            (failed.status, Outgoing::Bytes(out))
         }
     }
 }
@@ -79,62 +107,68 @@ pub(crate) fn compose(
 /// The answer to a call that was not taken, and its status.
 pub(crate) fn refuse(refusal: Refusal, frame: &Frame<'_>, pool: &mut Pool) -> (u16, Vec<u8>) {
     let mut out = pool.take();
-    let status = refusal.outcome.http_status();
-    let failure = Failure {
-        status,
-        kind: refusal.outcome.as_str(),
-        message: refusal.message,
-        retry_after_s: retry_after_s(status, refusal.retry_after_s),
-        allow: None,
-    };
-    respond::failure(&mut out, frame, &failure, pool);
-    (status, out)
+    let failed = Failed::of(refusal);
+    respond::failure(&mut out, frame, &failed.as_failure(), pool);
+    (failed.status, out)
 }
 
-/// A call that did not succeed, or whose success cannot be told to a client.
-struct Failed {
-    outcome: Outcome,
-    status: Option<u16>,
-    message: &'static str,
-}
+impl<'s> Failed<'s> {
+    pub(crate) fn of(refusal: Refusal) -> Failed<'static> {
+        let Refusal { outcome, message, retry_after_s: given } = refusal;
+        let status = outcome.http_status();
+        let retry_after_s = retry_after_s(status, given);
+        Failed { outcome, status, message: Cow::Borrowed(message), retry_after_s }
+    }
 
-impl Failed {
-    fn unusable(message: &'static str) -> Failed {
-        Failed { outcome: Outcome::FunctionError, status: None, message }
+    fn unusable(message: &'static str) -> Verdict<'s> {
+        let outcome = Outcome::FunctionError;
+        let (status, message) = (outcome.http_status(), Cow::Borrowed(message));
+        Verdict::Failed(Failed { outcome, status, message, retry_after_s: None })
+    }
+
+    fn as_failure(&self) -> Failure<'_> {
+        Failure {
+            status: self.status,
+            kind: self.outcome.as_str(),
+            message: &self.message,
+            retry_after_s: self.retry_after_s,
+            allow: None,
+        }
     }
 }
 
-fn success(
-    envelope: &[u8],
-    block: SharedBlock,
+/// Whether an answer of this status has no body by definition (RFC 9110, 15).
+pub(crate) fn is_bodiless(status: u16) -> bool {
+    matches!(status, 204 | 205 | 304)
+}
+
+/// Writes the answer of a function; what is returned is to be sent behind it.
+fn tell(
+    status: u16,
+    reply: &Reply<'_>,
+    block: Option<SharedBlock>,
     frame: &Frame<'_>,
     out: &mut Vec<u8>,
-) -> Result<(u16, Option<Body>), Failed> {
-    let reply = envelope::parse_reply(envelope)
-        .map_err(|_| Failed::unusable("the answer's envelope is malformed"))?;
-    let status = reply.status.unwrap_or(200);
-    if !(200..=599).contains(&status) {
-        return Err(Failed::unusable("the answer's status is not one of 200 to 599"));
-    }
-    let payload = block.payload();
+) -> Option<Body> {
+    let size = block.as_ref().map_or(0, SharedBlock::payload_size);
     respond::begin(out, status, frame);
-    write_fields(out, status, &reply);
+    for_each_field(status, reply, |name, value| respond::field(out, name, value));
     match status {
         // Without a body by definition (RFC 9112, 6.3); a length would only confuse.
         204 | 304 => {}
         205 => respond::number_field(out, b"Content-Length", 0),
-        _ => respond::number_field(out, b"Content-Length", payload.len() as u64),
+        _ => respond::number_field(out, b"Content-Length", size as u64),
     }
     out.extend_from_slice(b"\r\n");
-    let bodiless = matches!(status, 204 | 205 | 304) || frame.exchange.method == Method::Head;
-    if bodiless || payload.is_empty() {
-        return Ok((status, None));
+    let block = block?;
+    if is_bodiless(status) || frame.exchange.method == Method::Head || size == 0 {
+        return None;
     }
-    if payload.len() <= COPY_MAX {
-        append(&payload, out);
-        return Ok((status, None));
+    if size <= COPY_MAX {
+        append(&block.payload(), out);
+        return None;
     }
-    Ok((status, Some(Body::new(block))))
+    Some(Body::new(block))
 }
 
 fn append(payload: &SharedSlice, out: &mut Vec<u8>) {
@@ -142,7 +176,8 @@ fn append(payload: &SharedSlice, out: &mut Vec<u8>) {
     payload.append_to(out);
 }
 
-fn write_fields(out: &mut Vec<u8>, status: u16, reply: &Reply<'_>) {
+/// The fields of a function's answer that may be told, `Content-Type` among them.
+pub(crate) fn for_each_field(status: u16, reply: &Reply<'_>, mut field: impl FnMut(&[u8], &[u8])) {
     let is_content_type = |name: &[u8]| name.eq_ignore_ascii_case(b"content-type");
     let mut content_type = is_value(reply.content_type).then_some(reply.content_type);
     content_type = content_type.filter(|value| !value.is_empty());
@@ -150,13 +185,13 @@ fn write_fields(out: &mut Vec<u8>, status: u16, reply: &Reply<'_>) {
         if is_content_type(name) {
             content_type = content_type.or_else(|| is_value(value).then_some(value));
         } else if is_token(name) && is_value(value) && !is_reserved(name) {
-            respond::field(out, name, value);
+            field(name, value);
         }
     }
     match (content_type, status) {
-        (Some(value), _) => respond::field(out, b"Content-Type", value),
-        (None, 204 | 205 | 304) => {}
-        (None, _) => respond::field(out, b"Content-Type", DEFAULT_CONTENT_TYPE),
+        (Some(value), _) => field(b"Content-Type", value),
+        (None, status) if is_bodiless(status) => {}
+        (None, _) => field(b"Content-Type", DEFAULT_CONTENT_TYPE),
     }
 }
 

@@ -17,6 +17,8 @@
 //! - `answer`: from what became of a call to an answer; `reject` where there was no call
 //! - `respond`, `date`: answers as bytes
 //! - `send`, `body`: answers on their way out
+//! - `remote`: calls to engines on other hosts
+//! - `portal`: calls that come from another thread, with `intake` for requests that were read there
 //! - `metrics`, `config`: what an operator sees and sets
 #![deny(unsafe_code)]
 
@@ -31,11 +33,14 @@ mod deadline;
 mod departure;
 mod gateway;
 mod http;
+pub mod intake;
 mod key;
 mod lifecycle;
 mod metrics;
 mod pool;
+pub mod portal;
 mod reject;
+pub mod remote;
 mod request;
 mod request_body;
 mod request_id;
@@ -49,4 +54,5 @@ pub use arrival::{Arrival, Door};
 pub use config::{Config, Descriptors, Documents, HEAD_SIZE_LIMIT, HEADERS_LIMIT};
 pub use departure::{Departed, Departure};
 pub use gateway::Gateway;
+pub use request_id::RequestId;
 pub use upstream::{Answer, ForwardedHeaders, NewCall, Refusal, Upstream};

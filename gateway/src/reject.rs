@@ -76,6 +76,25 @@ impl Reject {
         }
     }
 
+    /// The outcome that a call would have had for the same reason, for protocols that know no HTTP
+    /// status.
+    pub(crate) fn outcome(self) -> Outcome {
+        match self {
+            Reject::NotFound(_) => Outcome::NotFound,
+            Reject::BodyTooLarge { .. } | Reject::UriTooLong | Reject::HeaderTooLarge => {
+                Outcome::TooLarge
+            }
+            Reject::TooManyConnections | Reject::NotReady(_) => Outcome::Unavailable,
+            Reject::NoTimeLeft | Reject::TooSlow => Outcome::DeadlineExceeded,
+            Reject::Malformed(_)
+            | Reject::BadField(_)
+            | Reject::MethodNotAllowed { .. }
+            | Reject::UnknownExpectation
+            | Reject::UnknownEncoding
+            | Reject::UnknownVersion => Outcome::BadRequest,
+        }
+    }
+
     /// The `error` member of the JSON body.
     pub(crate) fn kind(self) -> &'static str {
         match self {

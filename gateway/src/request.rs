@@ -284,7 +284,7 @@ impl Connection {
         if let Some(fault) = head.fault {
             return Err(fault);
         }
-        match route(head)?.permitted(self.door, io.shared.config.documents)? {
+        match route(head.method, head.target)?.permitted(self.door, io.shared.config.documents)? {
             Route::Function { name, suffix, query } => {
                 let function = upstream.resolve(name);
                 let function = function.ok_or(Reject::NotFound("no such function"))?;

@@ -7,9 +7,9 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 const SIZE_MAX: usize = 64;
 const MADE_SIZE: usize = 32;
 
-/// `[A-Za-z0-9._:-]{1,64}`.
+/// The id of a request: `[A-Za-z0-9._:-]{1,64}`.
 #[derive(Clone, Copy)]
-pub(crate) struct RequestId {
+pub struct RequestId {
     bytes: [u8; SIZE_MAX],
     size: u8,
 }
@@ -26,7 +26,9 @@ impl RequestId {
         Some(RequestId { bytes, size: u8::try_from(value.len()).ok()? })
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    /// Its text.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.size)]
     }
 }

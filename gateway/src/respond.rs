@@ -126,14 +126,7 @@ pub(crate) fn failure(
     pool: &mut Pool,
 ) {
     let mut body = pool.take();
-    body.extend_from_slice(b"{\"error\":\"");
-    body.extend_from_slice(failure.kind.as_bytes());
-    body.extend_from_slice(b"\",\"message\":\"");
-    escape(&mut body, failure.message);
-    body.extend_from_slice(b"\",\"request_id\":\"");
-    body.extend_from_slice(frame.exchange.request_id.as_bytes());
-    body.extend_from_slice(b"\"}\n");
-
+    failure_body(&mut body, failure.kind, failure.message, &frame.exchange.request_id);
     begin(out, failure.status, frame);
     if let Some(seconds) = failure.retry_after_s {
         number_field(out, b"Retry-After", u64::from(seconds));
@@ -143,6 +136,17 @@ pub(crate) fn failure(
     }
     end_with_body(out, frame, b"application/json", &body);
     pool.put(body);
+}
+
+/// The body of every error, whatever protocol carries it.
+pub(crate) fn failure_body(out: &mut Vec<u8>, kind: &str, message: &str, request_id: &RequestId) {
+    out.extend_from_slice(b"{\"error\":\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(b"\",\"message\":\"");
+    escape(out, message);
+    out.extend_from_slice(b"\",\"request_id\":\"");
+    out.extend_from_slice(request_id.as_bytes());
+    out.extend_from_slice(b"\"}\n");
 }
 
 fn end_with_body(out: &mut Vec<u8>, frame: &Frame<'_>, content_type: &[u8], body: &[u8]) {

@@ -3,7 +3,7 @@
 
 use crate::arrival::Door;
 use crate::config::Documents;
-use crate::http::head::{Head, Method};
+use crate::http::head::Method;
 use crate::reject::Reject;
 
 /// Longest name of a function.
@@ -42,15 +42,15 @@ impl Route<'_> {
     }
 }
 
-pub(crate) fn route<'a>(head: &Head<'a>) -> Result<Route<'a>, Reject> {
-    let (path, query) = split_at_byte(path_of(head.target)?, b'?');
+pub(crate) fn route(method: Method, target: &[u8]) -> Result<Route<'_>, Reject> {
+    let (path, query) = split_at_byte(path_of(target)?, b'?');
     if let Some(rest) = path.strip_prefix(FUNCTION_PREFIX) {
         let name_size = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
         let (name, suffix) = rest.split_at(name_size);
         if !is_name(name) {
             return Err(Reject::NotFound("no such function"));
         }
-        return match head.method {
+        return match method {
             Method::Get | Method::Head | Method::Post => {
                 Ok(Route::Function { name, suffix, query })
             }
@@ -65,7 +65,7 @@ pub(crate) fn route<'a>(head: &Head<'a>) -> Result<Route<'a>, Reject> {
         b"/v1/engines" => Route::Engines,
         _ => return Err(Reject::NotFound("no such path")),
     };
-    match head.method {
+    match method {
         Method::Get | Method::Head => Ok(route),
         Method::Post | Method::Other => Err(Reject::MethodNotAllowed { allow: "GET, HEAD" }),
     }
@@ -91,7 +91,7 @@ fn path_of(target: &[u8]) -> Result<&[u8], Reject> {
     }
 }
 
-fn is_name(name: &[u8]) -> bool {
+pub(crate) fn is_name(name: &[u8]) -> bool {
     (1..=NAME_MAX).contains(&name.len())
         && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(byte))
 }
@@ -114,7 +114,8 @@ mod tests {
         let text = format!("{request_line} HTTP/1.1\r\nHost: h\r\n\r\n");
         let mut storage = head::storage();
         let head = head::parse(text.as_bytes(), &mut storage, &Config::default().bounded());
-        assert_eq!(route(&head.unwrap().unwrap()), expected, "{request_line}");
+        let head = head.unwrap().unwrap();
+        assert_eq!(route(head.method, head.target), expected, "{request_line}");
     }
 
     fn function<'a>(name: &'a str, suffix: &'a str, query: &'a str) -> Route<'a> {

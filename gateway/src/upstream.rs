@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use httparse::Header;
 use ipc::engine_side::SharedBlock;
-use ipc::envelope::RequestFields;
+use ipc::envelope::{Headers, RequestFields};
 use ipc::{Outcome, Times};
 use reactor::Reactor;
 use reactor::clock::Nanos;
@@ -94,14 +94,23 @@ pub struct Answer {
 /// The header fields of a request that its function gets to see: all but those which concern this
 /// connection alone and those which have a place of their own in the envelope.
 #[derive(Clone)]
-pub struct ForwardedHeaders<'a> {
-    all: &'a [Header<'a>],
-    rest: slice::Iter<'a, Header<'a>>,
+pub struct ForwardedHeaders<'a>(Source<'a>);
+
+#[derive(Clone)]
+enum Source<'a> {
+    /// Of a head as it came.
+    Head { all: &'a [Header<'a>], rest: slice::Iter<'a, Header<'a>> },
+    /// Chosen before.
+    Envelope(Headers<'a>),
 }
 
 impl<'a> ForwardedHeaders<'a> {
     pub(crate) fn new(headers: &'a [Header<'a>]) -> ForwardedHeaders<'a> {
-        ForwardedHeaders { all: headers, rest: headers.iter() }
+        ForwardedHeaders(Source::Head { all: headers, rest: headers.iter() })
+    }
+
+    pub(crate) fn of_envelope(headers: Headers<'a>) -> ForwardedHeaders<'a> {
+        ForwardedHeaders(Source::Envelope(headers))
     }
 }
 
@@ -109,8 +118,13 @@ impl<'a> Iterator for ForwardedHeaders<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let header = self.rest.find(|header| is_forwarded(header.name, self.all))?;
-        Some((header.name.as_bytes(), header.value))
+        match &mut self.0 {
+            Source::Head { all, rest } => {
+                let header = rest.find(|header| is_forwarded(header.name, all))?;
+                Some((header.name.as_bytes(), header.value))
+            }
+            Source::Envelope(headers) => headers.next(),
+        }
     }
 }
 

@@ -39,6 +39,8 @@ pub enum Outcome {
     Deadlock = 14,
     /// The function's containers keep dying, and none is started for a while.
     BreakerOpen = 15,
+    /// The host that the call ran on was lost, and the call must not be made twice.
+    HostLost = 16,
 }
 
 /// Where the time of a call went that an engine has answered.
@@ -57,7 +59,7 @@ pub struct UnknownOutcome(pub u8);
 
 impl Outcome {
     /// Every outcome; the position is the byte.
-    pub const ALL: [Outcome; 16] = [
+    pub const ALL: [Outcome; 17] = [
         Outcome::Ok,
         Outcome::FunctionError,
         Outcome::FunctionPanic,
@@ -74,6 +76,7 @@ impl Outcome {
         Outcome::LimitReached,
         Outcome::Deadlock,
         Outcome::BreakerOpen,
+        Outcome::HostLost,
     ];
 
     /// Whether a function that gives up because a call of its own ended like this ends like it too: what
@@ -113,6 +116,7 @@ impl Outcome {
             Outcome::LimitReached => "limit_reached",
             Outcome::Deadlock => "deadlock",
             Outcome::BreakerOpen => "breaker_open",
+            Outcome::HostLost => "host_lost",
         }
     }
 
@@ -133,7 +137,7 @@ impl Outcome {
             | Outcome::BreakerOpen => 503,
             Outcome::DeadlineExceeded => 504,
             Outcome::TooDeep => 508,
-            Outcome::ContainerDied => 502,
+            Outcome::ContainerDied | Outcome::HostLost => 502,
             Outcome::Cancelled => 499,
         }
     }
@@ -159,6 +163,6 @@ mod tests {
                 Err(error) => assert_eq!(error, UnknownOutcome(byte)),
             }
         }
-        assert_eq!(Outcome::BreakerOpen as usize + 1, Outcome::ALL.len());
+        assert_eq!(Outcome::HostLost as usize + 1, Outcome::ALL.len());
     }
 }

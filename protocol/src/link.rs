@@ -66,9 +66,14 @@ impl Link {
         limits: Limits,
         [receive_token, send_token]: [Token; 2],
     ) -> Result<Link, LinkError> {
-        let Established { socket, tls, early } = established;
+        let Established { socket, mut tls, early } = established;
         set_option(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
         set_option(&socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, UNSENT_MAX);
+        if let Some(tls) = &mut tls {
+            // Its own limit is 64 KiB, which a batch of small messages may exceed; a batch is taken out
+            // as soon as it is in.
+            tls.set_buffer_limit(None);
+        }
         reactor.receive(socket.as_fd(), receive_token);
         let mut link = Link {
             side,
@@ -241,9 +246,13 @@ impl Link {
         self.outbox.unsent_calls()
     }
 
-    /// Ends the link, with a word if there is a reason and room for it.
+    /// Ends the link, with a word if there is a reason and room for it. Calls that wait here stay unsaid:
+    /// their owner makes them elsewhere, and they must not run twice.
     pub fn close(mut self, reactor: &mut Reactor, reason: Option<&str>) {
         if let (Some(reason), true) = (reason, self.idle.is_some()) {
+            if self.side == Side::Gateway {
+                self.outbox = Outbox::default();
+            }
             let reason = reason.floor_char_boundary_max(REASON_MAX);
             self.outbox.push_small(Kind::Bye, CONTROL, &[reason.as_bytes()]);
             // A link that cannot say it any more is closed all the same.

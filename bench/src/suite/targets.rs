@@ -108,6 +108,34 @@ impl<'a> Starter<'a> {
         Ok(Instance { address, processes: vec![process] })
     }
 
+    /// Starts a gateway and an engine that dials it, and waits until `function` answers.
+    pub fn apart(
+        &mut self,
+        gateway: &str,
+        engine: &str,
+        function: &str,
+    ) -> Result<Instance, Error> {
+        let address = self.address()?;
+        let mut processes = Vec::new();
+        for (role, configuration) in [("gateway", gateway), ("engine", engine)] {
+            let config = self.file("toml");
+            write(&config, configuration)?;
+            let program = program("nightcore", self.programs.nightcore.as_deref())?;
+            let mut command = Command::new(program);
+            command.args([role, "-c"]).arg(&config);
+            if role == "gateway" {
+                command.args(["--listen", &address.to_string()]);
+            }
+            let server = self.server(role, command, None)?;
+            processes.push(Process { server, name: role, children: "worker" });
+        }
+        let url = format!("http://{address}/function/{function}");
+        if let Some(last) = processes.last_mut() {
+            last.server.wait_until(READY_MAX, |_| ureq::post(&url).send("").is_ok())?;
+        }
+        Ok(Instance { address, processes })
+    }
+
     fn nginx_proxy(&mut self, placement: Placement) -> Result<Instance, Error> {
         let (behind, backend) = self.nginx(None, placement, 1)?;
         let (address, front) = self.nginx(Some(behind), placement, 0)?;
@@ -200,7 +228,8 @@ impl<'a> Starter<'a> {
         self.scratch.join(format!("{}.{extension}", self.started))
     }
 
-    fn address(&self) -> Result<SocketAddr, Error> {
+    /// An address that nobody listens on, as far as one can tell without keeping it.
+    pub fn address(&self) -> Result<SocketAddr, Error> {
         let port = free_port()
             .map_err(|source| Error::Start { name: "a free port".to_owned(), source })?;
         Ok(SocketAddr::from(([127, 0, 0, 1], port)))

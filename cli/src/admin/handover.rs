@@ -36,6 +36,8 @@ pub(crate) enum Purpose {
     Public,
     /// The state of the host.
     Admin,
+    /// HTTP/2 for clients.
+    Http2,
 }
 
 /// A listening socket.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::container::ContainerKind;
+use protocol::message::Repeat;
 
 use super::error::{ConfigError, Problem};
 use super::library::Search;
@@ -86,6 +87,8 @@ pub struct Function {
     pub breaker_deaths: u32,
     /// Time that its containers may have run between the first of them and the last.
     pub breaker_window: Duration,
+    /// Whether a call that may have begun may be begun again, on another host.
+    pub repeat: Repeat,
     /// Line of its `[[function]]` in the file, for messages.
     pub line: usize,
 }
@@ -175,6 +178,7 @@ fn read_function<'a>(
         "breaker_deaths",
         "breaker_window",
         "log_rate",
+        "idempotent",
     ])?;
     let name = table.require("name", "the function's name")?;
     let library = table.require("library", "the path of a shared library")?;
@@ -202,6 +206,7 @@ fn read_function<'a>(
         breaker_deaths: 5,
         breaker_window: Duration::from_secs(1),
         log_rate: 1000,
+        repeat: Repeat::Never,
         line: table.line(),
     };
     table.read("max_workers", &mut function.max_workers, |value| value.integer(1..=WORKERS_MAX))?;
@@ -239,6 +244,9 @@ fn read_function<'a>(
     ] {
         table.read(key, field, |value| value.integer(1..=LIMIT_MAX).map(Some))?;
     }
+    table.read("idempotent", &mut function.repeat, |value| {
+        Ok(if value.flag()? { Repeat::Idempotent } else { Repeat::Never })
+    })?;
     table.read("log_rate", &mut function.log_rate, |value| value.integer(1..=LOG_RATE_MAX))?;
     for (key, field) in
         [("grace", &mut function.grace), ("breaker_window", &mut function.breaker_window)]

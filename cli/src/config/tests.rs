@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use protocol::message::Repeat;
+
 use super::*;
 
 /// A directory with a file `lib.so` beside the configuration, and the search that finds it.
@@ -95,6 +97,7 @@ fn a_function_of_two_lines_gets_the_other_values_by_default() {
         breaker_deaths: 5,
         breaker_window: Duration::from_secs(1),
         log_rate: 1000,
+        repeat: Repeat::Never,
         line: 1,
     };
     assert_eq!(config.functions, [expected]);
@@ -143,6 +146,7 @@ fn every_key_is_read() {
         breaker_deaths = 3
         breaker_window = "10s"
         log_rate = 50
+        idempotent = true
         container = "oci"
         pids = 20
         cpu_quota = 1.5
@@ -168,6 +172,8 @@ fn every_key_is_read() {
         body_timeout: seconds(2),
         idle_timeout: seconds(3),
         write_timeout: seconds(4),
+        queue: 1024,
+        http2: None,
     };
     assert_eq!(config.gateway, gateway);
     let engine = Engine {
@@ -195,12 +201,13 @@ fn every_key_is_read() {
     assert_eq!((first.grace, first.idle_timeout), (seconds(1), Some(seconds(3600))));
     assert_eq!((first.breaker_deaths, first.breaker_window), (3, seconds(10)));
     assert_eq!(first.log_rate, 50);
+    assert_eq!((first.repeat, second.repeat), (Repeat::Idempotent, Repeat::Never));
     assert_eq!(first.timeout, Duration::from_millis(500));
     assert_eq!((first.memory, second.memory), (Some(64 << 20), Some(64 << 20)));
     assert_eq!(first.placement, Placement::Free);
     assert_eq!(first.env, [("A".into(), "1".into()), ("B".into(), "2".into())]);
     assert_eq!(second.env, [("C".into(), "3".into())]);
-    assert_eq!((first.line, second.line), (24, 48));
+    assert_eq!((first.line, second.line), (24, 49));
 }
 
 #[test]

@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 
-use gateway::{Arrival, Door};
+use engine::uplink::Identity;
+use gateway::{Arrival, Door, portal};
+use protocol::Established;
+use protocol::hello::Hello;
 
 /// See the module's description.
 #[derive(Debug)]
@@ -28,4 +31,24 @@ pub(super) enum ShardMail {
     /// A client whose handshake is done.
     #[expect(dead_code, reason = "nobody shakes hands yet")]
     Arrived(Box<Arrival>),
+    /// An engine that has proved itself.
+    Engine(Box<NewLink>),
+    /// A gateway that was dialled and has proved itself.
+    Gateway(Box<Dialled>),
+    /// Calls from the door for HTTP/2.
+    Portal(portal::Mail),
+}
+
+/// A link to an engine on another host.
+#[derive(Debug)]
+pub(super) struct NewLink {
+    pub(super) established: Established,
+    pub(super) hello: Hello,
+}
+
+/// A link to a gateway on another host.
+#[derive(Debug)]
+pub(super) struct Dialled {
+    pub(super) established: Established,
+    pub(super) identity: Identity,
 }

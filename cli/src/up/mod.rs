@@ -9,7 +9,10 @@ mod admin;
 mod balance;
 mod cores;
 mod deploy;
+mod doors;
 mod handover;
+mod hosts;
+mod http2;
 mod listener;
 mod listeners;
 mod mail;
@@ -26,7 +29,7 @@ mod upstream;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -36,7 +39,6 @@ use engine::io::exchanges;
 use engine::logs::Capture;
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor, mailbox};
 use engine::stats::Stats;
-use gateway::Door;
 use nix::sched::CpuSet;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -46,16 +48,17 @@ use thiserror::Error;
 
 use self::admin::Admin;
 use self::deploy::Deployer;
+use self::doors::Doors;
 use self::handover::{HandOver, UnderWay};
-use self::listener::Listener;
-use self::listeners::Listeners;
+use self::hosts::Hosts;
+use self::http2::Annex;
 use self::mail::ShardMail;
 use self::plan::Plan;
 use self::rebalance::Balance;
 use self::shard::Blueprint;
 use self::standing::SharedStanding;
-use self::takeover::{Takeover, TakeoverError};
-use crate::admin::{Purpose, Standing};
+use self::takeover::TakeoverError;
+use crate::admin::Standing;
 use crate::config::Config;
 
 /// Functions and versions of functions for which there is room beside those of the start.
@@ -170,9 +173,9 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
 
     let role = config.overrides.role;
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
-    let (takeover, listeners) = relieve(start, &parent)?;
+    let (takeover, listeners) = doors::relieve(start, &parent)?;
     let doors = Doors::bind(config, listeners)?;
-    let address = doors.address(Purpose::Public);
+    let addresses = doors.addresses();
     let sockets =
         SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
     let directory = sockets.path().to_owned();
@@ -181,7 +184,8 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
         false => PathBuf::new(),
     };
 
-    let shards = start_shards(config, hook)?;
+    let annex = doors.http2();
+    let shards = start_shards(config, &annex, hook)?;
     let mut plan = shards.plan;
     plan.niceness(config, shards.raised);
     let specs = config.functions.iter().map(|function| plan.container(function, 1)).collect();
@@ -201,24 +205,27 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
     let standing = Arc::<SharedStanding>::default();
     let acceptor = system("there is no shard", shards.mail.first().ok_or(io::ErrorKind::NotFound))?;
     let handover = HandOver {
-        listeners: Arc::clone(&doors.listeners),
+        listeners: doors.listeners(),
         acceptor: acceptor.clone(),
         supervisor: shards.supervisor,
         standing: Arc::clone(&standing),
         under_way: UnderWay::default(),
     };
-    let asked = admin::Engine { address, role, logs, deployer: Arc::clone(&deployer), handover };
-    let summary = summary::Summary { config, address, admin: doors.address(Purpose::Admin) };
+    let asked = admin::Engine {
+        address: addresses.public,
+        role,
+        logs,
+        deployer: Arc::clone(&deployer),
+        handover,
+    };
+    let summary = summary::Summary { config, addresses };
     let started = supervisor
         .start_all()
         .map_err(|error| UpError::start(config, error))
         .and_then(|()| system("no admin socket", Admin::start(&directory, asked)))
-        .and_then(|admin| {
-            doors.open(takeover, acceptor)?;
-            Ok(admin)
-        });
-    let admin = match started {
-        Ok(admin) => admin,
+        .and_then(|admin| Ok((admin, doors.open(takeover, &shards.mail)?)));
+    let (admin, open) = match started {
+        Ok(started) => started,
         Err(error) => {
             supervisor.shut_down();
             join(shards.threads);
@@ -230,79 +237,11 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
     deploy::reload_on_hangup(hangups, deployer);
     let draining = || standing.set(Standing::Draining);
     let stopped = supervisor.run(config.engine.drain_timeout, draining);
+    open.stop();
     supervisor.shut_down();
     join(shards.threads);
     drop(admin);
     Ok(stopped)
-}
-
-/// Gets the sockets of the gateway that runs, if there is to be a takeover and there is one.
-fn relieve(start: Start, parent: &Path) -> Result<(Option<Takeover>, Listeners), UpError> {
-    if start == Start::Afresh {
-        return Ok((None, Listeners::default()));
-    }
-    match Takeover::begin(parent)? {
-        Some((takeover, inherited)) => Ok((Some(takeover), Listeners::inherit(inherited))),
-        None => {
-            tracing::info!(
-                "no gateway runs in {}, so there is none to take over",
-                parent.display()
-            );
-            Ok((None, Listeners::default()))
-        }
-    }
-}
-
-/// The listeners of the shard that accepts, from their address to their first connection.
-struct Doors {
-    listeners: Arc<Listeners>,
-    bound: Vec<(Purpose, Door, Listener)>,
-}
-
-impl Doors {
-    /// Takes the addresses.
-    fn bind(config: &Config, listeners: Listeners) -> Result<Doors, UpError> {
-        let public = config.overrides.role.has_door().then_some(config.gateway.listen);
-        let wanted = [
-            (Purpose::Public, Door::Public, public),
-            (Purpose::Admin, Door::Admin, config.admin_listen()),
-        ];
-        let mut bound = Vec::new();
-        for (purpose, door, address) in wanted {
-            let Some(address) = address else { continue };
-            let listener = listeners
-                .bind(purpose, address)
-                .map_err(|error| UpError::Listen { address, error })?;
-            bound.push((purpose, door, listener));
-        }
-        Ok(Doors { listeners: Arc::new(listeners), bound })
-    }
-
-    fn address(&self, purpose: Purpose) -> Option<SocketAddr> {
-        let mut of = self.bound.iter().filter(|(its, _, _)| *its == purpose);
-        of.next().map(|(_, _, listener)| listener.address())
-    }
-
-    /// Lets connections in, and the predecessor go.
-    fn open(self, takeover: Option<Takeover>, acceptor: &Post<ShardMail>) -> Result<(), UpError> {
-        let adopted = self.listeners.settle();
-        let mut open = Vec::new();
-        for (purpose, door, listener) in self.bound {
-            let address = listener.address();
-            let opened = self.listeners.open(purpose, listener);
-            open.push((opened.map_err(|error| UpError::Listen { address, error })?, door));
-        }
-        if let Some(takeover) = &takeover {
-            takeover.take(adopted)?;
-        }
-        for (listener, door) in open {
-            acceptor.send(ShardMail::Serve { listener, door });
-        }
-        if let Some(takeover) = takeover {
-            takeover.serving();
-        }
-        Ok(())
-    }
 }
 
 /// Has these signals come by a descriptor.
@@ -332,13 +271,14 @@ fn worker_binary() -> io::Result<PathBuf> {
     Ok(path)
 }
 
-fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
+fn start_shards(config: &Config, http2: &Annex, hook: ThreadHook) -> Result<Shards, UpError> {
     let cores = system("the cores of this machine are unknown", usable_cores())?;
     let wanted = config.engine.shards.map_or(cores.len(), usize::from);
     let count = u16::try_from(wanted).unwrap_or(u16::MAX);
     let (to_supervisor, supervisor_mail) = system("no mailbox", mailbox())?;
     let (posts, boxes) = mailboxes(count)?;
     let (mail_posts, mails) = mailboxes(count)?;
+    let hosts = Hosts::new(count, Arc::new(|_| {}));
     let plan = Plan::new(config, count, u16::try_from(cores.len()).unwrap_or(u16::MAX));
     let core = |index: u16| cores[usize::from(index) % cores.len()];
     let shard_cores: Vec<u16> = (0..count).map(core).collect();
@@ -364,6 +304,8 @@ fn start_shards(config: &Config, hook: ThreadHook) -> Result<Shards, UpError> {
             exchange,
             balance: Arc::clone(&balance),
             stats: Arc::clone(&stats),
+            http2: http2.clone(),
+            hosts: hosts.clone(),
             hook,
         };
         let (config, ready) = (config.clone(), ready.clone());

@@ -93,6 +93,7 @@ impl Plan {
             pinned: function.placement == Placement::Core,
             quota: quota.clone(),
             version,
+            repeat: function.repeat,
         };
         Ok((0..self.shards).map(of_shard).collect())
     }

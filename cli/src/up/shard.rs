@@ -15,6 +15,9 @@ use engine::core::Limits;
 use engine::io::{Engine, Exchange, Function, Order};
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor};
 use engine::stats::Stats;
+use engine::uplink::{self, Uplinks};
+use gateway::portal::Portal;
+use gateway::remote::{self, Remote};
 use gateway::{Answer, Arrival, Departed, Departure, Door, Gateway};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit};
@@ -25,13 +28,15 @@ use reactor::{Address, Event, Reactor, SetupError, Token, Wait};
 use super::ThreadHook;
 use super::acceptor::{Acceptor, Heir, Waiting};
 use super::balance::Meter;
-use super::mail::ShardMail;
+use super::hosts::Hosts;
+use super::http2::Annex;
+use super::mail::{Dialled, NewLink, ShardMail};
 use super::passage::Message;
 use super::policy::Move;
 use super::priority::Priority;
 use super::rebalance::{Balance, DEPARTURE_TIME};
-use super::upstream::EngineUpstream;
-use crate::config::Config;
+use super::upstream::ShardUpstream;
+use crate::config::{Config, Role};
 
 /// Top byte of the tokens of the shard's own operations.
 const OWNER: u64 = 0x53;
@@ -53,6 +58,8 @@ pub(super) struct Blueprint {
     pub(super) exchange: Exchange,
     pub(super) balance: Arc<Balance>,
     pub(super) stats: Arc<Stats>,
+    pub(super) http2: Annex,
+    pub(super) hosts: Hosts,
     pub(super) hook: ThreadHook,
 }
 
@@ -69,6 +76,12 @@ struct Shard {
     reactor: Reactor,
     engine: Engine,
     gateway: Gateway,
+    portal: Portal,
+    remote: Remote,
+    uplinks: Uplinks,
+    hosts: Hosts,
+    http2: Annex,
+    role: Role,
     priority: Priority,
     balance: Arc<Balance>,
     mail: Mailbox<ShardMail>,
@@ -80,8 +93,16 @@ struct Shard {
 /// What an event of the gateway needs at hand, borrowed from a [`Shard`].
 struct Parts<'a> {
     gateway: &'a mut Gateway,
+    portal: &'a mut Portal,
     reactor: &'a mut Reactor,
-    upstream: EngineUpstream<'a>,
+    upstream: ShardUpstream<'a>,
+}
+
+/// Whether the shard may wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Settled {
+    Yes,
+    No,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -165,6 +186,8 @@ impl Shard {
             exchange,
             balance,
             stats,
+            http2,
+            hosts,
             ..
         } = blueprint;
         let parts = engine::io::Parts {
@@ -182,7 +205,25 @@ impl Shard {
         let gateway = Gateway::new(gateway_config(config), index);
         reactor.poll(mail.bell(), MAIL);
         let (acceptors, phase) = (Vec::new(), Phase::Serving);
-        Self { index, reactor, engine, gateway, priority, balance, mail, acceptors, phase }
+        let portal = http2.portal();
+        let (remote, uplinks) = (hosts.remote(config, index), hosts.uplinks(config, index));
+        Self {
+            index,
+            reactor,
+            engine,
+            gateway,
+            portal,
+            remote,
+            uplinks,
+            hosts,
+            http2,
+            role: config.overrides.role,
+            priority,
+            balance,
+            mail,
+            acceptors,
+            phase,
+        }
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -190,9 +231,12 @@ impl Shard {
         let mut now = clock::now();
         let mut meter = Meter::new(self.index, now);
         loop {
-            self.engine.flush(&mut self.reactor);
+            let settled = self.flush(now);
             let before = meter.before_wait();
-            let wait = if self.engine.arm(now) { Wait::Not } else { self.wait() };
+            let wait = match self.engine.arm(now) {
+                false if settled == Settled::Yes => self.wait(now),
+                _ => Wait::Not,
+            };
             self.reactor.turn(wait, &mut events)?;
             now = clock::now();
             let measured = meter.waited(&self.balance.loads, before, now);
@@ -203,13 +247,14 @@ impl Shard {
             self.pass_answers(now);
             self.tick(now);
             self.pass_connections(now);
-            self.priority.count(self.engine.calls_live());
+            self.priority.count(self.engine.calls_live().max(self.gateway.calling()));
             if measured {
                 self.priority.adapt(now);
                 self.rebalance(now);
             }
             if self.phase == Phase::Draining && self.is_done() {
                 self.phase = Phase::Drained;
+                self.remote.close(&mut self.reactor, now);
                 self.engine.report_drained();
             }
             if self.phase == Phase::Stopped {
@@ -219,13 +264,15 @@ impl Shard {
     }
 
     /// Until the next timer, or for ever.
-    fn wait(&self) -> Wait {
+    fn wait(&self, now: Nanos) -> Wait {
         let paused = self.acceptors.iter().filter_map(Acceptor::next_timer).min();
         // Nobody tells a draining shard that the last connection has arrived somewhere else.
         let passage = self.phase == Phase::Draining && !self.balance.passage.is_empty();
         let passage = passage.then(|| clock::now() + PASSAGE_TIME);
+        let links = [self.remote.next_timer(), self.uplinks.next_timer(&self.engine, now)];
         let timers = [self.engine.next_timer(), self.gateway.next_timer(), paused, passage];
-        match timers.into_iter().flatten().min() {
+        let timers = timers.into_iter().chain(links);
+        match timers.flatten().min() {
             Some(at) => Wait::Until(at),
             None => Wait::Forever,
         }
@@ -250,13 +297,19 @@ impl Shard {
                 }
             }
             event => {
-                if event.token().is_some_and(engine::io::owns) {
+                let token = event.token().unwrap_or(Token(0));
+                if engine::io::owns(token) {
                     self.engine.on_event(&mut self.reactor, now, event);
                     while let Some(order) = self.engine.next_order() {
                         self.obey(now, order);
                     }
+                } else if remote::owns(token) {
+                    self.remote.on_event(&mut self.reactor, now, event);
+                } else if uplink::owns(token) {
+                    let (engine, reactor) = (&mut self.engine, &mut self.reactor);
+                    self.uplinks.on_event(engine, reactor, now, event);
                 } else {
-                    let Parts { gateway, reactor, mut upstream } = self.parts();
+                    let Parts { gateway, reactor, mut upstream, .. } = self.parts();
                     gateway.on_event(reactor, now, &mut upstream, event);
                 }
                 self.pass_answers(now);
@@ -264,11 +317,32 @@ impl Shard {
         }
     }
 
+    /// Says to other threads and hosts what the turn has brought up.
+    fn flush(&mut self, now: Nanos) -> Settled {
+        self.uplinks.flush(&mut self.engine, &mut self.reactor, now);
+        self.remote.flush(&mut self.reactor, now);
+        while let Some(notice) = self.uplinks.next_notice() {
+            (self.hosts.notify)(notice);
+        }
+        // A link that ended just now has ended its calls: what comes of that goes out in the next turn.
+        let settled = self.pass_answers(now);
+        self.engine.flush(&mut self.reactor);
+        settled
+    }
+
     fn parts(&mut self) -> Parts<'_> {
         let draining = self.phase != Phase::Serving;
-        let (engine, loads) = (&mut self.engine, &self.balance.loads);
-        let upstream = EngineUpstream { engine, loads, draining };
-        Parts { gateway: &mut self.gateway, reactor: &mut self.reactor, upstream }
+        let upstream = ShardUpstream {
+            engine: &mut self.engine,
+            remote: &mut self.remote,
+            hosts: &self.hosts,
+            loads: &self.balance.loads,
+            http2: &self.http2,
+            role: self.role,
+            draining,
+        };
+        let (gateway, portal) = (&mut self.gateway, &mut self.portal);
+        Parts { gateway, portal, reactor: &mut self.reactor, upstream }
     }
 
     fn receive(&mut self, now: Nanos, message: Option<Message>) {
@@ -317,19 +391,40 @@ impl Shard {
         }
     }
 
-    fn pass_answers(&mut self, now: Nanos) {
-        while let Some((caller, answer)) = self.engine.next_answer() {
-            let engine::io::Answer { outcome, message, retry_after_s, block, times } = answer;
-            let answer = Answer { outcome, message, retry_after_s, block, times };
-            let Parts { gateway, reactor, mut upstream } = self.parts();
-            gateway.on_answer(reactor, now, &mut upstream, caller.0, answer);
+    /// Gives answers to whoever asked, until there are none.
+    fn pass_answers(&mut self, now: Nanos) -> Settled {
+        let mut settled = Settled::Yes;
+        loop {
+            let (caller, answer) = if let Some((caller, answer)) = self.engine.next_answer() {
+                if uplink::owns_caller(caller) {
+                    self.uplinks.on_answer(caller, answer);
+                    settled = Settled::No;
+                    continue;
+                }
+                let engine::io::Answer { outcome, message, retry_after_s, block, times, .. } =
+                    answer;
+                (caller.0, Answer { outcome, message, retry_after_s, block, times })
+            } else if let Some(answered) = self.remote.next_answer() {
+                answered
+            } else {
+                return settled;
+            };
+            settled = Settled::No;
+            let Parts { gateway, portal, reactor, mut upstream } = self.parts();
+            if Portal::owns(caller) {
+                portal.on_answer(caller, answer);
+            } else {
+                gateway.on_answer(reactor, now, &mut upstream, caller, answer);
+            }
         }
     }
 
     fn tick(&mut self, now: Nanos) {
         self.engine.tick(&mut self.reactor, now);
-        let Parts { gateway, reactor, mut upstream } = self.parts();
+        let Parts { gateway, reactor, mut upstream, .. } = self.parts();
         gateway.on_tick(reactor, now, &mut upstream);
+        self.remote.on_tick(&mut self.reactor, now);
+        self.uplinks.tick(&mut self.engine, &mut self.reactor, now);
         self.pass_answers(now);
         for acceptor in &mut self.acceptors {
             acceptor.tick(&mut self.reactor, now);
@@ -347,6 +442,22 @@ impl Shard {
                 }
                 ShardMail::Arrived(arrival) => {
                     self.gateway.adopt(&mut self.reactor, now, *arrival);
+                }
+                ShardMail::Engine(link) => {
+                    let NewLink { established, hello } = *link;
+                    let joined = self.remote.add_link(&mut self.reactor, now, established, &hello);
+                    if let Err(error) = joined {
+                        tracing::warn!("engine {} cannot join: {error}", hello.node);
+                    }
+                }
+                ShardMail::Gateway(link) => {
+                    let (engine, reactor) = (&mut self.engine, &mut self.reactor);
+                    let Dialled { established, identity } = *link;
+                    self.uplinks.add(engine, reactor, now, established, identity);
+                }
+                ShardMail::Portal(mail) => {
+                    let Parts { portal, reactor, mut upstream, .. } = self.parts();
+                    portal.on_mail(reactor, now, &mut upstream, mail);
                 }
             }
         }
@@ -406,9 +517,12 @@ impl Shard {
             return;
         }
         self.phase = Phase::Draining;
+        self.http2.drain();
         self.balance.passage.close();
         self.engine.close();
-        let Parts { gateway, reactor, mut upstream } = self.parts();
+        self.remote.drain();
+        self.uplinks.drain();
+        let Parts { gateway, reactor, mut upstream, .. } = self.parts();
         gateway.drain(reactor, now, &mut upstream);
         self.close_acceptors(now);
         // The first one is told by the supervisor, and the others when no connection comes any more.
@@ -441,12 +555,16 @@ impl Shard {
     fn is_done(&self) -> bool {
         self.acceptors.iter().all(Acceptor::is_closed)
             && self.gateway.is_empty()
+            && self.portal.is_done()
+            && self.remote.is_idle()
+            && self.uplinks.is_empty()
             && self.engine.is_alone()
             && self.balance.passage.is_empty()
     }
 }
 
-fn gateway_config(config: &Config) -> gateway::Config {
+/// The limits of `[gateway]`, whichever protocol they hold for.
+pub(super) fn gateway_config(config: &Config) -> gateway::Config {
     // It cannot fail for a limit that exists.
     let (files_max, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
     gateway::Config {

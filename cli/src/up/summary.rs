@@ -1,19 +1,16 @@
 //! What is printed once all stands.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 
 use engine::container::Supervisor;
 
+use super::doors::Addresses;
 use crate::config::{Config, Placement, Priority};
 
 /// What is known before the containers are.
 pub(super) struct Summary<'a> {
     pub(super) config: &'a Config,
-    /// Of the public door.
-    pub(super) address: Option<SocketAddr>,
-    /// Of the admin door.
-    pub(super) admin: Option<SocketAddr>,
+    pub(super) addresses: Addresses,
 }
 
 impl Summary<'_> {
@@ -24,12 +21,15 @@ impl Summary<'_> {
     }
 
     fn text(&self, shards: usize, raised: bool, supervisor: &Supervisor) -> String {
-        let Summary { config, address, admin } = self;
+        let Summary { config, addresses: Addresses { public, admin, http2 } } = self;
         let version = env!("CARGO_PKG_VERSION");
-        let mut text = match address {
+        let mut text = match public {
             Some(address) => format!("nightcore {version} serves on http://{address}\n"),
             None => format!("nightcore {version} serves gateways\n"),
         };
+        if let Some(address) = http2 {
+            text.push_str(&format!("  HTTP/2 and gRPC on http://{address}\n"));
+        }
         if let Some(admin) = admin {
             text.push_str(&format!("  state and metrics on http://{admin}\n"));
         }

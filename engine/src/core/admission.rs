@@ -86,6 +86,18 @@ impl Core {
         Ok(id)
     }
 
+    /// Calls from a front end that would be taken now, beyond those that are there; a wait that is too
+    /// long for a call, and the limits of a function's owner, are not looked at.
+    #[must_use]
+    pub fn room(&self, function: FunctionId) -> u32 {
+        let f = &self.functions[function.index()];
+        if f.barred.is_some() || self.is_draining() {
+            return 0;
+        }
+        let spare = f.spec.queue_max.saturating_sub(f.queue.size()) + u32::from(f.idle());
+        spare.min(self.limits.calls_max - self.calls.live())
+    }
+
     /// The function's timeout from now, or what was asked for if that is sooner.
     fn deadline(&mut self, now: Nanos, function: FunctionId, asked: Nanos) -> Nanos {
         asked.min(now + self.function(function).spec.timeout)

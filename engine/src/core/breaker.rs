@@ -16,6 +16,12 @@ impl Function {
 }
 
 impl Core {
+    /// Whether calls are refused because no container is started.
+    #[must_use]
+    pub fn is_barred(&self, function: FunctionId) -> bool {
+        self.functions[function.index()].barred.is_some()
+    }
+
     /// No container is started until then: whoever waits for one is told so, as is whoever comes.
     pub(super) fn bar(&mut self, function: FunctionId, until: Nanos, effects: &mut Effects) {
         let f = self.function(function);

@@ -358,11 +358,11 @@ impl Refusal {
         "every worker of the function waits for calls that wait for this one; \
          a larger max_workers gives them room",
     );
-    pub(super) const CALLS_FULL: Refusal =
+    pub(crate) const CALLS_FULL: Refusal =
         Refusal::retry(Outcome::Overloaded, "too many calls are in progress on this engine");
-    pub(super) const DRAINING: Refusal =
+    pub(crate) const DRAINING: Refusal =
         Refusal::retry(Outcome::Unavailable, "the engine is shutting down");
-    pub(super) const UNKNOWN_FUNCTION: Refusal =
+    pub(crate) const UNKNOWN_FUNCTION: Refusal =
         Refusal::plain(Outcome::NotFound, "no function of that name is deployed");
     pub(super) const TOO_DEEP: Refusal =
         Refusal::plain(Outcome::TooDeep, "the chain of calls is too deep");

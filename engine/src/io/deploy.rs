@@ -22,7 +22,8 @@ pub(super) enum Stage {
 impl FunctionState {
     pub(super) fn new(function: Function, stage: Stage) -> Self {
         let (link, death) = (None, None);
-        Self { function, link, links_made: 0, changed: false, wanted: false, death, stage }
+        let (changed, stirred, wanted) = (false, false, false);
+        Self { function, link, links_made: 0, changed, stirred, wanted, death, stage }
     }
 }
 
@@ -39,9 +40,9 @@ impl Engine {
                 debug_assert!(state.stage == Stage::Free, "its former function has left");
                 self.core.replace_function(id, spec);
                 // What is still said to the former function's links reaches none of the new ones.
-                let (links_made, changed) = (state.links_made, state.changed);
+                let FunctionState { links_made, changed, stirred, .. } = *state;
                 let next = FunctionState::new(function, Stage::Candidate);
-                *state = FunctionState { links_made, changed, ..next };
+                *state = FunctionState { links_made, changed, stirred, ..next };
             }
         }
         self.core.set_quota(id, self.functions[id.index()].function.quota.clone());
@@ -72,6 +73,7 @@ impl Engine {
             }
             self.touch(former);
         }
+        self.offers.reroute();
         self.supervisor.send(ToSupervisor::Routed { name });
     }
 

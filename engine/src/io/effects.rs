@@ -3,6 +3,7 @@
 use ipc::engine_side::{EngineLane, SharedBlock};
 use ipc::envelope::{self, EnvelopeError};
 use ipc::{Block, CallId, NoSpace, Outcome, ToWorker};
+use protocol::message::Started;
 use reactor::Reactor;
 use reactor::clock::Nanos;
 
@@ -98,6 +99,7 @@ impl Engine {
     }
 
     fn drop_payload(&mut self, call: CallId) {
+        self.dropped = Some(call);
         if let Payload::Stored { bytes, .. } = self.payloads.take(call) {
             self.payloads.recycle(bytes);
         }
@@ -245,7 +247,8 @@ impl Engine {
         let Refusal { outcome, message, retry_after_s } = failure;
         match origin {
             Origin::External(caller) => {
-                let answer = Answer { outcome, message, retry_after_s, block: None, times: None };
+                let (started, block, times) = (self.started(call), None, None);
+                let answer = Answer { outcome, message, retry_after_s, started, block, times };
                 self.answers.push_back((caller, answer));
             }
             Origin::Internal { worker, token, .. } => {
@@ -253,6 +256,12 @@ impl Engine {
             }
             Origin::Shard { shard, call } => self.fail_shard(shard, call, failure.into()),
         }
+    }
+
+    /// Whether a worker may have seen a call that the runtime fails. The payload of one that was never
+    /// dispatched is dropped right before its answer; what another shard did with one is not known.
+    fn started(&self, call: CallId) -> Started {
+        if self.dropped == Some(call) { Started::No } else { Started::Perhaps }
     }
 
     /// Copies a reply's envelope into `scratch` and checks the copy, which goes to the caller: its
@@ -277,9 +286,9 @@ impl Engine {
     ) {
         match origin {
             Origin::External(caller) => {
-                let block = Some(result);
-                let answer =
-                    Answer { outcome, message: "", retry_after_s: None, block, times: None };
+                let (started, block, times) = (Started::Perhaps, Some(result), None);
+                let (message, retry_after_s) = ("", None);
+                let answer = Answer { outcome, message, retry_after_s, started, block, times };
                 self.answers.push_back((caller, answer));
             }
             Origin::Internal { worker, token, .. } => {

@@ -8,12 +8,14 @@ use std::time::Duration;
 use ipc::engine_side::{DropList, SharedBlock};
 use ipc::envelope::RequestFields;
 use ipc::{CallId, Geometry, Outcome, Times};
+use protocol::message::{Repeat, Started};
 use reactor::clock::Nanos;
 use reactor::{Event as ReactorEvent, Reactor};
 
 use super::deploy::Stage;
 use super::exchange::Exchange;
 use super::link::{Link, Placement};
+use super::offer::Offers;
 use super::payload::{Payload, Payloads, RequestContext};
 use super::token::Subject;
 use crate::core::{
@@ -42,6 +44,8 @@ pub struct Function {
     pub quota: Option<Arc<Quota>>,
     /// Counts the deployments of the name.
     pub version: u32,
+    /// Whether a call of it that may have begun may be begun again elsewhere.
+    pub repeat: Repeat,
 }
 
 /// A call from the front end; everything is borrowed until [`Engine::submit`] returns.
@@ -68,6 +72,8 @@ pub struct Answer {
     pub message: &'static str,
     /// When to try again, in seconds.
     pub retry_after_s: Option<u32>,
+    /// Whether a worker may have seen the call.
+    pub started: Started,
     /// Reply envelope and payload of a call that completed, straight from the function's memory unless
     /// it ran on another shard. The worker gets its next call once this is dropped.
     pub block: Option<SharedBlock>,
@@ -104,6 +110,9 @@ pub struct Engine {
     pub(super) stats: Arc<Stats>,
     /// Functions whose published counters lag behind.
     changed: Vec<FunctionId>,
+    /// The last call that was taken off its queue, never to be dispatched.
+    pub(super) dropped: Option<CallId>,
+    pub(super) offers: Offers,
     pub(super) orders: VecDeque<Order>,
 }
 
@@ -114,6 +123,8 @@ pub(super) struct FunctionState {
     pub(super) links_made: u16,
     /// Whether the function is listed in [`Engine::changed`].
     pub(super) changed: bool,
+    /// Whether the function is listed among those whose load may be another now.
+    pub(super) stirred: bool,
     /// Whether the supervisor knows that a call waits for a container.
     pub(super) wanted: bool,
     /// Why its last container died, in words for whoever's call was in it.
@@ -189,6 +200,8 @@ impl Engine {
             exchange: parts.exchange,
             stats: parts.stats,
             changed,
+            dropped: None,
+            offers: Offers::default(),
             orders: VecDeque::new(),
         }
     }
@@ -197,6 +210,12 @@ impl Engine {
     #[must_use]
     pub fn resolve(&self, name: &[u8]) -> Option<FunctionId> {
         self.names.get(name).copied()
+    }
+
+    /// The name of a function.
+    #[must_use]
+    pub fn name(&self, function: FunctionId) -> Option<&str> {
+        self.functions.get(function.index()).map(|state| state.function.name.as_str())
     }
 
     /// Takes a call. Its answer comes through [`Self::next_answer`], never from inside this function.
@@ -438,6 +457,7 @@ impl Engine {
     fn publish_stats(&mut self, now: Nanos) {
         while let Some(function) = self.changed.pop() {
             self.functions[function.index()].changed = false;
+            self.stir(function);
             let snapshot = self.core.snapshot(function);
             self.stats.note_activity(self.shard, function, &snapshot, now);
             self.stats.publish(self.shard, function, &snapshot);

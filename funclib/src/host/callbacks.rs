@@ -71,12 +71,13 @@ fn validity(result: Result<(), Invalid>) -> c_int {
     if result.is_ok() { OK } else { INVALID }
 }
 
-/// What a function may say of itself: that a container died, or that shared memory is full, only
-/// the runtime knows; passed on from a called function, it is the caller's failure.
+/// What a function may say of itself: that a container or a host was lost, or that shared memory is
+/// full, only the runtime knows; passed on from a called function, it is the caller's failure.
 fn own_failure(kind: c_int) -> Outcome {
     let outcome = u8::try_from(kind).ok().and_then(|kind| Outcome::try_from(kind).ok());
     match outcome {
-        None | Some(Outcome::Ok | Outcome::ContainerDied | Outcome::NoSpace) => {
+        None
+        | Some(Outcome::Ok | Outcome::ContainerDied | Outcome::HostLost | Outcome::NoSpace) => {
             Outcome::FunctionError
         }
         Some(outcome) => outcome,

@@ -50,5 +50,6 @@ const _: () = {
     assert!(crate::ErrorKind::TooDeep as u8 == ipc::Outcome::TooDeep as u8);
     assert!(crate::ErrorKind::Deadlock as u8 == ipc::Outcome::Deadlock as u8);
     assert!(crate::ErrorKind::BreakerOpen as u8 == ipc::Outcome::BreakerOpen as u8);
-    assert!(ipc::Outcome::ALL.len() == 16);
+    assert!(crate::ErrorKind::HostLost as u8 == ipc::Outcome::HostLost as u8);
+    assert!(ipc::Outcome::ALL.len() == 17);
 };

@@ -12,7 +12,7 @@ use crate::http::rules::{self, Fields};
 use crate::reject::Reject;
 
 /// Longest request target. The path of a function needs little; the rest is its query.
-const TARGET_MAX: usize = 8 * 1024;
+pub(crate) const TARGET_MAX: usize = 8 * 1024;
 /// Longest method looked for when the request line is not complete yet.
 const METHOD_MAX: usize = 32;
 
@@ -25,6 +25,17 @@ pub(crate) enum Method {
     Head,
     Post,
     Other,
+}
+
+impl Method {
+    pub(crate) fn of(text: &[u8]) -> Method {
+        match text {
+            b"GET" => Method::Get,
+            b"HEAD" => Method::Head,
+            b"POST" => Method::Post,
+            _ => Method::Other,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,12 +125,7 @@ pub(crate) fn parse<'h, 'b: 'h>(
     require_crlf(&bytes[..size])?;
     let mut head = Head {
         size,
-        method: match method {
-            "GET" => Method::Get,
-            "HEAD" => Method::Head,
-            "POST" => Method::Post,
-            _ => Method::Other,
-        },
+        method: Method::of(method.as_bytes()),
         method_text: method.as_bytes(),
         target: target.as_bytes(),
         version: if version == 0 { Version::Http10 } else { Version::Http11 },

@@ -2,4 +2,4 @@
 
 pub(crate) mod chunked;
 pub(crate) mod head;
-mod rules;
+pub(crate) mod rules;

@@ -83,6 +83,29 @@ impl<'a> Fields<'a> {
         self.traceparent.only().filter(|value| is_traceparent(value)).unwrap_or_default()
     }
 
+    pub(crate) fn expectation(&self) -> Result<Expectation, Reject> {
+        match (self.expect.count, self.expect.only()) {
+            (0, _) => Ok(Expectation::None),
+            (_, Some(value)) if value.eq_ignore_ascii_case(b"100-continue") => {
+                Ok(Expectation::Continue)
+            }
+            _ => Err(Reject::UnknownExpectation),
+        }
+    }
+
+    pub(crate) fn time_left(&self) -> Result<TimeLeft, Reject> {
+        match self.timeout.count {
+            0 => Ok(TimeLeft::Unlimited),
+            1 => timeout_ms(self.timeout.value).map(TimeLeft::Milliseconds),
+            _ => Err(Reject::BadField("more than one X-Nightcore-Timeout-Ms")),
+        }
+    }
+
+    /// Whether a field's name is longer than a function can be told.
+    pub(crate) fn has_oversized_name(&self) -> bool {
+        self.name_too_long
+    }
+
     pub(crate) fn persistence(&self, version: Version) -> Persistence {
         let keep_alive = match version {
             Version::Http11 => !self.connection_close,
@@ -105,19 +128,10 @@ pub(crate) fn apply(fields: &Fields<'_>, head: &mut Head<'_>) -> Result<(), Reje
         return Err(Reject::HeaderTooLarge);
     }
     // HTTP/1.0 knows no expectations: they are ignored (RFC 9110, 10.1.1).
-    if fields.expect.count > 0 && head.version == Version::Http11 {
-        match fields.expect.only() {
-            Some(value) if value.eq_ignore_ascii_case(b"100-continue") => {
-                head.expectation = Expectation::Continue;
-            }
-            _ => return Err(Reject::UnknownExpectation),
-        }
+    if head.version == Version::Http11 {
+        head.expectation = fields.expectation()?;
     }
-    match fields.timeout.count {
-        0 => {}
-        1 => head.time_left = TimeLeft::Milliseconds(timeout_ms(fields.timeout.value)?),
-        _ => return Err(Reject::BadField("more than one X-Nightcore-Timeout-Ms")),
-    }
+    head.time_left = fields.time_left()?;
     Ok(())
 }
 

@@ -1,0 +1,145 @@
+//! Where this process can be reached: every listening socket, from its address to its first connection.
+//!
+//! Addresses are taken early, so that one which is in use ends the start; connections are let in last,
+//! and all at once. A predecessor goes in between: what it serves is served to the end.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use engine::mailbox::Post;
+use gateway::Door;
+
+use super::http2;
+use super::http2::Annex;
+use super::listener::Listener;
+use super::listeners::Listeners;
+use super::mail::ShardMail;
+use super::takeover::Takeover;
+use super::{Start, UpError, system};
+use crate::admin::Purpose;
+use crate::config::Config;
+
+/// See the module's description. Nobody is let in yet.
+pub(super) struct Doors {
+    listeners: Arc<Listeners>,
+    /// Of the shard that accepts.
+    bound: Vec<(Purpose, Door, Listener)>,
+    http2: Option<http2::Plan>,
+}
+
+/// What serves beside the shards, now that all is open.
+pub(super) struct Open {
+    http2: Option<::http2::Door>,
+}
+
+/// Where clients and operators come in.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Addresses {
+    pub(super) public: Option<SocketAddr>,
+    pub(super) admin: Option<SocketAddr>,
+    pub(super) http2: Option<SocketAddr>,
+}
+
+/// Gets the sockets of the gateway that runs, if there is to be a takeover and there is one.
+pub(super) fn relieve(
+    start: Start,
+    parent: &Path,
+) -> Result<(Option<Takeover>, Listeners), UpError> {
+    if start == Start::Afresh {
+        return Ok((None, Listeners::default()));
+    }
+    match Takeover::begin(parent)? {
+        Some((takeover, inherited)) => Ok((Some(takeover), Listeners::inherit(inherited))),
+        None => {
+            tracing::info!(
+                "no gateway runs in {}, so there is none to take over",
+                parent.display()
+            );
+            Ok((None, Listeners::default()))
+        }
+    }
+}
+
+impl Doors {
+    /// Takes the addresses.
+    pub(super) fn bind(config: &Config, listeners: Listeners) -> Result<Doors, UpError> {
+        let has_door = config.overrides.role.has_door();
+        let wanted = [
+            (Purpose::Public, Door::Public, has_door.then_some(config.gateway.listen)),
+            (Purpose::Admin, Door::Admin, config.admin_listen()),
+        ];
+        let mut bound = Vec::new();
+        for (purpose, door, address) in wanted {
+            let Some(address) = address else { continue };
+            let listener = listeners
+                .bind(purpose, address)
+                .map_err(|error| UpError::Listen { address, error })?;
+            bound.push((purpose, door, listener));
+        }
+        let http2 = has_door.then(|| http2::Plan::bind(config, &listeners)).transpose();
+        let http2 = http2.map_err(|(address, error)| UpError::Listen { address, error })?.flatten();
+        Ok(Doors { listeners: Arc::new(listeners), bound, http2 })
+    }
+
+    /// Those that are or will be open.
+    pub(super) fn listeners(&self) -> Arc<Listeners> {
+        Arc::clone(&self.listeners)
+    }
+
+    /// What the shards need of the door for HTTP/2.
+    pub(super) fn http2(&self) -> Annex {
+        http2::Plan::annex(self.http2.as_ref())
+    }
+
+    /// Where they are.
+    pub(super) fn addresses(&self) -> Addresses {
+        let address = |purpose: Purpose| {
+            let mut of = self.bound.iter().filter(|(its, _, _)| *its == purpose);
+            of.next().map(|(_, _, listener)| listener.address())
+        };
+        Addresses {
+            public: address(Purpose::Public),
+            admin: address(Purpose::Admin),
+            http2: self.http2.as_ref().map(http2::Plan::address),
+        }
+    }
+
+    /// Lets connections in, and the predecessor go.
+    pub(super) fn open(
+        self,
+        takeover: Option<Takeover>,
+        shards: &[Post<ShardMail>],
+    ) -> Result<Open, UpError> {
+        let adopted = self.listeners.settle();
+        let mut open = Vec::new();
+        for (purpose, door, listener) in self.bound {
+            let address = listener.address();
+            let opened = self.listeners.open(purpose, listener);
+            open.push((opened.map_err(|error| UpError::Listen { address, error })?, door));
+        }
+        if let Some(takeover) = &takeover {
+            takeover.take(adopted)?;
+        }
+        let http2 = self.http2.map(|plan| plan.open(shards.to_vec(), &self.listeners)).transpose();
+        let http2 = system("no door for HTTP/2", http2)?;
+        if let Some(acceptor) = shards.first() {
+            for (listener, door) in open {
+                acceptor.send(ShardMail::Serve { listener, door });
+            }
+        }
+        if let Some(takeover) = takeover {
+            takeover.serving();
+        }
+        Ok(Open { http2 })
+    }
+}
+
+impl Open {
+    /// Ends what serves beside the shards.
+    pub(super) fn stop(self) {
+        if let Some(door) = self.http2 {
+            door.stop();
+        }
+    }
+}

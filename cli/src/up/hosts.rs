@@ -1,0 +1,51 @@
+//! What a shard has of other hosts: links to engines there, links to gateways there, and where it tells
+//! of both.
+
+use std::fmt;
+use std::sync::Arc;
+
+use engine::uplink::{self, Bounds, Notice, Uplinks};
+use gateway::remote::{self, Board, Remote};
+use reactor::clock;
+
+use crate::config::Config;
+
+/// Takes what shards say of links to whoever dials.
+pub(super) type Notify = Arc<dyn Fn(Notice) + Send + Sync>;
+
+/// Shared by all shards.
+#[derive(Clone)]
+pub(super) struct Hosts {
+    pub(super) board: Arc<Board>,
+    pub(super) stats: Arc<uplink::Stats>,
+    pub(super) notify: Notify,
+}
+
+impl Hosts {
+    /// For that many shards.
+    pub(super) fn new(shards: u16, notify: Notify) -> Hosts {
+        let board = Arc::new(Board::new(shards));
+        Hosts { board, stats: Arc::new(uplink::Stats::new(shards)), notify }
+    }
+
+    /// A shard's links to engines.
+    pub(super) fn remote(&self, config: &Config, shard: u16) -> Remote {
+        // Different for every shard and start, which is all that is asked of it.
+        let seed = clock::now().0 ^ (u64::from(shard) << 48);
+        let (queue, payload_max) = (config.gateway.queue, config.gateway.body_max);
+        let config = remote::Config { shard, queue, payload_max, seed };
+        Remote::new(config, Arc::clone(&self.board))
+    }
+
+    /// A shard's links to gateways.
+    pub(super) fn uplinks(&self, config: &Config, shard: u16) -> Uplinks {
+        let bounds = Bounds::for_payloads(config.gateway.body_max);
+        Uplinks::new(shard, bounds, Arc::clone(&self.stats))
+    }
+}
+
+impl fmt::Debug for Hosts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hosts").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,234 @@
+//! Where the shards of a gateway tell of their engines, so that any of them can answer for all.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use protocol::message::{Load, LoadState};
+
+use super::balance::Condition;
+use super::links::Remote;
+use super::peer::{Offer, Peer, Stage};
+
+/// How often a shard tells, at most, while it has few seats.
+const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+/// What each seat adds to that: telling costs about 100 ns a seat, so it takes 0.1% of the shard.
+const PUBLISH_EVERY_SEAT: Duration = Duration::from_micros(100);
+
+/// One place a shard; each is written by its shard and read by all.
+#[derive(Debug, Default)]
+pub struct Board {
+    shards: Vec<Mutex<Vec<Entry>>>,
+}
+
+/// A link as its shard sees it.
+#[derive(Debug)]
+struct Entry {
+    node: String,
+    instance: u64,
+    epoch: u64,
+    cores: u16,
+    stage: Stage,
+    functions: Vec<FunctionEntry>,
+}
+
+#[derive(Clone, Debug)]
+struct FunctionEntry {
+    name: String,
+    version: u32,
+    condition: Condition,
+    in_flight: u64,
+    queued: u64,
+    running: u64,
+    waiting: u64,
+    room: u64,
+    latency: Option<Duration>,
+}
+
+/// An engine, over all its links.
+#[derive(Default)]
+struct Sum {
+    links: u64,
+    epoch: u64,
+    cores: u16,
+    draining: u64,
+    functions: BTreeMap<String, FunctionEntry>,
+}
+
+impl Board {
+    /// For that many shards.
+    #[must_use]
+    pub fn new(shards: u16) -> Board {
+        Board { shards: (0..shards).map(|_| Mutex::default()).collect() }
+    }
+
+    /// Whether no engine was there when the shards told last.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let mut shards = self.shards.iter();
+        shards.all(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
+    }
+
+    /// Appends the body of `/v1/engines`.
+    pub fn write_json(&self, out: &mut String) {
+        let mut engines: BTreeMap<(String, u64), Sum> = BTreeMap::new();
+        for shard in &self.shards {
+            // A shard that panicked while it told has told half: that is what there is.
+            for entry in shard.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                engines.entry((entry.node.clone(), entry.instance)).or_default().add(entry);
+            }
+        }
+        out.push_str("{\"engines\":[");
+        for (index, ((node, instance), engine)) in engines.iter().enumerate() {
+            out.push_str(if index == 0 { "" } else { "," });
+            engine.write_json(node, *instance, out);
+        }
+        out.push_str("]}\n");
+    }
+
+    fn put(&self, shard: u16, entries: Vec<Entry>) {
+        if let Some(place) = self.shards.get(usize::from(shard)) {
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = entries;
+        }
+    }
+}
+
+impl Sum {
+    fn add(&mut self, entry: &Entry) {
+        self.links += 1;
+        self.epoch = self.epoch.max(entry.epoch);
+        self.cores = self.cores.max(entry.cores);
+        self.draining += u64::from(entry.stage == Stage::Draining);
+        for function in &entry.functions {
+            match self.functions.get_mut(&function.name) {
+                Some(sum) => sum.add(function),
+                None => {
+                    self.functions.insert(function.name.clone(), function.clone());
+                }
+            }
+        }
+    }
+
+    /// Names are letters, digits, `_`, `.` and `-`: there is nothing to escape.
+    fn write_json(&self, node: &str, instance: u64, out: &mut String) {
+        let state = if self.draining > 0 { "draining" } else { "serving" };
+        // Writing to a String cannot fail.
+        let _ = write!(
+            out,
+            "{{\"node\":\"{node}\",\"instance\":\"{instance:016x}\",\"state\":\"{state}\",\
+             \"epoch\":{},\"links\":{},\"cores\":{},\"functions\":[",
+            self.epoch, self.links, self.cores
+        );
+        for (index, function) in self.functions.values().enumerate() {
+            out.push_str(if index == 0 { "" } else { "," });
+            function.write_json(out);
+        }
+        out.push_str("]}");
+    }
+}
+
+impl FunctionEntry {
+    fn of(remote: &Remote, offer: &Offer) -> Option<FunctionEntry> {
+        let seat = offer.seat?;
+        let Load { queued, running, waiting, room, .. } = offer.load.unwrap_or(Load {
+            number: 0,
+            state: LoadState::Serving,
+            queued: 0,
+            running: 0,
+            waiting: 0,
+            room: 0,
+        });
+        Some(FunctionEntry {
+            name: remote.directory.get(offer.function)?.name.clone(),
+            version: offer.version,
+            condition: remote.balance.condition(seat),
+            in_flight: remote.balance.in_flight(seat).into(),
+            queued: queued.into(),
+            running: running.into(),
+            waiting: waiting.into(),
+            room: room.into(),
+            latency: remote.balance.latency(seat),
+        })
+    }
+
+    /// The same function on another shard of the same engine. It is in the best state of all.
+    fn add(&mut self, other: &FunctionEntry) {
+        self.version = self.version.max(other.version);
+        if rank(other.condition) < rank(self.condition) {
+            self.condition = other.condition;
+        }
+        self.in_flight += other.in_flight;
+        self.queued += other.queued;
+        self.running += other.running;
+        self.waiting += other.waiting;
+        self.room += other.room;
+        self.latency = self.latency.max(other.latency);
+    }
+
+    fn write_json(&self, out: &mut String) {
+        let state = match self.condition {
+            Condition::Open => "serving",
+            Condition::Paused => "full",
+            Condition::Broken => "broken",
+            Condition::Draining => "draining",
+        };
+        let _ = write!(
+            out,
+            "{{\"name\":\"{}\",\"version\":{},\"state\":\"{state}\",\"in_flight\":{},\
+             \"queued\":{},\"running\":{},\"waiting\":{},\"room\":{},\"latency_us\":",
+            self.name,
+            self.version,
+            self.in_flight,
+            self.queued,
+            self.running,
+            self.waiting,
+            self.room
+        );
+        match self.latency {
+            Some(latency) => {
+                let _ = write!(out, "{}}}", latency.as_micros());
+            }
+            None => out.push_str("null}"),
+        }
+    }
+}
+
+fn rank(condition: Condition) -> u8 {
+    match condition {
+        Condition::Open => 0,
+        Condition::Paused => 1,
+        Condition::Broken => 2,
+        Condition::Draining => 3,
+    }
+}
+
+impl Remote {
+    /// Appends the body of `/v1/engines`: this shard as it is, the others as they were lately.
+    pub fn engines_json(&self, out: &mut String) {
+        self.publish();
+        self.board.write_json(out);
+    }
+
+    pub(super) fn publish(&self) {
+        let entries = self.peers.iter().map(|(_, peer)| self.entry(peer)).collect();
+        self.board.put(self.config.shard, entries);
+    }
+
+    pub(super) fn publish_every(&self) -> Duration {
+        let seats = u32::try_from(self.balance.seats()).unwrap_or(u32::MAX);
+        PUBLISH_EVERY.max(PUBLISH_EVERY_SEAT * seats)
+    }
+
+    fn entry(&self, peer: &Peer) -> Entry {
+        let functions = peer.offers.values();
+        Entry {
+            node: peer.identity.node.clone(),
+            instance: peer.identity.instance,
+            epoch: peer.epoch,
+            cores: peer.cores,
+            stage: peer.stage,
+            functions: functions.filter_map(|offer| FunctionEntry::of(self, offer)).collect(),
+        }
+    }
+}
