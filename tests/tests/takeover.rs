@@ -238,11 +238,18 @@ fn a_successor_that_has_the_sockets_and_breaks_off_leaves_the_gateway_serving() 
             "{\"word\":\"serving\"}\n".to_owned(),
             format!("{{\"word\":\"taken\",\"listeners\":[\"{address}\"]}}\n"),
         ] {
-            let mut stream = ask_to_hand_over(&site, &gateway);
-            let mut offer = String::new();
-            BufReader::new(&stream).read_line(&mut offer).expect("an offer");
-            assert!(offer.contains(&format!("\"address\":\"{address}\"")), "{offer}");
-            stream.write_all(words.as_bytes()).expect("it reads");
+            // The one before may not be over yet.
+            wait_until("it offers its sockets", || {
+                let mut stream = ask_to_hand_over(&site, &gateway);
+                let mut offer = String::new();
+                BufReader::new(&stream).read_line(&mut offer).expect("an answer");
+                let offers = offer.contains(&format!("\"address\":\"{address}\""));
+                assert!(offers || offer.contains("\"error\":\"busy\""), "{offer}");
+                if offers {
+                    stream.write_all(words.as_bytes()).expect("it reads");
+                }
+                offers
+            });
         }
         // They are over when the next one is let in.
         let successor = wait_for_successor(&site);
@@ -299,9 +306,8 @@ fn a_successor_whose_configuration_is_wrong_ends_with_2_and_the_gateway_serves_o
 fn a_successor_that_cannot_bind_another_address_ends_with_1_and_the_gateway_serves_on() {
     let (site, mut gateway) = start();
     let address = gateway.address().expect("it serves");
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let taken = taken.local_addr().expect("an address").to_string();
-    let holder = std::net::TcpListener::bind(&taken).expect("the same");
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = holder.local_addr().expect("an address").to_string();
     site.configure(
         &CONFIG.replace("admin_listen = \"127.0.0.1:0\"", &format!("admin_listen = \"{taken}\"")),
     );
