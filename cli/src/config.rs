@@ -6,11 +6,15 @@
 //! and nothing has been started by then.
 
 mod admin;
+mod credentials;
+mod engines;
 mod error;
 mod function;
 mod http2;
 mod library;
+mod link;
 mod table;
+mod tls;
 mod units;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,6 +26,9 @@ use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
 use admin::read_admin_listen;
+pub use credentials::{CertificateFiles, CredentialError, authorities, shared_key};
+use engines::read_engines;
+pub use engines::{EnginesPort, Trust};
 pub use error::{ConfigError, Place, Problem};
 use function::{CONTAINER_KINDS, read_functions};
 pub use function::{
@@ -31,7 +38,11 @@ pub use function::{
 pub use http2::Http2;
 use http2::read_http2;
 use library::Search;
+pub use link::Link;
+use link::read_link;
 use table::{Source, Table, Value};
+pub use tls::Tls;
+use tls::read_tls;
 pub(crate) use units::parse_duration;
 
 /// Where the gateway listens when nothing else is said.
@@ -93,6 +104,10 @@ pub struct Gateway {
     pub write_timeout: Duration,
     /// Calls of one function that may wait, on each shard, for an engine on another host.
     pub queue: usize,
+    /// The door with TLS.
+    pub tls: Option<Tls>,
+    /// Where engines may join.
+    pub engines: Option<EnginesPort>,
     /// HTTP/2 and gRPC, if they are served.
     pub http2: Option<Http2>,
 }
@@ -121,6 +136,8 @@ pub struct Engine {
     pub oci_rootfs: Option<PathBuf>,
     /// Where the state of a host without a door is to be seen; `None`: nowhere.
     pub admin_listen: Option<SocketAddr>,
+    /// Gateways on other hosts; `None`: none.
+    pub link: Option<Link>,
 }
 
 /// How the engine's threads stand to the functions on their core.
@@ -212,8 +229,9 @@ impl Config {
         let known = &["gateway", "engine", "function"];
         let root = Table::open(&source, "", document.get_ref(), 0, known)?;
 
-        let gateway = read_gateway(root.get("gateway").as_ref(), overrides.listen)?;
-        let mut engine = read_engine(root.get("engine").as_ref())?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let gateway = read_gateway(root.get("gateway").as_ref(), overrides.listen, directory)?;
+        let mut engine = read_engine(root.get("engine").as_ref(), directory)?;
         let functions = root.get("function");
         if let (Role::Gateway, Some(functions)) = (overrides.role, &functions) {
             let (place, problem) = (functions.place(), Problem::NoFunctionsHere);
@@ -229,6 +247,7 @@ impl Config {
 fn read_gateway(
     section: Option<&Value<'_>>,
     listen_option: Option<SocketAddr>,
+    directory: &Path,
 ) -> Result<Gateway, ConfigError> {
     let mut gateway = Gateway {
         listen: LISTEN_DEFAULT,
@@ -240,6 +259,8 @@ fn read_gateway(
         idle_timeout: Duration::from_secs(75),
         write_timeout: Duration::from_secs(30),
         queue: 1024,
+        tls: None,
+        engines: None,
         http2: None,
     };
     let mut insecure = false;
@@ -256,6 +277,8 @@ fn read_gateway(
             "idle_timeout",
             "write_timeout",
             "queue",
+            "tls",
+            "engines",
             "http2",
         ])?;
         if let Some(value) = table.get("listen") {
@@ -282,6 +305,14 @@ fn read_gateway(
         ] {
             table.read(key, field, |value| value.duration(DURATION_MIN..=DURATION_MAX))?;
         }
+        if let Some(section) = table.get("tls") {
+            let (tls, place) = read_tls(&section, directory)?;
+            refuse_exposed(tls.listen, place, insecure)?;
+            gateway.tls = Some(tls);
+        }
+        table.read("engines", &mut gateway.engines, |section| {
+            read_engines(section, directory).map(Some)
+        })?;
         if let Some(section) = table.get("http2") {
             let (http2, place) = read_http2(&section)?;
             refuse_exposed(http2.listen, place, insecure)?;
@@ -306,7 +337,7 @@ fn refuse_exposed(listen: SocketAddr, place: Place, insecure: bool) -> Result<()
     Err(ConfigError::Refused { place, problem: Problem::Exposed(listen) })
 }
 
-fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
+fn read_engine(section: Option<&Value<'_>>, directory: &Path) -> Result<Engine, ConfigError> {
     let mut engine = Engine {
         shards: None,
         runtime_dir: None,
@@ -318,6 +349,7 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
         oci_runtime: "runc".to_owned(),
         oci_rootfs: None,
         admin_listen: None,
+        link: None,
     };
     let Some(section) = section else { return Ok(engine) };
     let table = section.table(&[
@@ -332,6 +364,10 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
         "oci_rootfs",
         "admin_listen",
         "insecure",
+        "node",
+        "gateways",
+        "resolver",
+        "link",
     ])?;
     let mut insecure = false;
     table.read("insecure", &mut insecure, |value| value.flag())?;
@@ -356,8 +392,13 @@ fn read_engine(section: Option<&Value<'_>>) -> Result<Engine, ConfigError> {
             ("normal", Priority::Normal),
         ])
     })?;
+    engine.link = read_link(&table, directory)?;
     Ok(engine)
 }
 
 #[cfg(test)]
+mod link_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;

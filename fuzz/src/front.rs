@@ -84,7 +84,7 @@ pub fn converse<F: FnMut() -> Answer>(
             functions,
             seen: Vec::new(),
         };
-        let arrival = Arrival { socket: OwnedFd::from(socket), door: Door::Public };
+        let arrival = Arrival { socket: OwnedFd::from(socket), door: Door::Public, tls: None };
         front.gateway.adopt(front.reactor, NOW, arrival);
         for piece in pieces {
             if piece.moves {

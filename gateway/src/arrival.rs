@@ -18,4 +18,6 @@ pub struct Arrival {
     pub socket: OwnedFd,
     /// By which listener it came.
     pub door: Door,
+    /// Where there is TLS: the handshake is done, and plain bytes behind it may be there already.
+    pub tls: Option<Box<rustls::ServerConnection>>,
 }

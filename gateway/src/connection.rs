@@ -9,7 +9,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use reactor::{Operation, ReceiveBuffer};
 
 use crate::answer::{self, Outgoing};
-use crate::arrival::Door;
+use crate::arrival::{Arrival, Door};
 use crate::backlog::Backlog;
 use crate::deadline::Deadline;
 use crate::departure::Departure;
@@ -21,6 +21,7 @@ use crate::request_body::RequestBody;
 use crate::respond::{self, Exchange, Failure};
 use crate::send::{Interim, Sending, Step};
 use crate::shared::{Io, Stage};
+use crate::transport::Transport;
 use crate::upstream::{Answer, Upstream};
 
 /// Bytes a client may send ahead of the answer to its current request before we stop receiving:
@@ -77,6 +78,7 @@ pub(crate) struct Connection {
     pub(crate) admission: Admission,
     pub(crate) door: Door,
     pub(crate) socket: OwnedFd,
+    pub(crate) transport: Transport,
     pub(crate) state: State,
     /// Of the request in progress, or the last one.
     pub(crate) exchange: Exchange,
@@ -89,19 +91,15 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn adopt(
-        io: &mut Io<'_>,
-        key: Key,
-        socket: OwnedFd,
-        door: Door,
-        admission: Admission,
-    ) -> Self {
+    pub(crate) fn adopt(io: &mut Io<'_>, key: Key, arrival: Arrival, admission: Admission) -> Self {
+        let Arrival { socket, door, tls } = arrival;
         let operation = io.reactor.receive(socket.as_fd(), key.token(Purpose::Receive));
         let mut connection = Connection {
             key,
             admission,
             door,
             socket,
+            transport: Transport::of(tls),
             state: State::Idle,
             exchange: Exchange::unknown(&mut io.shared.ids),
             interim: Interim::None,
@@ -122,6 +120,7 @@ impl Connection {
         if matches!(self.state, State::Calling { .. }) {
             io.shared.calling -= 1;
         }
+        self.say_goodbye(io);
         self.deadline.disarm(&mut io.shared.wheel);
         self.backlog.clear(&mut io.shared.pool);
         if let State::Body(body) = self.state {
@@ -137,23 +136,36 @@ impl Connection {
         data: ReceiveBuffer,
     ) -> Fate {
         io.shared.metrics.bytes_in += data.len() as u64;
+        if let State::Draining { left } = &mut self.state {
+            *left = left.saturating_sub(data.len());
+            return if *left == 0 { Fate::Closed } else { Fate::Open };
+        }
+        match self.transport {
+            Transport::Plain => self.on_bytes(io, upstream, &data),
+            Transport::Tls(_) => self.on_ciphertext(io, upstream, &data),
+        }
+    }
+
+    /// Takes bytes of HTTP.
+    pub(crate) fn on_bytes(
+        &mut self,
+        io: &mut Io<'_>,
+        upstream: &mut impl Upstream,
+        data: &[u8],
+    ) -> Fate {
         match &mut self.state {
-            State::Draining { left } => {
-                *left = left.saturating_sub(data.len());
-                return if *left == 0 { Fate::Closed } else { Fate::Open };
-            }
-            State::Calling { .. } | State::Sending(_) => self.hold(io, &data),
+            State::Draining { .. } => {}
+            State::Calling { .. } | State::Sending(_) => self.hold(io, data),
             State::Idle | State::Head | State::Body(_) if self.backlog.is_empty() => {
-                let used = self.feed(io, upstream, &data);
+                let used = self.feed(io, upstream, data);
                 self.hold(io, &data[used..]);
             }
             State::Idle | State::Head | State::Body(_) => {
-                self.backlog.append(&data, &mut io.shared.pool);
+                self.backlog.append(data, &mut io.shared.pool);
                 // Without a line's end there is nothing new to understand, and a head that comes
                 // byte by byte must not be parsed for every byte.
                 let head_max = io.shared.config.head_max as usize;
                 if data.contains(&b'\n') || self.backlog.len() >= head_max {
-                    drop(data);
                     self.feed_backlog(io, upstream);
                 }
             }
@@ -169,6 +181,8 @@ impl Connection {
     ) -> Fate {
         let cancelled = |error: &std::io::Error| error.raw_os_error() == Some(libc::ECANCELED);
         match (&self.receiving, &error) {
+            // It ended before, by a word of TLS.
+            (Receiving::Ended, _) => Fate::Open,
             (Receiving::Stopping, Some(error)) if cancelled(error) => {
                 self.receiving = Receiving::Stopped;
                 self.leave_or_resume(io)
@@ -284,6 +298,7 @@ impl Connection {
             Step::Broken => self.on_incident(io, upstream, Incident::Reset),
             Step::Done => {
                 self.start_sending(io);
+                self.flush_transport(io);
                 Fate::Open
             }
         }
@@ -317,6 +332,7 @@ impl Connection {
     pub(crate) fn send(&mut self, io: &mut Io<'_>, status: u16, outgoing: Outgoing) {
         io.shared.metrics.answered(status);
         self.state = State::Sending(Sending::new(outgoing));
+        self.seal(io);
         self.prepare_departure(io);
         // Answers leave in order: this one waits for an interim one.
         if self.interim.is_in_flight() {
@@ -375,7 +391,10 @@ impl Connection {
         }
         match self.receiving {
             Receiving::Ended => self.on_incident(io, upstream, Incident::Ended),
-            _ => self.leave_or_resume(io),
+            _ => {
+                self.flush_transport(io);
+                self.leave_or_resume(io)
+            }
         }
     }
 

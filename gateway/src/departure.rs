@@ -42,9 +42,12 @@ pub struct Departed {
 
 impl Connection {
     /// Asks the connection to leave. A refused one, and one that is about to close, has no use for it; only the
-    /// public door's are many enough to be worth it.
+    /// public door's are many enough to be worth it. One with TLS stays: its keys do not fit into a message.
     pub(crate) fn send_away(&mut self, io: &mut Io<'_>, departure: Departure) {
         if self.admission == Admission::Refused || self.door != Door::Public {
+            return;
+        }
+        if !self.transport.is_plain() {
             return;
         }
         self.departure = Some(departure);

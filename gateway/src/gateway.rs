@@ -51,6 +51,30 @@ impl Gateway {
 
     /// Takes a connection that was accepted.
     pub fn adopt(&mut self, reactor: &mut Reactor, now: Nanos, arrival: Arrival) {
+        let _ = self.admit_or_refuse(reactor, now, arrival);
+    }
+
+    /// The same for a connection with TLS: what came with its handshake is looked at at once.
+    pub fn adopt_secured(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        upstream: &mut impl Upstream,
+        arrival: Arrival,
+    ) {
+        if let Some(key) = self.admit_or_refuse(reactor, now, arrival) {
+            self.step(reactor, now, key.caller(), |connection, io, _| {
+                connection.on_ciphertext(io, upstream, &[])
+            });
+        }
+    }
+
+    fn admit_or_refuse(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        arrival: Arrival,
+    ) -> Option<Key> {
         let socket = &arrival.socket;
         let open = self.connections.len();
         let Config { connections_max, descriptors, .. } = &self.shared.config;
@@ -68,23 +92,29 @@ impl Gateway {
                 self.shared.metrics.refused += 1;
                 if close_at_once || open >= self.shared.served as usize + REFUSALS_MAX {
                     reactor.close(arrival.socket);
-                    return;
+                    return None;
                 }
             }
         }
-        self.admit(reactor, now, arrival, admission);
+        self.admit(reactor, now, arrival, admission)
     }
 
     /// Takes a connection that left another shard's gateway. It was admitted there, so the limit is
     /// not asked again.
     pub fn take_over(&mut self, reactor: &mut Reactor, now: Nanos, socket: OwnedFd) {
         self.shared.served += 1;
-        let arrival = Arrival { socket, door: Door::Public };
-        self.admit(reactor, now, arrival, Admission::Served);
+        let arrival = Arrival { socket, door: Door::Public, tls: None };
+        let _ = self.admit(reactor, now, arrival, Admission::Served);
     }
 
-    fn admit(&mut self, reactor: &mut Reactor, now: Nanos, arrival: Arrival, admission: Admission) {
-        let Arrival { socket, door } = arrival;
+    fn admit(
+        &mut self,
+        reactor: &mut Reactor,
+        now: Nanos,
+        arrival: Arrival,
+        admission: Admission,
+    ) -> Option<Key> {
+        let Arrival { socket, door, tls } = arrival;
         // Answers are written whole, so there is nothing for Nagle's algorithm to gather; with
         // it, an answer behind another would wait for the client's delayed ACK.
         let stream = TcpStream::from(socket);
@@ -97,10 +127,12 @@ impl Gateway {
                 self.shared.served -= 1;
             }
             reactor.close(stream.into());
-            return;
+            return None;
         };
         let mut io = Io { shared: &mut self.shared, reactor, now };
-        entry.insert(Connection::adopt(&mut io, key, stream.into(), door, admission));
+        let arrival = Arrival { socket: stream.into(), door, tls };
+        entry.insert(Connection::adopt(&mut io, key, arrival, admission));
+        Some(key)
     }
 
     /// Takes an event whose token is [owned](Gateway::owns). An event of a connection that is

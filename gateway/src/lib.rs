@@ -7,6 +7,7 @@
 //! - `gateway`: the connections of a shard; routes events to them
 //! - `key`: names a connection in tokens, timers and calls
 //! - `connection`: one connection's state, and what is owed to it (`lifecycle`)
+//! - `transport`: TLS between its socket and its HTTP, where there is any
 //! - `departure`: how a connection leaves for another shard
 //! - `backlog`, `pool`, `deadline`, `shared`: its bytes, vectors, time, and what all share
 //! - `request`: from bytes to a call, with `request_body` for what comes in parts
@@ -48,6 +49,7 @@ mod respond;
 mod route;
 mod send;
 mod shared;
+mod transport;
 mod upstream;
 
 pub use arrival::{Arrival, Door};

@@ -122,7 +122,7 @@ impl Connection {
                     return self.refuse_unread(io, bytes, reject);
                 }
                 if head.expectation == Expectation::Continue {
-                    self.interim.start(io, &self.socket, self.key);
+                    self.seal_interim(io, respond::CONTINUE);
                 }
                 self.state = State::Body(body);
                 self.set_deadline(io, io.shared.config.body_timeout);

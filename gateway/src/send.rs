@@ -13,7 +13,6 @@ use reactor::{Operation, Reactor};
 use crate::answer::Outgoing;
 use crate::body::Body;
 use crate::key::{Key, Purpose};
-use crate::respond::CONTINUE;
 use crate::shared::Io;
 
 /// How long a client that takes nothing may keep a function's memory. A client that reads takes
@@ -54,6 +53,18 @@ impl Sending {
             Outgoing::WithBody(head, body) => head.len() + body.payload().len(),
         };
         Sending { total, sent: 0, source: Source::Queued(outgoing) }
+    }
+
+    /// Replaces what is queued, before anything of it is sent.
+    pub(crate) fn replace(&mut self, seal: impl FnOnce(Outgoing) -> Vec<u8>) {
+        match std::mem::replace(&mut self.source, Source::Own) {
+            Source::Queued(outgoing) => {
+                let sealed = seal(outgoing);
+                self.total = sealed.len();
+                self.source = Source::Queued(Outgoing::Bytes(sealed));
+            }
+            in_flight => self.source = in_flight,
+        }
     }
 
     pub(crate) fn is_pinned(&self) -> bool {
@@ -139,7 +150,7 @@ fn copy_rest(mut head: Vec<u8>, payload: &SharedSlice, sent: usize) -> Vec<u8> {
     head
 }
 
-/// `100 Continue`.
+/// What goes ahead of an answer: `100 Continue`, or what TLS has to say by itself.
 pub(crate) enum Interim {
     None,
     InFlight { sent: usize },
@@ -150,12 +161,11 @@ impl Interim {
         matches!(self, Interim::InFlight { .. })
     }
 
-    pub(crate) fn start(&mut self, io: &mut Io<'_>, socket: &OwnedFd, key: Key) {
+    /// Sends `data`, unless something of the kind is on its way.
+    pub(crate) fn start(&mut self, io: &mut Io<'_>, socket: &OwnedFd, key: Key, data: Vec<u8>) {
         if self.is_in_flight() {
-            return;
+            return io.shared.pool.put(data);
         }
-        let mut data = io.shared.pool.take();
-        data.extend_from_slice(CONTINUE);
         io.reactor.send(socket.as_fd(), data, 0, key.token(Purpose::SendInterim));
         *self = Interim::InFlight { sent: 0 };
     }

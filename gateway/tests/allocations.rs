@@ -110,7 +110,7 @@ fn a_request_in_steady_state_allocates_nothing() {
             for event in events.drain(..) {
                 match event {
                     Event::Accepted { socket, .. } => {
-                        let arrival = Arrival { socket, door: Door::Public };
+                        let arrival = Arrival { socket, door: Door::Public, tls: None };
                         gateway.adopt(&mut reactor, clock::now(), arrival);
                     }
                     event => gateway.on_event(&mut reactor, clock::now(), &mut upstream, event),

@@ -127,6 +127,13 @@ impl SharedSlice {
         self.size == 0
     }
 
+    /// Whether the bytes lie in memory that a container may write: they are then its worker's as
+    /// soon as the [`SharedBlock`] is dropped. Else they do not change.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self.keeper, Keeper::Mapping { .. })
+    }
+
     /// A part of it. Panics if the range is not within it.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> SharedSlice {

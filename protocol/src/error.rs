@@ -60,7 +60,7 @@ pub enum LinkError {
     /// The peer said why.
     #[error("the peer ended it: {0}")]
     Bye(String),
-    /// The connection broke or was closed.
+    /// The connection broke, was closed, or took nothing of what was sent for [`crate::STALL`].
     #[error("{0}")]
     Io(#[from] io::Error),
     /// TLS broke.

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::error::{LinkError, ProtocolError};
 use crate::frame::{HEAD_SIZE, Head, Kind, Part};
 use crate::hello::{Challenge, Hello, Key, Prover};
-use crate::message::REASON_MAX;
+use crate::message::{encode_reason, parse_reason};
 
 /// Bytes of a handshake's message at most: what a stranger can make us read.
 const MESSAGE_MAX: usize = 512;
@@ -51,9 +51,8 @@ where
 {
     match answer_or_fail(stream, challenge, key).await {
         Err(LinkError::Protocol(error)) => {
-            let reason = error.to_string();
-            let reason = &reason.as_bytes()[..reason.len().min(REASON_MAX)];
-            let _ = write(stream, Kind::Bye, reason).await;
+            // Who is gone need not be told.
+            let _ = write(stream, Kind::Bye, encode_reason(&error.to_string())).await;
             Err(error.into())
         }
         result => result,
@@ -108,8 +107,8 @@ async fn read<S: AsyncRead + Unpin>(stream: &mut S, kind: Kind) -> Result<Vec<u8
     let mut body = vec![0; head.size];
     stream.read_exact(&mut body).await?;
     match head.kind {
-        Kind::Bye => Err(LinkError::Bye(String::from_utf8_lossy(&body).escape_debug().collect())),
-        got if got == kind && head.part == Part::Last => Ok(body),
+        Kind::Bye => Err(LinkError::Bye(parse_reason(&body))),
+        got if got == kind && head.part == Part::Last && head.stream == 0 => Ok(body),
         got => Err(ProtocolError::Unexpected(got.name()).into()),
     }
 }

@@ -11,6 +11,9 @@ pub const PATIENCE: Duration = Duration::from_millis(500);
 /// A gap between two looks that says we ourselves were held up: what the other side said meanwhile
 /// may not have been read yet.
 const HELD_UP: Duration = Duration::from_millis(150);
+/// Questions in a row before it does not matter any more how late we are: between two of them there
+/// was time to read an answer.
+const QUESTIONS_MAX: u32 = 4;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +28,13 @@ pub(crate) enum Beat {
 pub(crate) struct Heartbeat {
     heard: Nanos,
     asked: Option<Nanos>,
+    /// Since it was heard.
+    questions: u32,
 }
 
 impl Heartbeat {
     pub(crate) fn new(now: Nanos) -> Heartbeat {
-        Heartbeat { heard: now, asked: None }
+        Heartbeat { heard: now, asked: None, questions: 0 }
     }
 
     pub(crate) fn heard(&mut self, now: Nanos) {
@@ -42,9 +47,11 @@ impl Heartbeat {
         if now < due {
             return Beat::Nothing;
         }
-        if self.asked.is_some() && now < due + HELD_UP {
+        let in_time = now < due + HELD_UP;
+        if self.asked.is_some() && (in_time || self.questions >= QUESTIONS_MAX) {
             return Beat::Dead;
         }
+        self.questions += 1;
         self.asked = Some(now);
         Beat::Ask
     }
@@ -93,5 +100,14 @@ mod tests {
         assert_eq!(heart.look(Nanos(250 * MS)), Beat::Ask);
         assert_eq!(heart.look(Nanos(5_000 * MS)), Beat::Ask);
         assert_eq!(heart.look(Nanos(5_500 * MS)), Beat::Dead);
+    }
+
+    #[test]
+    fn who_is_always_late_blames_in_the_end() {
+        let mut heart = Heartbeat::new(Nanos(0));
+        for question in 1..=4 {
+            assert_eq!(heart.look(Nanos(question * 1_000 * MS)), Beat::Ask);
+        }
+        assert_eq!(heart.look(Nanos(5_000 * MS)), Beat::Dead);
     }
 }

@@ -81,7 +81,9 @@ pub enum Prover {
 }
 
 impl Hello {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The body of HELLO.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(128);
         out.extend_from_slice(&MAGIC);
         for word in [self.version_min, self.version_max] {
@@ -98,9 +100,11 @@ impl Hello {
         out
     }
 
+    /// The inverse.
+    ///
     /// # Errors
     /// For anything that `encode` does not write, and versions that are not spoken here.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Hello, ProtocolError> {
+    pub fn parse(bytes: &[u8]) -> Result<Hello, ProtocolError> {
         const WHAT: &str = "a hello";
         let mut fields = Fields { bytes, what: WHAT };
         if fields.array()? != MAGIC {
@@ -132,7 +136,9 @@ impl Hello {
 }
 
 impl Challenge {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The body of CHALLENGE.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
         out.extend_from_slice(&self.version.to_le_bytes());
         out.extend_from_slice(&self.shards.to_le_bytes());
@@ -141,7 +147,11 @@ impl Challenge {
         out
     }
 
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Challenge, ProtocolError> {
+    /// The inverse.
+    ///
+    /// # Errors
+    /// For anything that `encode` does not write, and a version that is not spoken here.
+    pub fn parse(bytes: &[u8]) -> Result<Challenge, ProtocolError> {
         const WHAT: &str = "a challenge";
         let mut fields = Fields { bytes, what: WHAT };
         let (version, shards) = (fields.u16()?, fields.u16()?);

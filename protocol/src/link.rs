@@ -1,54 +1,51 @@
 //! A connection between an engine and a gateway, after the handshake, on a shard's reactor: messages
 //! in and out, TLS if there is any, and the heartbeat. Its owner passes it the reactor's events, takes
-//! what came, says what is to be said, and flushes once a turn.
+//! what came, says what is to be said, and flushes once a turn:
+//!
+//! ```text
+//! Received ---> on_received, then next_message until there is none
+//! Sent -------> on_sent
+//! next_timer -> tick
+//! each turn --> flush
+//! an error ---> close
+//! ```
+//! What was sent may lie in a worker's memory ([`Link::send_answer_block`]): that worker waits until it
+//! is out, or for 50 ms; then the rest is copied.
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 
-use ipc::engine_side::SharedSlice;
+use ipc::engine_side::{SharedBlock, SharedSlice};
 use reactor::clock::Nanos;
 use reactor::{Reactor, Token};
 
-use crate::error::{LinkError, ProtocolError};
+use crate::cipher::{Cipher, Flow};
+use crate::error::LinkError;
 use crate::established::Established;
 use crate::frame::Kind;
 use crate::heartbeat::{Beat, Heartbeat};
-use crate::message::{
-    AnswerHead, CallHead, Load, Message, REASON_MAX, encode_loads, parse_functions, parse_loads,
-};
-use crate::outbox::{Outbox, Withdrawn};
-use crate::reader::{Fixed, Limits, Raw, Reader};
-
-/// Bytes that the kernel keeps beyond what is under way: what is queued there, nothing overtakes.
-const UNSENT_MAX: libc::c_int = 128 * 1024;
-/// Stream of messages that belong to no call.
-const CONTROL: u64 = u64::MAX;
-/// Plain bytes taken from TLS at once.
-const PLAIN_CHUNK: usize = 16 * 1024;
-
-/// Which end of a link this is: it decides what may come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// Calls go out, answers come in.
-    Gateway,
-    /// Calls come in, answers go out.
-    Engine,
-}
+use crate::lane::Given;
+use crate::message::{AnswerHead, CallHead, LOADS_MAX, Load, Message, encode_loads, encode_reason};
+use crate::outbox::{Bodies, Body, CONTROL, Outbox};
+use crate::reader::{Limits, Reader};
+use crate::sender::Sender;
+use crate::side::Side;
+use crate::socket;
 
 /// See the module's description.
 #[derive(Debug)]
 pub struct Link {
     side: Side,
     socket: OwnedFd,
-    tls: Option<Box<rustls::Connection>>,
+    cipher: Option<Cipher>,
     reader: Reader,
+    /// Whether more can come.
+    flow: Flow,
     outbox: Outbox,
+    sender: Sender,
+    /// A send is to be called back with the next flush.
+    call_back: bool,
     heartbeat: Heartbeat,
-    send_token: Token,
-    /// The vector of the last send, when none is under way.
-    idle: Option<Vec<u8>>,
-    /// Bytes of the send under way that are out.
-    sent: usize,
     scratch: Vec<u8>,
 }
 
@@ -66,30 +63,24 @@ impl Link {
         limits: Limits,
         [receive_token, send_token]: [Token; 2],
     ) -> Result<Link, LinkError> {
-        let Established { socket, mut tls, early } = established;
-        set_option(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
-        set_option(&socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, UNSENT_MAX);
-        if let Some(tls) = &mut tls {
-            // Its own limit is 64 KiB, which a batch of small messages may exceed; a batch is taken out
-            // as soon as it is in.
-            tls.set_buffer_limit(None);
-        }
+        let Established { socket, tls, early } = established;
+        socket::prepare(&socket);
         reactor.receive(socket.as_fd(), receive_token);
         let mut link = Link {
             side,
             socket,
-            tls,
-            reader: Reader::new(limits),
-            outbox: Outbox::default(),
+            cipher: tls.map(Cipher::new),
+            reader: Reader::new(side, limits),
+            flow: Flow::Goes,
+            outbox: Outbox::new(),
+            sender: Sender::new(send_token, now),
+            call_back: false,
             heartbeat: Heartbeat::new(now),
-            send_token,
-            idle: Some(Vec::new()),
-            sent: 0,
             scratch: Vec::new(),
         };
         link.reader.push(&early);
-        if link.tls.is_some() {
-            link.decrypt(&[])?;
+        if let Some(cipher) = &mut link.cipher {
+            link.flow = cipher.decrypt(&[], &mut link.reader)?;
         }
         Ok(link)
     }
@@ -100,57 +91,82 @@ impl Link {
     /// When they are no TLS.
     pub fn on_received(&mut self, now: Nanos, bytes: &[u8]) -> Result<(), LinkError> {
         self.heartbeat.heard(now);
-        if self.tls.is_some() {
-            self.decrypt(bytes)
-        } else {
-            self.reader.push(bytes);
-            Ok(())
+        match &mut self.cipher {
+            None => self.reader.push(bytes),
+            Some(cipher) if self.flow == Flow::Goes => {
+                self.flow = cipher.decrypt(bytes, &mut self.reader)?;
+            }
+            Some(_) => {}
         }
+        Ok(())
     }
 
-    /// The next message that has come. To be called until there is none.
+    /// The next message that has come. To be called until there is none, or the reader's memory grows.
     ///
     /// # Errors
     /// The link is over, for this reason.
     pub fn next_message(&mut self) -> Result<Option<Message<'_>>, LinkError> {
-        match self.reader.next()? {
-            Some(raw) => parse(self.side, raw).map(Some),
-            None => Ok(None),
+        match self.reader.next_message()? {
+            None if self.flow == Flow::Ended => {
+                Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+            }
+            message => Ok(message),
         }
     }
 
-    /// A call. `block` is envelope and payload.
+    /// A call. `block` is envelope and payload; it is copied if a container may change it.
     pub fn send_call(&mut self, stream: u64, head: &CallHead, block: SharedSlice) {
-        self.outbox.push(Kind::Call, stream, &head.encode(), block);
+        debug_assert_eq!(block.len(), head.envelope_size as usize + head.payload_size as usize);
+        self.outbox.push(Kind::Call, stream, &head.encode(), Body::Slice(block));
     }
 
-    /// The end of a call. `block` is envelope and payload.
+    /// The end of a call. `block` is envelope and payload; it is copied if a container may change it.
     pub fn send_answer(&mut self, stream: u64, head: &AnswerHead, block: Option<SharedSlice>) {
+        let size = block.as_ref().map_or(0, SharedSlice::len);
+        debug_assert_eq!(size, head.envelope_size as usize + head.payload_size as usize);
         match block {
-            Some(block) => self.outbox.push(Kind::Answer, stream, &head.encode(), block),
-            None => self.outbox.push_small(Kind::Answer, stream, &[&head.encode()]),
+            Some(block) => {
+                self.outbox.push(Kind::Answer, stream, &head.encode(), Body::Slice(block));
+            }
+            None => self.outbox.push_small(Kind::Answer, stream, &head.encode()),
         }
     }
 
-    /// Takes a call back: unsaid if nothing of it is out, else by a CANCEL.
+    /// The end of a call, out of the worker's memory: `block` is dropped when it is sent or copied,
+    /// which it is at once if it fits a frame, and at the latest with the first [`Link::tick`] after
+    /// 50 ms.
+    pub fn send_answer_block(&mut self, stream: u64, head: &AnswerHead, block: SharedBlock) {
+        debug_assert_eq!(block.envelope_size(), head.envelope_size as usize);
+        debug_assert_eq!(block.payload_size(), head.payload_size as usize);
+        self.outbox.push(Kind::Answer, stream, &head.encode(), Body::Block(block));
+    }
+
+    /// Takes back a call, or the rest of an answer. A large one is unsaid if nothing of it is out. The
+    /// other side is told by CANCEL of a call, and of an answer that it would wait for the rest of.
     pub fn cancel(&mut self, stream: u64) {
-        if self.outbox.withdraw(stream) != Some(Withdrawn::Nothing) {
+        let is_to_be_told = match self.outbox.withdraw(stream) {
+            Some(Given::Nothing) => false,
+            Some(Given::Something) => true,
+            None => self.side == Side::Gateway,
+        };
+        if is_to_be_told {
             self.outbox.push_small(Kind::Cancel, stream, &[]);
         }
     }
 
-    /// All functions, as `message::encode_functions` writes them.
+    /// All functions, as `message::encode_functions` writes them. If an earlier list has not begun to
+    /// leave, it never does.
     pub fn send_functions(&mut self, encoded: Vec<u8>) {
-        let block = ipc::engine_side::SharedBlock::from_bytes(encoded, 0);
-        self.outbox.push(Kind::Functions, CONTROL, &[], block.whole());
+        self.outbox.push_functions(encoded);
     }
 
-    /// How busy some functions are.
+    /// How busy some functions are. May overtake the list that announces them.
     pub fn send_loads(&mut self, loads: &[Load]) {
-        self.scratch.clear();
-        encode_loads(loads, &mut self.scratch);
-        let block = ipc::engine_side::SharedBlock::from_bytes(self.scratch.clone(), 0);
-        self.outbox.push(Kind::Load, CONTROL - 1, &[], block.whole());
+        for loads in loads.chunks(LOADS_MAX) {
+            self.scratch.clear();
+            encode_loads(loads, &mut self.scratch);
+            self.outbox.push_small(Kind::Load, CONTROL - 1, &self.scratch);
+        }
     }
 
     /// No new calls, please; or none will come.
@@ -158,31 +174,30 @@ impl Link {
         self.outbox.push_small(Kind::Draining, CONTROL, &[]);
     }
 
-    /// Sends what was said, unless a send is under way: then that one's end does.
+    /// Sends what was said, unless a send is under way: then that one's end does. To be called once a
+    /// turn, also when nothing was said: TLS and PINGs want answers too.
+    ///
+    /// # Errors
+    /// When TLS takes no more.
     pub fn flush(&mut self, reactor: &mut Reactor) -> Result<(), LinkError> {
-        let Some(mut batch) = self.idle.take() else { return Ok(()) };
-        batch.clear();
+        if std::mem::take(&mut self.call_back) {
+            self.sender.call_back(reactor);
+        }
+        let Some(mut batch) = self.sender.take_idle() else { return Ok(()) };
         if let Some(question) = self.reader.take_ping() {
             self.outbox.push_small(Kind::Pong, question, &[]);
         }
-        if let Some(tls) = &mut self.tls {
-            if !self.outbox.is_empty() {
+        let mut bodies = None;
+        match &mut self.cipher {
+            None => bodies = self.outbox.give(&mut batch, Bodies::Gathered),
+            Some(cipher) if cipher.wants_write() || !self.outbox.is_empty() => {
                 self.scratch.clear();
-                self.outbox.give(&mut self.scratch);
-                tls.writer().write_all(&self.scratch)?;
+                self.outbox.give(&mut self.scratch, Bodies::Copied);
+                cipher.encrypt(&self.scratch, &mut batch)?;
             }
-            while tls.wants_write() {
-                tls.write_tls(&mut batch)?;
-            }
-        } else {
-            self.outbox.give(&mut batch);
+            Some(_) => {}
         }
-        if batch.is_empty() {
-            self.idle = Some(batch);
-        } else {
-            self.sent = 0;
-            reactor.send(self.socket.as_fd(), batch, 0, self.send_token);
-        }
+        self.sender.start(reactor, &self.socket, batch, bodies);
         Ok(())
     }
 
@@ -196,23 +211,21 @@ impl Link {
         data: Vec<u8>,
         result: io::Result<usize>,
     ) -> Result<(), LinkError> {
-        match result? {
-            0 => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-            count => self.sent += count,
-        }
-        if self.sent < data.len() {
-            reactor.send(self.socket.as_fd(), data, self.sent, self.send_token);
-        } else {
-            self.idle = Some(data);
-        }
-        Ok(())
+        Ok(self.sender.on_sent(reactor, &self.socket, data, result)?)
     }
 
-    /// Asks whether the other side is there when that is due.
+    /// Does what is due: asks whether the other side is there, lets workers go that have waited for a
+    /// slow peer. To be called after what has arrived was passed on, and before [`Link::flush`].
     ///
     /// # Errors
-    /// When it has not answered in time.
+    /// When the other side has not answered, or taken anything, in time.
     pub fn tick(&mut self, now: Nanos) -> Result<(), LinkError> {
+        if let Some(silence) = self.sender.stalled(now) {
+            let text = format!("it took nothing for {} ms", silence.as_millis());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text).into());
+        }
+        self.call_back |= self.sender.next_call_back().is_some_and(|at| at <= now);
+        self.outbox.unpin(now);
         match self.heartbeat.look(now) {
             Beat::Nothing => Ok(()),
             Beat::Ask => {
@@ -223,13 +236,14 @@ impl Link {
         }
     }
 
-    /// When [`Link::tick`] is wanted next.
+    /// When [`Link::tick`] is wanted next. It may become earlier with whatever is sent.
     #[must_use]
     pub fn next_timer(&self) -> Nanos {
-        self.heartbeat.next()
+        let workers = [self.sender.next_call_back(), self.outbox.next_unpin()];
+        workers.into_iter().flatten().fold(self.heartbeat.next(), Nanos::min)
     }
 
-    /// Bytes that wait to be sent.
+    /// Bytes that wait to be sent; owners bound them by [`crate::QUEUED_MAX`].
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.outbox.size()
@@ -238,7 +252,7 @@ impl Link {
     /// Whether everything that was said is with the kernel.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
-        self.idle.is_some() && self.outbox.is_empty()
+        self.sender.is_idle() && self.outbox.is_empty()
     }
 
     /// Calls of which no byte has left: their function provably never saw them.
@@ -246,89 +260,24 @@ impl Link {
         self.outbox.unsent_calls()
     }
 
-    /// Ends the link, with a word if there is a reason and room for it. Calls that wait here stay unsaid:
-    /// their owner makes them elsewhere, and they must not run twice.
+    /// Ends the link at once, with a word if there is a reason. The word is left out when a send is under
+    /// way: it would lie within a frame that may never end. Large messages end unfinished; who wants them
+    /// to leave waits for [`Link::is_flushed`]. Calls that wait here stay unsaid: their owner makes them
+    /// elsewhere, and they must not run twice.
     pub fn close(mut self, reactor: &mut Reactor, reason: Option<&str>) {
-        if let (Some(reason), true) = (reason, self.idle.is_some()) {
+        if let (Some(reason), true) = (reason, self.sender.is_idle()) {
             if self.side == Side::Gateway {
-                self.outbox = Outbox::default();
+                self.outbox = Outbox::new();
             }
-            let reason = reason.floor_char_boundary_max(REASON_MAX);
-            self.outbox.push_small(Kind::Bye, CONTROL, &[reason.as_bytes()]);
+            self.outbox.withdraw_all();
+            self.outbox.push_small(Kind::Bye, CONTROL, encode_reason(reason));
+            if let Some(cipher) = &mut self.cipher {
+                cipher.end();
+            }
             // A link that cannot say it any more is closed all the same.
             let _ = self.flush(reactor);
         }
         reactor.shutdown(self.socket.as_fd(), std::net::Shutdown::Write);
         reactor.close(self.socket);
     }
-
-    fn decrypt(&mut self, mut bytes: &[u8]) -> Result<(), LinkError> {
-        let Some(tls) = &mut self.tls else { return Ok(()) };
-        loop {
-            if !bytes.is_empty() {
-                tls.read_tls(&mut bytes)?;
-            }
-            let state = tls.process_new_packets()?;
-            let buffer = self.reader.make_room();
-            let mut left = state.plaintext_bytes_to_read();
-            while left > 0 {
-                let from = buffer.len();
-                buffer.resize(from + left.min(PLAIN_CHUNK), 0);
-                let count = tls.reader().read(&mut buffer[from..])?;
-                buffer.truncate(from + count);
-                left -= count;
-            }
-            if bytes.is_empty() {
-                return Ok(());
-            }
-            if state.peer_has_closed() {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
-        }
-    }
-}
-
-/// A prefix of a text that ends between two characters.
-trait Prefix {
-    fn floor_char_boundary_max(&self, size: usize) -> &str;
-}
-
-impl Prefix for str {
-    fn floor_char_boundary_max(&self, size: usize) -> &str {
-        let mut end = self.len().min(size);
-        while !self.is_char_boundary(end) {
-            end -= 1;
-        }
-        &self[..end]
-    }
-}
-
-fn parse(side: Side, raw: Raw<'_>) -> Result<Message<'_>, LinkError> {
-    let Raw { kind, stream, fixed, body } = raw;
-    match (side, kind, fixed) {
-        (Side::Gateway, Kind::Functions, _) => {
-            Ok(Message::Functions(parse_functions(body.bytes())?))
-        }
-        (Side::Gateway, Kind::Load, _) => Ok(Message::Load(parse_loads(body.bytes())?)),
-        (Side::Gateway, Kind::Answer, Fixed::Answer(head)) => {
-            Ok(Message::Answer { stream, head, block: body })
-        }
-        (Side::Engine, Kind::Call, Fixed::Call(head)) => {
-            Ok(Message::Call { stream, head, block: body })
-        }
-        (Side::Engine, Kind::Cancel, _) => Ok(Message::Cancel { stream }),
-        (_, Kind::Draining, _) => Ok(Message::Draining),
-        (_, Kind::Bye, _) => {
-            Err(LinkError::Bye(String::from_utf8_lossy(body.bytes()).escape_debug().collect()))
-        }
-        (_, kind, _) => Err(ProtocolError::Unexpected(kind.name()).into()),
-    }
-}
-
-fn set_option(socket: &OwnedFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) {
-    let size = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(0);
-    // SAFETY: reads `size` bytes of `value`. A socket that is not TCP refuses, and goes without.
-    let _ = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size)
-    };
 }

@@ -1,13 +1,17 @@
 //! Messages: what frames carry, with the limit of every field. A message has a fixed head, by kind,
 //! and a body that goes on behind it.
 
+use std::collections::HashSet;
+
 use crate::error::ProtocolError;
-use crate::frame::Kind;
+use crate::frame::{FRAME_MAX, Kind};
 
 /// Bytes of a node's or a function's name.
 pub const NAME_MAX: usize = 64;
 /// Functions that an engine may have.
 pub const FUNCTIONS_MAX: usize = 4096;
+/// Loads in one report: as many as fit a frame.
+pub const LOADS_MAX: usize = FRAME_MAX / LOAD_SIZE;
 /// Bytes of the reason in a BYE.
 pub const REASON_MAX: usize = 256;
 /// Bytes of an envelope and a payload at most; a side may allow less.
@@ -253,7 +257,7 @@ pub(crate) const fn body_max(kind: Kind) -> usize {
     match kind {
         Kind::Call | Kind::Answer => BLOCK_MAX,
         Kind::Functions => FUNCTIONS_MAX * (FUNCTION_FIXED + NAME_MAX),
-        Kind::Load => FUNCTIONS_MAX * LOAD_SIZE,
+        Kind::Load => LOADS_MAX * LOAD_SIZE,
         Kind::Bye => REASON_MAX,
         _ => 0,
     }
@@ -283,6 +287,7 @@ pub(crate) fn parse_functions(bytes: &[u8]) -> Result<Vec<Function>, ProtocolErr
     const WHAT: &str = "a list of functions";
     let mut fields = Fields { bytes, what: WHAT };
     let mut functions = Vec::new();
+    let (mut numbers, mut names) = (HashSet::new(), HashSet::new());
     while !fields.bytes.is_empty() {
         check_count("functions", functions.len() + 1, FUNCTIONS_MAX)?;
         let (number, version) = (fields.u32()?, fields.u32()?);
@@ -290,13 +295,17 @@ pub(crate) fn parse_functions(bytes: &[u8]) -> Result<Vec<Function>, ProtocolErr
         let repeat = if fields.flag()? { Repeat::Idempotent } else { Repeat::Never };
         let size = usize::from(fields.u8()?);
         fields.zero(2)?;
-        let name = parse_name(fields.take(size)?).ok_or(ProtocolError::Malformed(WHAT))?;
+        let name = fields.take(size)?;
+        if !numbers.insert(number) || !names.insert(name) {
+            return Err(ProtocolError::Malformed("a list that has a function twice"));
+        }
+        let name = parse_name(name).ok_or(ProtocolError::Malformed(WHAT))?;
         functions.push(Function { number, name, version, timeout_ns, repeat, capacity });
     }
     Ok(functions)
 }
 
-/// The body of LOAD.
+/// The body of LOAD, for at most [`LOADS_MAX`] of them.
 pub fn encode_loads(loads: &[Load], out: &mut Vec<u8>) {
     for load in loads {
         let state = u32::from(load.state == LoadState::Broken);
@@ -309,7 +318,7 @@ pub fn encode_loads(loads: &[Load], out: &mut Vec<u8>) {
 
 pub(crate) fn parse_loads(bytes: &[u8]) -> Result<Vec<Load>, ProtocolError> {
     const WHAT: &str = "a load report";
-    check_count("loads", bytes.len() / LOAD_SIZE, FUNCTIONS_MAX)?;
+    check_count("loads", bytes.len() / LOAD_SIZE, LOADS_MAX)?;
     let mut fields = Fields { bytes, what: WHAT };
     let mut loads = Vec::with_capacity(bytes.len() / LOAD_SIZE);
     while !fields.bytes.is_empty() {
@@ -332,6 +341,21 @@ pub(crate) fn parse_name(bytes: &[u8]) -> Option<String> {
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-".contains(byte);
     let text = std::str::from_utf8(bytes).ok()?;
     (fits && bytes.iter().all(is_part)).then(|| text.to_owned())
+}
+
+/// The reason in a BYE, for a line of a log: without control characters, and of bounded length.
+pub(crate) fn parse_reason(bytes: &[u8]) -> String {
+    let bytes = &bytes[..bytes.len().min(REASON_MAX)];
+    String::from_utf8_lossy(bytes).escape_debug().take(REASON_MAX).collect()
+}
+
+/// What of a reason a BYE has room for: whole characters.
+pub(crate) fn encode_reason(reason: &str) -> &[u8] {
+    let mut end = reason.len().min(REASON_MAX);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    &reason.as_bytes()[..end]
 }
 
 fn check_block(envelope_size: u32, payload_size: u32) -> Result<(), ProtocolError> {

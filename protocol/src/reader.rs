@@ -4,14 +4,21 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::error::ProtocolError;
-use crate::frame::{HEAD_SIZE, Head, Kind, Part};
-use crate::message::{self, AnswerHead, Block, CallHead, FIXED_MAX};
+use crate::error::{LinkError, ProtocolError};
+use crate::frame::{FRAME_MAX, HEAD_SIZE, Head, Kind, Part};
+use crate::message::{
+    self, AnswerHead, Block, CallHead, FIXED_MAX, Message, parse_functions, parse_loads,
+};
+use crate::side::Side;
 
-/// Memory reserved for a message on its sender's word alone; more comes as its bytes do.
-const RESERVED_MAX: usize = 1 << 20;
-/// Bytes read at the front of the buffer before the rest is moved there.
-const SLACK_MAX: usize = 256 * 1024;
+/// Memory reserved for a message beyond twice what of it has come.
+const RESERVED_MAX: usize = 64 * 1024;
+/// Bytes in the buffer at which what is done with makes room, and that are kept while it is empty.
+const BUFFER_MAX: usize = 64 * 1024;
+/// Messages that may have begun and not ended. A sender keeps well below.
+pub(crate) const PARTIAL_MAX: usize = 256;
+/// Bytes of all of those, as announced, that any limits allow.
+pub(crate) const PARTIAL_BYTES_MIN: usize = 256 << 20;
 
 /// What a peer may make us keep.
 #[derive(Clone, Copy, Debug)]
@@ -20,39 +27,27 @@ pub struct Limits {
     pub payload_max: u32,
     /// Messages that have begun and not ended.
     pub partial_max: usize,
-    /// Bytes of all of those, as announced.
+    /// Bytes of all of those, as announced. Memory is taken only as they come.
     pub partial_bytes_max: usize,
 }
 
 impl Limits {
     /// For payloads of that size: the peer may send as many large ones at once as fit 256 MiB, or four
-    /// if those are more.
+    /// if those are more. A peer that is a [`crate::Link`] keeps within them.
     #[must_use]
     pub fn for_payloads(payload_max: u32) -> Limits {
         let size = payload_max as usize + ipc::ENVELOPE_MAX;
-        Limits { payload_max, partial_max: 1024, partial_bytes_max: (256 << 20).max(4 * size) }
+        let partial_bytes_max = PARTIAL_BYTES_MIN.max(4 * size);
+        Limits { payload_max, partial_max: PARTIAL_MAX, partial_bytes_max }
     }
 }
 
-/// A whole message, not looked into.
+/// From bytes to messages, without any connection: bytes are pushed in as they come, messages taken
+/// out until there is none. With that its memory is bounded by [`Limits`], what one push brings, and a
+/// frame.
 #[derive(Debug)]
-pub(crate) struct Raw<'a> {
-    pub(crate) kind: Kind,
-    pub(crate) stream: u64,
-    pub(crate) fixed: Fixed,
-    pub(crate) body: Block<'a>,
-}
-
-/// The fixed part of a message.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Fixed {
-    None,
-    Call(CallHead),
-    Answer(AnswerHead),
-}
-
-#[derive(Debug)]
-pub(crate) struct Reader {
+pub struct Reader {
+    side: Side,
     buffer: Vec<u8>,
     /// Bytes of `buffer` that are done with.
     start: usize,
@@ -62,6 +57,23 @@ pub(crate) struct Reader {
     /// The last PING that was not answered yet: a peer that asks more often gets fewer answers.
     ping: Option<u64>,
     limits: Limits,
+}
+
+/// A whole message, not looked into.
+#[derive(Debug)]
+struct Raw<'a> {
+    kind: Kind,
+    stream: u64,
+    fixed: Fixed,
+    body: Block<'a>,
+}
+
+/// The fixed part of a message.
+#[derive(Clone, Copy, Debug)]
+enum Fixed {
+    None,
+    Call(CallHead),
+    Answer(AnswerHead),
 }
 
 #[derive(Debug)]
@@ -90,8 +102,11 @@ enum Progress {
 }
 
 impl Reader {
-    pub(crate) fn new(limits: Limits) -> Reader {
+    /// Reads what comes to this side.
+    #[must_use]
+    pub fn new(side: Side, limits: Limits) -> Reader {
         Reader {
+            side,
             buffer: Vec::new(),
             start: 0,
             partial: HashMap::new(),
@@ -102,35 +117,50 @@ impl Reader {
     }
 
     /// Takes bytes in, behind those that are there.
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
-        self.make_room();
-        self.buffer.extend_from_slice(bytes);
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.make_room(bytes.len()).extend_from_slice(bytes);
     }
 
-    /// The buffer, to be appended to.
-    pub(crate) fn make_room(&mut self) -> &mut Vec<u8> {
+    /// The next message, if all of it has come. To be called until there is none, which includes the
+    /// answer to a PING ([`Reader::take_ping`]).
+    ///
+    /// # Errors
+    /// The peer broke the protocol, or said BYE: nothing that comes behind it means anything.
+    pub fn next_message(&mut self) -> Result<Option<Message<'_>>, LinkError> {
+        self.next()?.map(Raw::parse).transpose()
+    }
+
+    /// The PING that is to be answered.
+    pub fn take_ping(&mut self) -> Option<u64> {
+        self.ping.take()
+    }
+
+    /// The buffer, to be appended to by `size`.
+    pub(crate) fn make_room(&mut self, size: usize) -> &mut Vec<u8> {
         if self.start == self.buffer.len() {
-            self.buffer.clear();
             self.start = 0;
-        } else if self.start > SLACK_MAX {
+            if self.buffer.capacity() > BUFFER_MAX {
+                self.buffer = Vec::new();
+            } else {
+                self.buffer.clear();
+            }
+        } else if self.buffer.len() + size > BUFFER_MAX {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
         &mut self.buffer
     }
 
-    /// The PING that is to be answered.
-    pub(crate) fn take_ping(&mut self) -> Option<u64> {
-        self.ping.take()
-    }
-
-    /// The next message, if all of it has come. PING and PONG are none.
-    pub(crate) fn next(&mut self) -> Result<Option<Raw<'_>>, ProtocolError> {
+    /// PING and PONG are no messages, and a CANCEL is none to a gateway.
+    fn next(&mut self) -> Result<Option<Raw<'_>>, ProtocolError> {
         loop {
             let Some(head) = self.buffer[self.start..].first_chunk::<HEAD_SIZE>() else {
                 return Ok(None);
             };
             let head = Head::parse(head)?;
+            if !self.side.takes(head.kind) {
+                return Err(ProtocolError::Unexpected(head.kind.name()));
+            }
             let from = self.start + HEAD_SIZE;
             let body = from..from + head.size;
             if self.buffer.len() < body.end {
@@ -153,6 +183,9 @@ impl Reader {
 
     fn take(&mut self, head: Head, body: Range<usize>) -> Result<Progress, ProtocolError> {
         match head.kind {
+            _ if head.part == Part::More && head.size != FRAME_MAX => {
+                Err(ProtocolError::Malformed("a frame that is not full, nor the last"))
+            }
             Kind::Data => self.go_on(head, body),
             Kind::Ping | Kind::Pong => {
                 message::check_count("bytes of a ping", head.size, 0)?;
@@ -162,8 +195,11 @@ impl Reader {
                 Ok(Progress::Part)
             }
             Kind::Cancel => {
+                message::check_count("bytes of a cancel", head.size, 0)?;
                 self.forget(head.stream);
-                self.begin(head, body)
+                // An answer that will not end concerns nobody but its reader.
+                let concerns_owner = self.side == Side::Engine;
+                Ok(if concerns_owner { Progress::Whole(Fixed::None, body) } else { Progress::Part })
             }
             _ if self.partial.contains_key(&head.stream) => {
                 Err(ProtocolError::StreamBusy(head.stream))
@@ -203,7 +239,7 @@ impl Reader {
         let partial = self.partial.get_mut(&stream);
         let partial = partial.ok_or(ProtocolError::UnknownStream(stream))?;
         partial.size.check(partial.body.len() + range.len(), head.part)?;
-        partial.body.extend_from_slice(&self.buffer[range]);
+        partial.append(&self.buffer[range]);
         match head.part {
             Part::More => Ok(Progress::Part),
             Part::Last => {
@@ -217,6 +253,34 @@ impl Reader {
         let partial = self.partial.remove(&stream)?;
         self.partial_bytes -= partial.size.most();
         Some(partial)
+    }
+}
+
+impl Partial {
+    /// Takes memory in proportion to what has come, whatever was announced.
+    fn append(&mut self, bytes: &[u8]) {
+        let had = self.body.len();
+        if had + bytes.len() > self.body.capacity() {
+            let left = self.size.most() - had;
+            self.body.reserve_exact(left.min(had.max(bytes.len())));
+        }
+        self.body.extend_from_slice(bytes);
+    }
+}
+
+impl<'a> Raw<'a> {
+    fn parse(self) -> Result<Message<'a>, LinkError> {
+        let Raw { kind, stream, fixed, body: block } = self;
+        match (kind, fixed) {
+            (Kind::Functions, _) => Ok(Message::Functions(parse_functions(block.bytes())?)),
+            (Kind::Load, _) => Ok(Message::Load(parse_loads(block.bytes())?)),
+            (Kind::Answer, Fixed::Answer(head)) => Ok(Message::Answer { stream, head, block }),
+            (Kind::Call, Fixed::Call(head)) => Ok(Message::Call { stream, head, block }),
+            (Kind::Cancel, _) => Ok(Message::Cancel { stream }),
+            (Kind::Draining, _) => Ok(Message::Draining),
+            (Kind::Bye, _) => Err(LinkError::Bye(message::parse_reason(block.bytes()))),
+            (kind, _) => Err(ProtocolError::Unexpected(kind.name()).into()),
+        }
     }
 }
 

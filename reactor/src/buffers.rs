@@ -17,15 +17,26 @@ use std::{fmt, io, ptr, slice};
 pub(crate) const BUFFERS_MAX: u16 = 1 << 15;
 const PAGE_SIZE: usize = 4096;
 
-/// Memory that may be handed to the kernel for as long as its owner lives.
+/// Parts of a [`StableBuffer`] behind its first. A vector of the kernel's holds all of them.
+pub const PARTS_MAX: usize = 16;
+
+/// Memory that may be handed to the kernel for as long as its owner lives: one range, or several to
+/// be read in sequence.
 ///
 /// # Safety
-/// [`StableBuffer::bytes`] names memory that stays mapped and readable while `self` lives,
-/// wherever the box that holds it moves, and returns the same range every time. Another process
-/// may change the contents.
+/// [`StableBuffer::bytes`] and [`StableBuffer::part`] name memory that stays mapped and readable
+/// while `self` lives, wherever the box that holds it moves, and return the same ranges every time.
+/// Another process may change the contents.
 pub unsafe trait StableBuffer {
     /// Where the bytes are, and how many.
     fn bytes(&self) -> (*const u8, usize);
+
+    /// The same for what follows them: part `index`, from 0. `None` ends them; no more than
+    /// [`PARTS_MAX`] are read.
+    fn part(&self, index: usize) -> Option<(*const u8, usize)> {
+        let _ = index;
+        None
+    }
 }
 
 impl fmt::Debug for dyn StableBuffer {

@@ -33,7 +33,7 @@ mod reactor;
 mod setup;
 pub mod wheel;
 
-pub use buffers::{ReceiveBuffer, StableBuffer};
+pub use buffers::{PARTS_MAX, ReceiveBuffer, StableBuffer};
 pub use event::{Event, Token, Wait};
 pub use operation::Operation;
 pub use reactor::{Address, Reactor};

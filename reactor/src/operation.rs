@@ -14,7 +14,7 @@
 //! Armed and Ending are the kernel's; a Starved receive is ours, and waits for a buffer. An Ending
 //! operation is never armed again, because its descriptor may by then mean another file.
 
-use crate::buffers::StableBuffer;
+use crate::buffers::{PARTS_MAX, StableBuffer};
 use crate::event::Token;
 use slab::Slab;
 use std::os::fd::RawFd;
@@ -48,30 +48,44 @@ pub(crate) fn halves(value: u64) -> [u32; 2] {
     [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
 }
 
+/// Ranges of a `sendmsg`: a head, a body's first, and those behind it.
+const RANGES_MAX: usize = 2 + PARTS_MAX;
+
 /// The vector of a `sendmsg`. Boxed, because the kernel reads it at submission, which may be after
 /// the table has grown and moved.
 pub(crate) struct Vectored {
     pub(crate) header: libc::msghdr,
-    pub(crate) parts: [libc::iovec; 2],
+    ranges: [libc::iovec; RANGES_MAX],
+    count: usize,
 }
 
 impl Vectored {
     /// Describes `head` and `body` in sequence, without their first `from` bytes.
     pub(crate) fn point_to(&mut self, head: &[u8], body: &dyn StableBuffer, from: usize) {
-        let (body, body_size) = body.bytes();
-        let skipped = from.saturating_sub(head.len());
-        assert!(skipped <= body_size, "send from {from} of {}", head.len() + body_size);
-        let head = &head[from.min(head.len())..];
+        self.count = 0;
+        let mut skip = from;
+        self.add(head.as_ptr(), head.len(), &mut skip);
+        let (bytes, size) = body.bytes();
+        self.add(bytes, size, &mut skip);
+        for (bytes, size) in (0..PARTS_MAX).map_while(|index| body.part(index)) {
+            self.add(bytes, size, &mut skip);
+        }
+        assert!(skip == 0, "send from {from}, {skip} past the end");
+        self.header.msg_iov = self.ranges.as_mut_ptr();
+        self.header.msg_iovlen = self.count as _;
+    }
+
+    /// Adds a range without its first `skip` bytes, and says how many are left to be skipped.
+    fn add(&mut self, bytes: *const u8, size: usize, skip: &mut usize) {
+        let skipped = size.min(*skip);
+        *skip -= skipped;
+        // SAFETY: `skipped` bytes into, or one past, a range of a slice or one that `StableBuffer`
+        // promises.
+        let start = unsafe { bytes.add(skipped) };
         // The kernel reads these; sendmsg has no use for a mutable pointer but asks for one.
-        let head_base = head.as_ptr().cast_mut().cast();
-        // SAFETY: `skipped` bytes into, or one past, the range that `bytes` promises.
-        let body_base = unsafe { body.add(skipped) }.cast_mut().cast();
-        self.parts = [
-            libc::iovec { iov_base: head_base, iov_len: head.len() },
-            libc::iovec { iov_base: body_base, iov_len: body_size - skipped },
-        ];
-        self.header.msg_iov = self.parts.as_mut_ptr();
-        self.header.msg_iovlen = self.parts.len() as _;
+        self.ranges[self.count] =
+            libc::iovec { iov_base: start.cast_mut().cast(), iov_len: size - skipped };
+        self.count += 1;
     }
 }
 
@@ -80,7 +94,7 @@ impl Default for Vectored {
         // SAFETY: msghdr is plain C data for which all zeroes is the empty message.
         let header = unsafe { mem::zeroed() };
         let empty = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
-        Vectored { header, parts: [empty; 2] }
+        Vectored { header, ranges: [empty; RANGES_MAX], count: 0 }
     }
 }
 

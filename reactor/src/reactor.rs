@@ -144,7 +144,8 @@ impl Reactor {
         self.start(socket, token, Work::Send { data, from })
     }
 
-    /// Like [`Reactor::send`], for `head` and `body` in sequence; `from` counts bytes of both.
+    /// Like [`Reactor::send`], for `head` and all ranges of `body` in sequence; `from` counts bytes
+    /// of both.
     ///
     /// # Panics
     /// When `from` is past the end.

@@ -5,6 +5,9 @@
 //!   hand_over  ------------------------>   lends its sockets, goes on as before
 //!              <------------------------   Offer, with the descriptors
 //!   starts, accepts nothing
+//!   joining    ------------------------>   has the engines dial again, serves on by the links that it has
+//!              <------------------------   Acknowledged, with the functions that clients have here
+//!   accepts engines, waits for these functions
 //!   taken      ------------------------>   what these sockets still hold is the successor's
 //!              <------------------------   Acknowledged
 //!   accepts
@@ -14,9 +17,10 @@
 //! Whatever ends before `serving` leaves the predecessor as it was. Every word is a line of JSON; a
 //! [`Failure`](super::Failure) may come instead of an answer.
 
+use std::collections::BTreeSet;
 use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
@@ -25,8 +29,10 @@ use serde::{Deserialize, Serialize};
 
 /// Most sockets of an offer: a process has one for each purpose at most.
 const LISTENERS_MAX: usize = 16;
-/// Longest word, its newline included: an address and a purpose take less than 100 bytes.
-const WORD_SIZE_MAX: usize = 4096;
+/// Longest word, its newline included: the names of some thousands of functions.
+const WORD_SIZE_MAX: usize = 256 << 10;
+/// Read at once.
+const PART_SIZE: usize = 4096;
 
 /// What a listening socket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +44,10 @@ pub(crate) enum Purpose {
     Admin,
     /// HTTP/2 for clients.
     Http2,
+    /// HTTP/1.1 over TLS for clients.
+    Tls,
+    /// Engines.
+    Engines,
 }
 
 /// A listening socket.
@@ -57,17 +67,22 @@ pub(crate) struct Offer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "word", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Word {
+    /// It stands, and waits for engines.
+    Joining {},
     /// It stands, and would accept from these.
     Taken { listeners: Vec<SocketAddr> },
     /// It accepts.
     Serving {},
 }
 
-/// The predecessor's answer to [`Word::Taken`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The predecessor's answer to [`Word::Joining`] and [`Word::Taken`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Acknowledged {
     /// Process of the predecessor.
     pub(crate) pid: u32,
+    /// Functions of engines that it can send calls for.
+    #[serde(default)]
+    pub(crate) functions: BTreeSet<String>,
 }
 
 /// A connection on which words go to and fro, with descriptors beside them. Blocking, within the time
@@ -88,7 +103,11 @@ impl Socket<'_> {
     ///
     /// # Errors
     /// What the system says; `InvalidInput` for a word that is too long.
-    pub(crate) fn send(&mut self, word: &impl Serialize, sockets: &[&OwnedFd]) -> io::Result<()> {
+    pub(crate) fn send(
+        &mut self,
+        word: &impl Serialize,
+        sockets: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
         let mut line = serde_json::to_vec(word)?;
         line.push(b'\n');
         if line.len() > WORD_SIZE_MAX || sockets.len() > LISTENERS_MAX {
@@ -125,7 +144,7 @@ impl Socket<'_> {
     }
 
     fn fill(&mut self, sockets: &mut Vec<OwnedFd>) -> io::Result<usize> {
-        let mut bytes = [0; WORD_SIZE_MAX];
+        let mut bytes = [0; PART_SIZE];
         let mut space = nix::cmsg_space!([std::os::fd::RawFd; LISTENERS_MAX]);
         let mut parts = [IoSliceMut::new(&mut bytes)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
@@ -146,6 +165,7 @@ impl Socket<'_> {
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
 
     use super::*;
 
@@ -159,7 +179,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let lent = OwnedFd::from(listener);
-        Socket::new(&ours).send(&offer(address), &[&lent]).unwrap();
+        Socket::new(&ours).send(&offer(address), &[lent.as_fd()]).unwrap();
         drop(lent);
         let mut socket = Socket::new(&theirs);
         let (received, mut sockets) = socket.receive::<Offer>().unwrap().unwrap();
@@ -189,9 +209,11 @@ mod tests {
         let without_end = vec![b'x'; WORD_SIZE_MAX];
         for bytes in [&b"{}\n"[..], b"\xff\0\n", b"{\"word\":\"x\"}\n", &without_end] {
             let (ours, theirs) = UnixStream::pair().unwrap();
-            (&ours).write_all(bytes).unwrap();
+            let bytes = bytes.to_vec();
+            // More than the socket's buffer may hold.
+            std::thread::spawn(move || (&ours).write_all(&bytes));
             let error = Socket::new(&theirs).receive::<Word>().unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{bytes:?}");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         }
     }
 }

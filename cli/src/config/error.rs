@@ -5,6 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::credentials::CredentialError;
+
 /// Why a file is no configuration. Its `Display` is one line and names the place.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -120,6 +122,30 @@ pub enum Problem {
         /// The section that says so.
         section: &'static str,
     },
+    /// A file of certificates or a key.
+    #[error("{0}")]
+    Credentials(CredentialError),
+    /// More than one way to prove oneself, of which one would be ignored.
+    #[error("expected only one of {expected}")]
+    TwoProofs {
+        /// The ways.
+        expected: &'static str,
+    },
+    /// Every stranger could join.
+    #[error(
+        "expected a loopback address, because insecure = true lets everyone join, got \"{0}\" \
+         (key_file, or certificate, key and authorities permit it)"
+    )]
+    InsecureLink(SocketAddr),
+    /// A gateway elsewhere that nobody could tell from a stranger.
+    #[error(
+        "expected gateways of this host, because insecure = true proves nothing, got \"{0}\" \
+         (key_file, or certificate, key and authorities in [engine.link] permit others)"
+    )]
+    InsecureDial(String),
+    /// A name for certificates that there are none of.
+    #[error("a name in certificates, but there are none: key_file or insecure stands beside it")]
+    NoCertificates,
 }
 
 impl fmt::Display for Place {

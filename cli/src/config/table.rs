@@ -172,6 +172,13 @@ impl<'a> Value<'a> {
         Ok(array.iter().map(element).collect())
     }
 
+    /// The elements of an array.
+    pub(super) fn elements(&self, expected: &str) -> Result<Vec<Value<'a>>, ConfigError> {
+        let array = self.value.as_array().ok_or_else(|| self.unexpected(expected))?;
+        let element = |value| Value::new(self.source, self.path.clone(), value);
+        Ok(array.iter().map(element).collect())
+    }
+
     /// The entries of a table whose keys are free.
     pub(super) fn entries(&self, expected: &str) -> Result<Vec<(&'a str, Value<'a>)>, ConfigError> {
         let entries = self.value.as_table().ok_or_else(|| self.unexpected(expected))?;
@@ -203,14 +210,12 @@ impl<'a> Value<'a> {
     /// Absolute paths that exist.
     pub(super) fn absolute_paths(&self) -> Result<Vec<PathBuf>, ConfigError> {
         const EXPECTED: &str = "an array of absolute paths that exist";
-        let array = self.value.as_array().ok_or_else(|| self.unexpected(EXPECTED))?;
-        let path = |value| {
-            let value = Value::new(self.source, self.path.clone(), value);
+        let path = |value: Value<'a>| {
             let path = PathBuf::from(value.text(EXPECTED)?);
             let fits = path.is_absolute() && path.exists();
             if fits { Ok(path) } else { Err(value.unexpected(EXPECTED)) }
         };
-        array.iter().map(path).collect()
+        self.elements(EXPECTED)?.into_iter().map(path).collect()
     }
 
     /// A number of cores, such as 0.5 or 2, in thousandths of one.

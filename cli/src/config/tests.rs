@@ -173,6 +173,8 @@ fn every_key_is_read() {
         idle_timeout: seconds(3),
         write_timeout: seconds(4),
         queue: 1024,
+        tls: None,
+        engines: None,
         http2: None,
     };
     assert_eq!(config.gateway, gateway);
@@ -187,6 +189,7 @@ fn every_key_is_read() {
         oci_runtime: "crun".into(),
         oci_rootfs: Some("/srv/rootfs".into()),
         admin_listen: Some("0.0.0.0:82".parse().unwrap()),
+        link: None,
     };
     assert_eq!(config.engine, engine);
     let [first, second] = &config.functions[..] else { panic!("two functions") };

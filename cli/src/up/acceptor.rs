@@ -1,7 +1,6 @@
 //! One listening socket on a shard's ring, from its first connection to its last.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use nix::sys::socket::{SockFlag, accept4};
 use reactor::clock::Nanos;
 use reactor::{Operation, Reactor, Token};
 
-use super::listener::local_address;
+use super::listeners::Listening;
 
 /// After an accept that failed for lack of descriptors or memory: time for some to become free.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -23,39 +22,26 @@ pub(super) struct Acceptor {
     door: Door,
     token: Token,
     state: State,
-    heir: Heir,
     /// A pause before that is no news.
     pause_told_again: Nanos,
 }
 
-/// Whose those are who have connected, but were not accepted when the listener closes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heir {
-    /// This shard's: nobody else would come for them.
-    Shard,
-    /// Another process's, which accepts from the same socket.
-    Successor,
-}
-
 /// A listener that is to be closed, and whose connections are to be taken in before.
-pub(super) struct Waiting {
-    listener: Arc<OwnedFd>,
-    heir: Heir,
-}
+pub(super) struct Waiting(Arc<Listening>);
 
 enum State {
     Open {
-        listener: Arc<OwnedFd>,
+        listener: Arc<Listening>,
         operation: Operation,
     },
     /// Out of descriptors: tried again later.
     Paused {
-        listener: Arc<OwnedFd>,
+        listener: Arc<Listening>,
         until: Nanos,
     },
     /// The ring's accept is being cancelled.
     Closing {
-        listener: Arc<OwnedFd>,
+        listener: Arc<Listening>,
     },
     Closed,
 }
@@ -64,29 +50,13 @@ impl Acceptor {
     /// Accepts from a socket that listens already.
     pub(super) fn open(
         reactor: &mut Reactor,
-        listener: Arc<OwnedFd>,
+        listener: Arc<Listening>,
         door: Door,
         token: Token,
     ) -> Acceptor {
         let operation = reactor.accept(listener.as_fd(), token);
         let state = State::Open { listener, operation };
-        let heir = Heir::Shard;
-        Acceptor { door, token, state, heir, pause_told_again: Nanos(0) }
-    }
-
-    /// Where it listens, as long as it does.
-    pub(super) fn address(&self) -> Option<SocketAddr> {
-        match &self.state {
-            State::Open { listener, .. }
-            | State::Paused { listener, .. }
-            | State::Closing { listener } => local_address(listener).ok(),
-            State::Closed => None,
-        }
-    }
-
-    /// Says whose the connections are that come last.
-    pub(super) fn bequeath(&mut self, heir: Heir) {
-        self.heir = heir;
+        Acceptor { door, token, state, pause_told_again: Nanos(0) }
     }
 
     /// What those who connect may ask for.
@@ -134,7 +104,7 @@ impl Acceptor {
                 self.state = State::Paused { listener, until: now + PAUSE };
                 None
             }
-            State::Closing { listener } => Some(Waiting { listener, heir: self.heir }),
+            State::Closing { listener } => Some(Waiting(listener)),
             other => {
                 self.state = other;
                 None
@@ -151,7 +121,7 @@ impl Acceptor {
                 self.state = State::Closing { listener };
                 None
             }
-            State::Paused { listener, .. } => Some(Waiting { listener, heir: self.heir }),
+            State::Paused { listener, .. } => Some(Waiting(listener)),
             other => {
                 self.state = other;
                 None
@@ -165,10 +135,10 @@ impl Waiting {
     pub(super) fn accept(&self) -> impl Iterator<Item = OwnedFd> + '_ {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         std::iter::from_fn(move || {
-            if self.heir == Heir::Successor {
+            if self.0.is_successors() {
                 return None;
             }
-            let fd = accept4(self.listener.as_raw_fd(), flags).ok()?;
+            let fd = accept4(self.0.as_raw_fd(), flags).ok()?;
             // SAFETY: accept4 has just made this descriptor for us, and nobody else knows it.
             Some(unsafe { OwnedFd::from_raw_fd(fd) })
         })

@@ -13,6 +13,7 @@ use engine::mailbox::{Post, ToSupervisor};
 use nix::sys::signalfd::SignalFd;
 
 use super::plan::Plan;
+use super::tls::Identities;
 use crate::admin::Report;
 use crate::config::{Config, Function};
 
@@ -21,6 +22,7 @@ use crate::config::{Config, Function};
 pub(super) struct Deployer {
     file: PathBuf,
     plan: Plan,
+    identities: Identities,
     supervisor: Post<ToSupervisor>,
     /// Held during a change.
     state: Mutex<State>,
@@ -51,7 +53,12 @@ struct Identity {
 }
 
 impl Deployer {
-    pub(super) fn new(config: &Config, plan: Plan, supervisor: Post<ToSupervisor>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        plan: Plan,
+        identities: Identities,
+        supervisor: Post<ToSupervisor>,
+    ) -> Self {
         let served = |function: &Function| {
             let served = Served {
                 function: function.clone(),
@@ -62,7 +69,7 @@ impl Deployer {
         };
         let serving = config.functions.iter().map(served).collect();
         let state = Mutex::new(State { config: config.clone(), serving });
-        Self { file: config.file.clone().into(), plan, supervisor, state }
+        Self { file: config.file.clone().into(), plan, identities, supervisor, state }
     }
 
     /// Deploys these functions, each as the next version of the one of its name, if there is one.
@@ -85,6 +92,7 @@ impl Deployer {
         let mut state = self.state();
         let config = Config::load(&self.file, state.config.overrides);
         let config = config.map_err(|error| error.to_string())?;
+        self.identities.reload().into_iter().for_each(&mut tell);
         for function in &config.functions {
             if !state.serving.get(&function.name).is_some_and(|served| served.is(function)) {
                 tell(self.deploy_one(&mut state, function));

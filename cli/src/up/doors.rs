@@ -3,22 +3,35 @@
 //! Addresses are taken early, so that one which is in use ends the start; connections are let in last,
 //! and all at once. A predecessor goes in between: what it serves is served to the end.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use engine::mailbox::Post;
 use gateway::Door;
+use gateway::remote::Board;
 
+use super::doorman::{self, Doorman};
 use super::http2;
 use super::http2::Annex;
 use super::listener::Listener;
 use super::listeners::Listeners;
 use super::mail::ShardMail;
+use super::rebalance::Balance;
 use super::takeover::Takeover;
+use super::tls::Identities;
 use super::{Start, UpError, system};
 use crate::admin::Purpose;
 use crate::config::Config;
+
+/// How long clients wait in the queue of the socket, or are served by the predecessor, for engines to come
+/// over: they dial at once when they are told, and their shards tell of them every 250 ms.
+const JOIN_TIME: Duration = Duration::from_secs(5);
+/// Between two looks.
+const JOIN_PAUSE: Duration = Duration::from_millis(5);
 
 /// See the module's description. Nobody is let in yet.
 pub(super) struct Doors {
@@ -26,11 +39,21 @@ pub(super) struct Doors {
     /// Of the shard that accepts.
     bound: Vec<(Purpose, Door, Listener)>,
     http2: Option<http2::Plan>,
+    doorman: doorman::Plan,
 }
 
 /// What serves beside the shards, now that all is open.
 pub(super) struct Open {
     http2: Option<::http2::Door>,
+    doorman: Option<Doorman>,
+}
+
+/// What is behind the doors.
+#[derive(Clone, Copy)]
+pub(super) struct Within<'a> {
+    pub(super) mail: &'a [Post<ShardMail>],
+    pub(super) balance: &'a Arc<Balance>,
+    pub(super) board: &'a Board,
 }
 
 /// Where clients and operators come in.
@@ -39,6 +62,7 @@ pub(super) struct Addresses {
     pub(super) public: Option<SocketAddr>,
     pub(super) admin: Option<SocketAddr>,
     pub(super) http2: Option<SocketAddr>,
+    pub(super) strangers: doorman::Addresses,
 }
 
 /// Gets the sockets of the gateway that runs, if there is to be a takeover and there is one.
@@ -63,7 +87,11 @@ pub(super) fn relieve(
 
 impl Doors {
     /// Takes the addresses.
-    pub(super) fn bind(config: &Config, listeners: Listeners) -> Result<Doors, UpError> {
+    pub(super) fn bind(
+        config: &Config,
+        identities: &Identities,
+        listeners: Listeners,
+    ) -> Result<Doors, UpError> {
         let has_door = config.overrides.role.has_door();
         let wanted = [
             (Purpose::Public, Door::Public, has_door.then_some(config.gateway.listen)),
@@ -79,7 +107,9 @@ impl Doors {
         }
         let http2 = has_door.then(|| http2::Plan::bind(config, &listeners)).transpose();
         let http2 = http2.map_err(|(address, error)| UpError::Listen { address, error })?.flatten();
-        Ok(Doors { listeners: Arc::new(listeners), bound, http2 })
+        let doorman = doorman::Plan::bind(config, identities, &listeners)
+            .map_err(|(address, error)| UpError::Listen { address, error })?;
+        Ok(Doors { listeners: Arc::new(listeners), bound, http2, doorman })
     }
 
     /// Those that are or will be open.
@@ -92,6 +122,11 @@ impl Doors {
         http2::Plan::annex(self.http2.as_ref())
     }
 
+    /// What the shards need of the doorman.
+    pub(super) fn doorman(&self) -> doorman::Annex {
+        self.doorman.annex()
+    }
+
     /// Where they are.
     pub(super) fn addresses(&self) -> Addresses {
         let address = |purpose: Purpose| {
@@ -102,28 +137,37 @@ impl Doors {
             public: address(Purpose::Public),
             admin: address(Purpose::Admin),
             http2: self.http2.as_ref().map(http2::Plan::address),
+            strangers: self.doorman.addresses(),
         }
     }
 
-    /// Lets connections in, and the predecessor go.
+    /// Lets connections in, and the predecessor go: engines first, so that clients find their functions.
     pub(super) fn open(
         self,
         takeover: Option<Takeover>,
-        shards: &[Post<ShardMail>],
+        within: Within<'_>,
     ) -> Result<Open, UpError> {
-        let adopted = self.listeners.settle();
+        let Doors { listeners, bound, http2, doorman } = self;
+        let Within { mail, balance, board } = within;
+        let adopted = listeners.settle();
         let mut open = Vec::new();
-        for (purpose, door, listener) in self.bound {
+        for (purpose, door, listener) in bound {
             let address = listener.address();
-            let opened = self.listeners.open(purpose, listener);
+            let opened = listeners.open(purpose, listener);
             open.push((opened.map_err(|error| UpError::Listen { address, error })?, door));
         }
+        let awaited = takeover.as_ref().map(Takeover::join).transpose()?.unwrap_or_default();
+        let strangers = doorman.annex();
+        let doorman = doorman.open(mail, balance, &listeners);
+        let doorman = system("no doorman", doorman)?;
+        await_functions(board, &awaited);
         if let Some(takeover) = &takeover {
             takeover.take(adopted)?;
         }
-        let http2 = self.http2.map(|plan| plan.open(shards.to_vec(), &self.listeners)).transpose();
+        let http2 = http2.map(|plan| plan.open(mail.to_vec(), &listeners)).transpose();
         let http2 = system("no door for HTTP/2", http2)?;
-        if let Some(acceptor) = shards.first() {
+        strangers.serve();
+        if let Some(acceptor) = mail.first() {
             for (listener, door) in open {
                 acceptor.send(ShardMail::Serve { listener, door });
             }
@@ -131,7 +175,21 @@ impl Doors {
         if let Some(takeover) = takeover {
             takeover.serving();
         }
-        Ok(Open { http2 })
+        Ok(Open { http2, doorman })
+    }
+}
+
+/// Waits until engines have brought what the predecessor's had, as long as that is worth it: an engine
+/// may have ended just now.
+fn await_functions(board: &Board, awaited: &BTreeSet<String>) {
+    let deadline = Instant::now() + JOIN_TIME;
+    let mut missing = awaited.difference(&board.functions()).count();
+    while missing > 0 && Instant::now() < deadline {
+        thread::sleep(JOIN_PAUSE);
+        missing = awaited.difference(&board.functions()).count();
+    }
+    if missing > 0 {
+        tracing::warn!("{missing} functions of the predecessor have not come within {JOIN_TIME:?}");
     }
 }
 
@@ -141,5 +199,6 @@ impl Open {
         if let Some(door) = self.http2 {
             door.stop();
         }
+        drop(self.doorman);
     }
 }

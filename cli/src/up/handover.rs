@@ -1,32 +1,33 @@
 //! A gateway's half of a hand-over: it lends its listening sockets to a successor, and drains when that
 //! one serves. `crate::admin::handover` has what is said.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use engine::mailbox::{Post, ToSupervisor};
+use gateway::remote::Board;
 
+use super::doorman;
 use super::listeners::Listeners;
-use super::mail::ShardMail;
+use super::mail::{ShardMail, Succession};
 use super::standing::SharedStanding;
 use crate::admin::{Acknowledged, Failure, FailureKind, Offer, Socket, Standing, Word};
 
 /// How long a successor may take to start. One that hangs must not keep others from trying.
 const SUCCESSOR_TIME: Duration = Duration::from_secs(60);
-/// Of a shard that does not answer, something is wrong that a hand-over cannot cure.
-const SHARD_TIME: Duration = Duration::from_secs(5);
-
 /// See the module's description.
 #[derive(Debug)]
 pub(super) struct HandOver {
     /// What is lent.
     pub(super) listeners: Arc<Listeners>,
-    /// To the shard that accepts.
-    pub(super) acceptor: Post<ShardMail>,
+    pub(super) shards: Vec<Post<ShardMail>>,
+    /// Who lets engines in, and what is known of them.
+    pub(super) engines: Option<(doorman::Annex, Arc<Board>)>,
     pub(super) supervisor: Post<ToSupervisor>,
     pub(super) standing: Arc<SharedStanding>,
     pub(super) under_way: UnderWay,
@@ -79,7 +80,8 @@ impl HandOver {
                 tracing::warn!(
                     "the successor did not get to serve, so this gateway goes on: {error}"
                 );
-                self.bequeath(Vec::new());
+                self.listeners.bequeath(&[]);
+                self.keep_engines();
                 Err(Failure::new(FailureKind::Unavailable, format!("given up: {error}")))
             }
         }
@@ -90,29 +92,52 @@ impl HandOver {
         let mut socket = Socket::new(stream);
         let lent = self.listeners.lend();
         let listeners = lent.iter().map(|(handed, _)| *handed).collect();
-        let descriptors: Vec<_> = lent.iter().map(|(_, socket)| &**socket).collect();
+        let descriptors: Vec<_> = lent.iter().map(|(_, socket)| socket.as_fd()).collect();
         socket.send(&Offer { listeners }, &descriptors)?;
         // The successor has them; here they must be able to close.
         drop(lent);
-        let Word::Taken { listeners } = receive(&mut socket)? else {
-            return Err(io::Error::other("it said that it serves before it had taken anything"));
-        };
-        if !self.bequeath(listeners) {
-            return Err(io::Error::other("the shard that accepts does not answer"));
+        self.listeners.bequeath(&[]);
+        let pid = std::process::id();
+        // Each word at most once, and in this order.
+        let mut word = receive(&mut socket)?;
+        if word == (Word::Joining {}) {
+            let functions = self.yield_engines();
+            socket.send(&Acknowledged { pid, functions }, &[])?;
+            word = receive(&mut socket)?;
         }
-        socket.send(&Acknowledged { pid: std::process::id() }, &[])?;
+        let Word::Taken { listeners } = word else { return Err(out_of_turn()) };
+        self.listeners.bequeath(&listeners);
+        socket.send(&Acknowledged { pid, functions: BTreeSet::new() }, &[])?;
         match receive(&mut socket)? {
             Word::Serving {} => Ok(()),
-            Word::Taken { .. } => Err(io::Error::other("it took twice")),
+            Word::Joining {} | Word::Taken { .. } => Err(out_of_turn()),
         }
     }
 
-    /// Says whose the connections are that still wait when the listeners close.
-    fn bequeath(&self, to_successor: Vec<SocketAddr>) -> bool {
-        let (done, told) = mpsc::channel();
-        self.acceptor.send(ShardMail::Yield { to_successor, done });
-        told.recv_timeout(SHARD_TIME).is_ok()
+    /// Has the engines dial the successor. They keep their links to here, by which calls go on. Returns
+    /// the functions that they have.
+    fn yield_engines(&self) -> BTreeSet<String> {
+        let Some((doorman, board)) = &self.engines else { return BTreeSet::new() };
+        let functions = board.functions();
+        doorman.yield_engines();
+        self.tell_shards(Succession::Expected);
+        functions
     }
+
+    fn keep_engines(&self) {
+        if let Some((doorman, _)) = &self.engines {
+            self.tell_shards(Succession::Off);
+            doorman.serve();
+        }
+    }
+
+    fn tell_shards(&self, succession: Succession) {
+        self.shards.iter().for_each(|shard| shard.send(ShardMail::Succession(succession)));
+    }
+}
+
+fn out_of_turn() -> io::Error {
+    io::Error::other("it spoke out of turn")
 }
 
 fn receive(socket: &mut Socket<'_>) -> io::Result<Word> {

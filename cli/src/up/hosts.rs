@@ -1,31 +1,29 @@
 //! What a shard has of other hosts: links to engines there, links to gateways there, and where it tells
 //! of both.
 
-use std::fmt;
 use std::sync::Arc;
 
-use engine::uplink::{self, Bounds, Notice, Uplinks};
+use engine::uplink::{self, Bounds, Uplinks};
 use gateway::remote::{self, Board, Remote};
 use reactor::clock;
 
+use super::gateways::Wire;
 use crate::config::Config;
 
-/// Takes what shards say of links to whoever dials.
-pub(super) type Notify = Arc<dyn Fn(Notice) + Send + Sync>;
-
 /// Shared by all shards.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Hosts {
     pub(super) board: Arc<Board>,
     pub(super) stats: Arc<uplink::Stats>,
-    pub(super) notify: Notify,
+    /// To whoever dials gateways.
+    pub(super) wire: Wire,
 }
 
 impl Hosts {
     /// For that many shards.
-    pub(super) fn new(shards: u16, notify: Notify) -> Hosts {
+    pub(super) fn new(shards: u16, wire: Wire) -> Hosts {
         let board = Arc::new(Board::new(shards));
-        Hosts { board, stats: Arc::new(uplink::Stats::new(shards)), notify }
+        Hosts { board, stats: Arc::new(uplink::Stats::new(shards)), wire }
     }
 
     /// A shard's links to engines.
@@ -41,11 +39,5 @@ impl Hosts {
     pub(super) fn uplinks(&self, config: &Config, shard: u16) -> Uplinks {
         let bounds = Bounds::for_payloads(config.gateway.body_max);
         Uplinks::new(shard, bounds, Arc::clone(&self.stats))
-    }
-}
-
-impl fmt::Debug for Hosts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hosts").finish_non_exhaustive()
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gateway::portal::{Mail, Portal};
@@ -10,7 +9,7 @@ use http2::{Door, Handle, Ledger, Security, Shards, Stats};
 use reactor::mailbox::Post;
 
 use super::listener::Listener;
-use super::listeners::Listeners;
+use super::listeners::{Listeners, Listening};
 use super::mail::ShardMail;
 use super::shard::gateway_config;
 use crate::admin::Purpose;
@@ -25,7 +24,7 @@ struct Shared {
     handle: Handle,
     stats: Arc<Stats>,
     /// While clients are let in: the socket, for a successor.
-    socket: Arc<Mutex<Option<Arc<OwnedFd>>>>,
+    socket: Arc<Mutex<Option<Arc<Listening>>>>,
 }
 
 /// The door before it is opened: its address is taken, nobody is let in.
@@ -90,7 +89,7 @@ impl Plan {
     ) -> io::Result<Door> {
         let Plan { config, listener, ledger, shared } = self;
         let socket = listeners.open(Purpose::Http2, listener)?;
-        let own = socket.try_clone()?.into();
+        let own = socket.duplicate()?.into();
         shared.lend(Some(socket));
         let (Shared { handle, stats, .. }, socket) = (shared, own);
         let listeners = vec![http2::Listener { socket, security: Security::Plain }];
@@ -100,7 +99,7 @@ impl Plan {
 
 impl Shared {
     /// Lets a successor have the socket, or no one.
-    fn lend(&self, socket: Option<Arc<OwnedFd>>) {
+    fn lend(&self, socket: Option<Arc<Listening>>) {
         *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = socket;
     }
 }

@@ -5,7 +5,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::listener::Listener;
@@ -23,7 +24,46 @@ struct State {
     inherited: Vec<(Handed, OwnedFd)>,
     /// Taken from it.
     adopted: Vec<SocketAddr>,
-    open: Vec<(Handed, Weak<OwnedFd>)>,
+    open: Vec<Weak<Listening>>,
+}
+
+/// A socket that somebody accepts from.
+#[derive(Debug)]
+pub(super) struct Listening {
+    handed: Handed,
+    socket: OwnedFd,
+    /// Whose those are who have connected, but were not accepted when this is closed: a successor's,
+    /// which has the socket too, or this process's.
+    is_successors: AtomicBool,
+}
+
+impl Listening {
+    /// Whether those who wait when it closes are to be left to a successor.
+    pub(super) fn is_successors(&self) -> bool {
+        // SYNC(is_successors): pairs with the store in `Listeners::bequeath`; the drain, which is
+        // ordered behind it by the mail that asks for it, is when it matters.
+        self.is_successors.load(Ordering::Relaxed)
+    }
+
+    /// Another descriptor of the socket, to accept from.
+    ///
+    /// # Errors
+    /// When there is none left.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone()
+    }
+}
+
+impl AsFd for Listening {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Listening {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
 }
 
 impl Listeners {
@@ -57,11 +97,13 @@ impl Listeners {
     ///
     /// # Errors
     /// What the system says.
-    pub(super) fn open(&self, purpose: Purpose, listener: Listener) -> io::Result<Arc<OwnedFd>> {
-        let address = listener.address();
-        let socket = Arc::new(listener.listen()?);
-        self.state().open.push((Handed { purpose, address }, Arc::downgrade(&socket)));
-        Ok(socket)
+    pub(super) fn open(&self, purpose: Purpose, listener: Listener) -> io::Result<Arc<Listening>> {
+        let handed = Handed { purpose, address: listener.address() };
+        let socket = listener.listen()?;
+        let is_successors = AtomicBool::new(false);
+        let listening = Arc::new(Listening { handed, socket, is_successors });
+        self.state().open.push(Arc::downgrade(&listening));
+        Ok(listening)
     }
 
     /// Closes what the predecessor lent and nobody took, and tells what was taken.
@@ -72,11 +114,21 @@ impl Listeners {
     }
 
     /// What this process accepts from now.
-    pub(super) fn lend(&self) -> Vec<(Handed, Arc<OwnedFd>)> {
+    pub(super) fn lend(&self) -> Vec<(Handed, Arc<Listening>)> {
         let mut state = self.state();
-        state.open.retain(|(_, socket)| socket.strong_count() > 0);
-        let open = state.open.iter();
-        open.filter_map(|(handed, socket)| Some((*handed, socket.upgrade()?))).collect()
+        state.open.retain(|listening| listening.strong_count() > 0);
+        let open = state.open.iter().filter_map(Weak::upgrade);
+        open.map(|listening| (listening.handed, listening)).collect()
+    }
+
+    /// Says whose the connections are that still wait when this process drains: at these addresses a
+    /// successor's, at all others its own.
+    pub(super) fn bequeath(&self, to_successor: &[SocketAddr]) {
+        for (handed, listening) in self.lend() {
+            let goes = to_successor.contains(&handed.address);
+            // SYNC(is_successors): pairs with the load in `Listening::is_successors`.
+            listening.is_successors.store(goes, Ordering::Relaxed);
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -99,7 +151,7 @@ mod tests {
     fn lent(predecessor: &Listeners) -> Listeners {
         let lent = predecessor.lend().into_iter();
         Listeners::inherit(
-            lent.map(|(handed, socket)| (handed, socket.try_clone().unwrap())).collect(),
+            lent.map(|(handed, socket)| (handed, socket.duplicate().unwrap())).collect(),
         )
     }
 
@@ -145,6 +197,13 @@ mod tests {
         let listener = listeners.bind(Purpose::Public, local(0)).unwrap();
         let socket = listeners.open(Purpose::Public, listener).unwrap();
         assert_eq!(listeners.lend().len(), 1);
+        assert!(!socket.is_successors());
+        listeners.bequeath(&[local(1)]);
+        assert!(!socket.is_successors(), "that is another address");
+        listeners.bequeath(&[listeners.lend()[0].0.address]);
+        assert!(socket.is_successors());
+        listeners.bequeath(&[]);
+        assert!(!socket.is_successors());
         drop(socket);
         assert!(listeners.lend().is_empty());
     }

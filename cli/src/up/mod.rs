@@ -9,7 +9,9 @@ mod admin;
 mod balance;
 mod cores;
 mod deploy;
+mod doorman;
 mod doors;
+mod gateways;
 mod handover;
 mod hosts;
 mod http2;
@@ -25,6 +27,7 @@ mod shard;
 mod standing;
 mod summary;
 mod takeover;
+mod tls;
 mod upstream;
 
 use std::io;
@@ -48,7 +51,8 @@ use thiserror::Error;
 
 use self::admin::Admin;
 use self::deploy::Deployer;
-use self::doors::Doors;
+use self::doors::{Doors, Within};
+use self::gateways::{DialError, Wire};
 use self::handover::{HandOver, UnderWay};
 use self::hosts::Hosts;
 use self::http2::Annex;
@@ -58,6 +62,7 @@ use self::rebalance::Balance;
 use self::shard::Blueprint;
 use self::standing::SharedStanding;
 use self::takeover::TakeoverError;
+use self::tls::{CertificateError, Identities};
 use crate::admin::Standing;
 use crate::config::Config;
 
@@ -72,6 +77,8 @@ const WORKER_VARIABLE: &str = "NIGHTCORE_WORKER";
 enum UpError {
     #[error("cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
+    #[error("{section}: {error}")]
+    Certificates { section: &'static str, error: CertificateError },
     #[error("no directory for control sockets in {parent}: {error}")]
     Sockets { parent: PathBuf, error: io::Error },
     #[error("{0}")]
@@ -82,6 +89,8 @@ enum UpError {
     Start { file: String, line: usize, error: StartError },
     #[error("{0}")]
     Interrupted(StartError),
+    #[error(transparent)]
+    Dial(#[from] DialError),
     #[error("{what}: {error}")]
     System { what: &'static str, error: io::Error },
 }
@@ -161,6 +170,9 @@ struct Shards {
     threads: Vec<JoinHandle<()>>,
     mailbox: Mailbox<ToSupervisor>,
     supervisor: Post<ToSupervisor>,
+    balance: Arc<Balance>,
+    hosts: Hosts,
+    wire: Wire,
     stats: Arc<Stats>,
     plan: Plan,
     raised: bool,
@@ -172,9 +184,11 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
     let hangups = read_signals(&[Signal::SIGHUP], SfdFlags::empty())?;
 
     let role = config.overrides.role;
+    let identities = Identities::load(config)
+        .map_err(|(section, error)| UpError::Certificates { section, error })?;
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
     let (takeover, listeners) = doors::relieve(start, &parent)?;
-    let doors = Doors::bind(config, listeners)?;
+    let doors = Doors::bind(config, &identities, listeners)?;
     let addresses = doors.addresses();
     let sockets =
         SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
@@ -184,8 +198,8 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
         false => PathBuf::new(),
     };
 
-    let annex = doors.http2();
-    let shards = start_shards(config, &annex, hook)?;
+    let (http2, doorman) = (doors.http2(), doors.doorman());
+    let shards = start_shards(config, &http2, &doorman, hook)?;
     let mut plan = shards.plan;
     plan.niceness(config, shards.raised);
     let specs = config.functions.iter().map(|function| plan.container(function, 1)).collect();
@@ -201,13 +215,14 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
     let (mail, stats) = (shards.mailbox, shards.stats);
     let supervisor = Supervisor::new(&host, sockets, specs, posts, mail, signals, stats, capture);
     let mut supervisor = system("containers cannot be supervised", supervisor)?;
-    let deployer = Arc::new(Deployer::new(config, plan, shards.supervisor.clone()));
+    let deployer = Deployer::new(config, plan, identities, shards.supervisor.clone());
+    let deployer = Arc::new(deployer);
     let standing = Arc::<SharedStanding>::default();
-    let acceptor = system("there is no shard", shards.mail.first().ok_or(io::ErrorKind::NotFound))?;
     let handover = HandOver {
+        supervisor: shards.supervisor.clone(),
         listeners: doors.listeners(),
-        acceptor: acceptor.clone(),
-        supervisor: shards.supervisor,
+        shards: shards.mail.clone(),
+        engines: Some((doorman, Arc::clone(&shards.hosts.board))),
         standing: Arc::clone(&standing),
         under_way: UnderWay::default(),
     };
@@ -219,12 +234,15 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
         handover,
     };
     let summary = summary::Summary { config, addresses };
+    let within =
+        Within { mail: &shards.mail, balance: &shards.balance, board: &shards.hosts.board };
     let started = supervisor
         .start_all()
         .map_err(|error| UpError::start(config, error))
         .and_then(|()| system("no admin socket", Admin::start(&directory, asked)))
-        .and_then(|admin| Ok((admin, doors.open(takeover, &shards.mail)?)));
-    let (admin, open) = match started {
+        .and_then(|admin| Ok((admin, gateways::start(config, &shards.mail, &shards.wire)?)))
+        .and_then(|(admin, dialer)| Ok((admin, dialer, doors.open(takeover, within)?)));
+    let (admin, dialer, open) = match started {
         Ok(started) => started,
         Err(error) => {
             supervisor.shut_down();
@@ -238,6 +256,7 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
     let draining = || standing.set(Standing::Draining);
     let stopped = supervisor.run(config.engine.drain_timeout, draining);
     open.stop();
+    drop(dialer);
     supervisor.shut_down();
     join(shards.threads);
     drop(admin);
@@ -271,14 +290,20 @@ fn worker_binary() -> io::Result<PathBuf> {
     Ok(path)
 }
 
-fn start_shards(config: &Config, http2: &Annex, hook: ThreadHook) -> Result<Shards, UpError> {
+fn start_shards(
+    config: &Config,
+    http2: &Annex,
+    doorman: &doorman::Annex,
+    hook: ThreadHook,
+) -> Result<Shards, UpError> {
     let cores = system("the cores of this machine are unknown", usable_cores())?;
     let wanted = config.engine.shards.map_or(cores.len(), usize::from);
     let count = u16::try_from(wanted).unwrap_or(u16::MAX);
     let (to_supervisor, supervisor_mail) = system("no mailbox", mailbox())?;
     let (posts, boxes) = mailboxes(count)?;
     let (mail_posts, mails) = mailboxes(count)?;
-    let hosts = Hosts::new(count, Arc::new(|_| {}));
+    let wire = Wire::default();
+    let hosts = Hosts::new(count, wire.clone());
     let plan = Plan::new(config, count, u16::try_from(cores.len()).unwrap_or(u16::MAX));
     let core = |index: u16| cores[usize::from(index) % cores.len()];
     let shard_cores: Vec<u16> = (0..count).map(core).collect();
@@ -306,6 +331,7 @@ fn start_shards(config: &Config, http2: &Annex, hook: ThreadHook) -> Result<Shar
             stats: Arc::clone(&stats),
             http2: http2.clone(),
             hosts: hosts.clone(),
+            doorman: doorman.clone(),
             hook,
         };
         let (config, ready) = (config.clone(), ready.clone());
@@ -327,7 +353,19 @@ fn start_shards(config: &Config, http2: &Annex, hook: ThreadHook) -> Result<Shar
     balance.passage.open(&peers);
     rings.open(&peers);
     let (mailbox, supervisor, mail) = (supervisor_mail, to_supervisor, mail_posts);
-    Ok(Shards { posts, mail, threads, mailbox, supervisor, stats, plan, raised })
+    Ok(Shards {
+        posts,
+        mail,
+        threads,
+        mailbox,
+        supervisor,
+        balance,
+        hosts,
+        wire,
+        stats,
+        plan,
+        raised,
+    })
 }
 
 /// A mailbox for each shard.

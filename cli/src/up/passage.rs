@@ -112,6 +112,11 @@ impl Passage {
         }
     }
 
+    /// A connection is under way to a shard by its mail, or may come to be: whoever drains waits for it.
+    pub(super) fn enter(&self) {
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// A connection was taken in by the shard that got it, or came back.
     pub(super) fn arrived(&self) {
         self.under_way.fetch_sub(1, Ordering::SeqCst);

@@ -5,7 +5,6 @@
 //! connection may move between two requests (`rebalance`).
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -26,11 +25,13 @@ use reactor::clock::{self, Nanos};
 use reactor::{Address, Event, Reactor, SetupError, Token, Wait};
 
 use super::ThreadHook;
-use super::acceptor::{Acceptor, Heir, Waiting};
+use super::acceptor::{Acceptor, Waiting};
 use super::balance::Meter;
+use super::doorman;
 use super::hosts::Hosts;
 use super::http2::Annex;
-use super::mail::{Dialled, NewLink, ShardMail};
+use super::listeners::Listening;
+use super::mail::{Dialled, NewLink, ShardMail, Succession};
 use super::passage::Message;
 use super::policy::Move;
 use super::priority::Priority;
@@ -60,6 +61,7 @@ pub(super) struct Blueprint {
     pub(super) stats: Arc<Stats>,
     pub(super) http2: Annex,
     pub(super) hosts: Hosts,
+    pub(super) doorman: doorman::Annex,
     pub(super) hook: ThreadHook,
 }
 
@@ -82,6 +84,7 @@ struct Shard {
     hosts: Hosts,
     http2: Annex,
     role: Role,
+    doorman: doorman::Annex,
     priority: Priority,
     balance: Arc<Balance>,
     mail: Mailbox<ShardMail>,
@@ -188,6 +191,7 @@ impl Shard {
             stats,
             http2,
             hosts,
+            doorman,
             ..
         } = blueprint;
         let parts = engine::io::Parts {
@@ -218,6 +222,7 @@ impl Shard {
             hosts,
             http2,
             role: config.overrides.role,
+            doorman,
             priority,
             balance,
             mail,
@@ -322,8 +327,9 @@ impl Shard {
         self.uplinks.flush(&mut self.engine, &mut self.reactor, now);
         self.remote.flush(&mut self.reactor, now);
         while let Some(notice) = self.uplinks.next_notice() {
-            (self.hosts.notify)(notice);
+            self.hosts.wire.tell(notice);
         }
+        self.engine.settle(&mut self.reactor, now);
         // A link that ended just now has ended its calls: what comes of that goes out in the next turn.
         let settled = self.pass_answers(now);
         self.engine.flush(&mut self.reactor);
@@ -338,6 +344,7 @@ impl Shard {
             hosts: &self.hosts,
             loads: &self.balance.loads,
             http2: &self.http2,
+            doorman: &self.doorman,
             role: self.role,
             draining,
         };
@@ -348,7 +355,7 @@ impl Shard {
     fn receive(&mut self, now: Nanos, message: Option<Message>) {
         match message {
             Some(Message::Accepted(socket)) => {
-                let arrival = Arrival { socket, door: Door::Public };
+                let arrival = Arrival { socket, door: Door::Public, tls: None };
                 self.gateway.adopt(&mut self.reactor, now, arrival);
                 self.balance.passage.arrived();
             }
@@ -436,12 +443,15 @@ impl Shard {
         while let Some(mail) = self.mail.take() {
             match mail {
                 ShardMail::Serve { listener, door } => self.accept_from(now, listener, door),
-                ShardMail::Yield { to_successor, done } => {
-                    self.bequeath(&to_successor);
-                    let _ = done.send(());
+                ShardMail::Succession(Succession::Expected) => self.remote.drain(),
+                ShardMail::Succession(Succession::Off) if self.phase == Phase::Serving => {
+                    self.remote.stay();
                 }
+                ShardMail::Succession(Succession::Off) => {}
                 ShardMail::Arrived(arrival) => {
-                    self.gateway.adopt(&mut self.reactor, now, *arrival);
+                    let Parts { gateway, reactor, mut upstream, .. } = self.parts();
+                    gateway.adopt_secured(reactor, now, &mut upstream, *arrival);
+                    self.balance.passage.arrived();
                 }
                 ShardMail::Engine(link) => {
                     let NewLink { established, hello } = *link;
@@ -449,6 +459,7 @@ impl Shard {
                     if let Err(error) = joined {
                         tracing::warn!("engine {} cannot join: {error}", hello.node);
                     }
+                    self.balance.passage.arrived();
                 }
                 ShardMail::Gateway(link) => {
                     let (engine, reactor) = (&mut self.engine, &mut self.reactor);
@@ -470,14 +481,7 @@ impl Shard {
         }
     }
 
-    fn bequeath(&mut self, to_successor: &[SocketAddr]) {
-        for acceptor in &mut self.acceptors {
-            let goes = acceptor.address().is_some_and(|address| to_successor.contains(&address));
-            acceptor.bequeath(if goes { Heir::Successor } else { Heir::Shard });
-        }
-    }
-
-    fn accept_from(&mut self, now: Nanos, listener: Arc<OwnedFd>, door: Door) {
+    fn accept_from(&mut self, now: Nanos, listener: Arc<Listening>, door: Door) {
         let token = Token(ACCEPT + self.acceptors.len() as u64);
         self.acceptors.push(Acceptor::open(&mut self.reactor, listener, door, token));
         if self.phase != Phase::Serving {
@@ -496,7 +500,7 @@ impl Shard {
             self.balance.passage.send(&mut self.reactor, to, socket, Message::Accepted)
         };
         if let Err(socket) = rest {
-            self.gateway.adopt(&mut self.reactor, now, Arrival { socket, door });
+            self.gateway.adopt(&mut self.reactor, now, Arrival { socket, door, tls: None });
         }
     }
 
@@ -518,9 +522,11 @@ impl Shard {
         }
         self.phase = Phase::Draining;
         self.http2.drain();
+        self.doorman.drain();
         self.balance.passage.close();
         self.engine.close();
         self.remote.drain();
+        self.hosts.wire.stop();
         self.uplinks.drain();
         let Parts { gateway, reactor, mut upstream, .. } = self.parts();
         gateway.drain(reactor, now, &mut upstream);
@@ -545,7 +551,7 @@ impl Shard {
     /// closes, and the other shards learn that no connection will come from here any more.
     fn accept_the_rest(&mut self, now: Nanos, waiting: &Waiting, door: Door) {
         for socket in waiting.accept() {
-            self.gateway.adopt(&mut self.reactor, now, Arrival { socket, door });
+            self.gateway.adopt(&mut self.reactor, now, Arrival { socket, door, tls: None });
         }
         if door == Door::Public {
             self.engine.tell_siblings(|| ToShard::Drain);

@@ -21,14 +21,21 @@ impl Summary<'_> {
     }
 
     fn text(&self, shards: usize, raised: bool, supervisor: &Supervisor) -> String {
-        let Summary { config, addresses: Addresses { public, admin, http2 } } = self;
+        let Summary { config, addresses } = self;
         let version = env!("CARGO_PKG_VERSION");
+        let Addresses { public, admin, http2, strangers } = addresses;
         let mut text = match public {
             Some(address) => format!("nightcore {version} serves on http://{address}\n"),
             None => format!("nightcore {version} serves gateways\n"),
         };
         if let Some(address) = http2 {
             text.push_str(&format!("  HTTP/2 and gRPC on http://{address}\n"));
+        }
+        if let Some(address) = strangers.clients {
+            text.push_str(&format!("  TLS on https://{address}\n"));
+        }
+        if let Some(address) = strangers.engines {
+            text.push_str(&format!("  engines join at {address}\n"));
         }
         if let Some(admin) = admin {
             text.push_str(&format!("  state and metrics on http://{admin}\n"));

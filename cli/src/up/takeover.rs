@@ -1,6 +1,7 @@
 //! A successor's half of a hand-over: it gets the listening sockets of the gateway that runs, and tells
 //! it when it may drain. `crate::admin::handover` has what is said.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -71,22 +72,34 @@ impl Takeover {
         Ok(Some((Takeover { stream }, inherited)))
     }
 
-    /// Says that all stands and would accept from these. Returns when the predecessor agrees, or has
-    /// died meanwhile: the sockets are the successor's alone then.
+    /// Says that all stands and that engines may come: the predecessor has them dial again. Returns the
+    /// functions to wait for.
     ///
     /// # Errors
     /// When the predecessor has given up waiting and goes on serving.
+    pub(super) fn join(&self) -> Result<BTreeSet<String>, TakeoverError> {
+        Ok(self.ask(&Word::Joining {})?.map_or_else(BTreeSet::new, |answer| answer.functions))
+    }
+
+    /// Says that it would accept from these. Returns when the predecessor agrees, or has died meanwhile:
+    /// the sockets are the successor's alone then.
+    ///
+    /// # Errors
+    /// As [`Takeover::join`].
     pub(super) fn take(&self, listeners: Vec<SocketAddr>) -> Result<(), TakeoverError> {
-        let mut socket = Socket::new(&self.stream);
-        if let Err(error) = socket.send(&Word::Taken { listeners }, &[]) {
-            // What it said before it closed is still there to be read.
-            tracing::warn!("the predecessor has closed: {error}");
-        }
-        match receive::<Acknowledged>(&self.stream)? {
-            Some((Acknowledged { pid }, _)) => tracing::info!("taking over from process {pid}"),
+        match self.ask(&Word::Taken { listeners })? {
+            Some(Acknowledged { pid, .. }) => tracing::info!("taking over from process {pid}"),
             None => tracing::warn!("the predecessor has ended before it was asked to"),
         }
         Ok(())
+    }
+
+    fn ask(&self, word: &Word) -> Result<Option<Acknowledged>, TakeoverError> {
+        if let Err(error) = Socket::new(&self.stream).send(word, &[]) {
+            // What it said before it closed is still there to be read.
+            tracing::warn!("the predecessor has closed: {error}");
+        }
+        Ok(receive::<Acknowledged>(&self.stream)?.map(|(answer, _)| answer))
     }
 
     /// Says that the predecessor may drain.

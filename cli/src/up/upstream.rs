@@ -10,6 +10,7 @@ use reactor::Reactor;
 use reactor::clock::Nanos;
 
 use super::balance::Loads;
+use super::doorman;
 use super::hosts::Hosts;
 use super::http2::Annex;
 use crate::config::Role;
@@ -28,6 +29,7 @@ pub(super) struct ShardUpstream<'a> {
     pub(super) loads: &'a Loads,
     pub(super) http2: &'a Annex,
     pub(super) role: Role,
+    pub(super) doorman: &'a doorman::Annex,
     pub(super) draining: bool,
 }
 
@@ -96,6 +98,7 @@ impl gateway::Upstream for ShardUpstream<'_> {
         self.http2.write_metrics(out);
         self.remote.write_metrics(out);
         self.hosts.stats.write_metrics(out);
+        self.doorman.write_metrics(out);
     }
 
     fn functions_json(&self, out: &mut String) {

@@ -35,6 +35,12 @@ impl Engine {
         self.perform(reactor, now);
     }
 
+    /// Has workers go on whose results were let go since [`Self::poll_channels`]. To be called when
+    /// everything of a turn is sent, before [`Self::flush`].
+    pub fn settle(&mut self, reactor: &mut Reactor, now: Nanos) {
+        self.perform(reactor, now);
+    }
+
     fn poll_channel(&mut self, reactor: &mut Reactor, now: Nanos, function: FunctionId) {
         let mut budget = Budget::new(self.copied);
         let Some(open) = self.link(function).and_then(Link::open) else { return };

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use ipc::engine_side::{SharedBlock, SharedSlice};
+use ipc::engine_side::SharedBlock;
 use ipc::{Outcome, envelope};
-use protocol::ProtocolError;
-use protocol::frame::FRAME_MAX;
 use protocol::message::{AnswerHead, CallHead, Started};
+use protocol::{Link, ProtocolError};
 use reactor::Reactor;
 use reactor::clock::Nanos;
 
@@ -15,9 +14,6 @@ use super::key::Key;
 use super::numbers::{Named, Numbers};
 use crate::core::Refusal;
 use crate::io::{Answer, Engine, NewCall};
-
-/// A reply without an envelope that is no larger goes out as it lies in the function's memory.
-const COPIED_ONCE_MAX: usize = FRAME_MAX - 64;
 
 const TOO_LARGE: Refusal = Refusal {
     outcome: Outcome::TooLarge,
@@ -103,7 +99,7 @@ impl Desk<'_> {
 /// An answer as a link takes it.
 pub(super) struct Outgoing {
     pub(super) head: AnswerHead,
-    pub(super) block: Option<SharedSlice>,
+    pub(super) block: Option<SharedBlock>,
 }
 
 impl Outgoing {
@@ -115,14 +111,14 @@ impl Outgoing {
     /// `scratch` is for the envelope.
     pub(super) fn new(answer: Answer, scratch: &mut Vec<u8>) -> Outgoing {
         let Answer { outcome, message, retry_after_s, started, block, times } = answer;
-        let mut outgoing = match block.map(|block| hold(&block, scratch)) {
+        let mut outgoing = match block.map(|block| hold(block, scratch)) {
             None => Outgoing::failed(outcome, message, retry_after_s, started),
             Some(None) => Outgoing::failed(Outcome::ContainerDied, CHANGED_REPLY, None, started),
-            Some(Some((bytes, envelope_size))) => {
+            Some(Some(block)) => {
                 let mut outgoing = Outgoing::failed(outcome, "", retry_after_s, started);
-                outgoing.head.envelope_size = size(envelope_size);
-                outgoing.head.payload_size = size(bytes.len() - envelope_size);
-                outgoing.block = Some(bytes);
+                outgoing.head.envelope_size = size(block.envelope_size());
+                outgoing.head.payload_size = size(block.payload_size());
+                outgoing.block = Some(block);
                 outgoing
             }
         };
@@ -133,14 +129,22 @@ impl Outgoing {
         outgoing
     }
 
+    /// Queues it on the link of its call.
+    pub(super) fn send(self, link: &mut Link, stream: u64) {
+        match self.block {
+            Some(block) => link.send_answer_block(stream, &self.head, block),
+            None => link.send_answer(stream, &self.head, None),
+        }
+    }
+
     fn failed(
         outcome: Outcome,
         message: &str,
         retry_after_s: Option<u32>,
         started: Started,
     ) -> Outgoing {
-        let block = (!message.is_empty())
-            .then(|| SharedBlock::from_bytes(message.as_bytes().to_vec(), 0).whole());
+        let block =
+            (!message.is_empty()).then(|| SharedBlock::from_bytes(message.as_bytes().to_vec(), 0));
         let head = AnswerHead {
             outcome,
             started,
@@ -154,22 +158,19 @@ impl Outgoing {
     }
 }
 
-/// A reply's bytes as they may be sent, and how many of them are the envelope. The worker is free again
-/// when its block is dropped, and can write to it at any time: an envelope is copied and checked as a
-/// copy, and nothing waits in a link's queue but copies. What is small is copied by the link itself, at once.
-fn hold(block: &SharedBlock, scratch: &mut Vec<u8>) -> Option<(SharedSlice, usize)> {
-    if block.envelope_size() == 0 && block.payload_size() <= COPIED_ONCE_MAX {
-        return Some((block.whole(), 0));
+/// A reply as it may be sent. The container can write to it at any time, and a gateway ends a link on
+/// which an envelope is none: so the envelope is copied, and checked as a copy. Without one, the reply is
+/// sent out of the function's memory, and the worker is free when the link lets go of it.
+fn hold(block: SharedBlock, scratch: &mut Vec<u8>) -> Option<SharedBlock> {
+    if block.envelope_size() == 0 {
+        return Some(block);
     }
     block.copy_envelope(scratch);
-    if !scratch.is_empty() {
-        envelope::parse_reply(scratch).ok()?;
-    }
+    envelope::parse_reply(scratch).ok()?;
     let mut bytes = Vec::with_capacity(scratch.len() + block.payload_size());
     bytes.extend_from_slice(scratch);
     block.payload().append_to(&mut bytes);
-    let envelope_size = scratch.len();
-    Some((SharedBlock::from_bytes(bytes, envelope_size).whole(), envelope_size))
+    Some(SharedBlock::from_bytes(bytes, scratch.len()))
 }
 
 /// Envelopes and payloads have sizes of 32 bits everywhere.

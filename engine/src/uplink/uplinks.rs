@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ipc::engine_side::SharedSlice;
-use protocol::message::{AnswerHead, BLOCK_MAX, Message};
+use protocol::message::{BLOCK_MAX, Message};
 use protocol::{Established, Limits, Link, LinkError, ProtocolError, Side};
 use reactor::clock::Nanos;
 use reactor::{Event, Reactor};
@@ -194,12 +193,12 @@ impl Uplinks {
         let outgoing = Outgoing::new(answer, &mut self.scratch);
         if let Some(found) = self::peer(&mut self.peers, peer) {
             found.streams.remove(&stream);
-            self.send(peer, stream, &outgoing.head, outgoing.block);
+            self.send(peer, stream, outgoing);
         }
     }
 
-    /// Asks gateways that have been silent whether they are there. To be called once a turn, behind
-    /// the turn's events.
+    /// Asks gateways that have been silent whether they are there, and lets workers go whose answers a
+    /// slow one keeps. To be called once a turn, behind the turn's events.
     pub fn tick(&mut self, engine: &mut Engine, reactor: &mut Reactor, now: Nanos) {
         if self.timer.is_none_or(|at| now < at) {
             return;
@@ -240,7 +239,11 @@ impl Uplinks {
                 Ok(()) if peer.link.queued_bytes() > self.bounds.queued_max => {
                     self.end(engine, reactor, now, key, Why::Slow);
                 }
-                Ok(()) => {}
+                // A worker may wait for what is sent.
+                Ok(()) => {
+                    let next = peer.link.next_timer();
+                    self.timer = Some(self.timer.map_or(next, |at| at.min(next)));
+                }
             }
         }
         if self.stage == Stage::Draining {
@@ -339,8 +342,7 @@ impl Uplinks {
                 Taken::Yes(call) => _ = peer.streams.insert(stream, call),
                 Taken::Refused(refusal) => {
                     self.cell().refused.add(1);
-                    let Outgoing { head, block } = Outgoing::refused(&refusal);
-                    self.send(key, stream, &head, block);
+                    self.send(key, stream, Outgoing::refused(&refusal));
                 }
                 Taken::Broken(error) => {
                     return self.end(engine, reactor, now, key, Why::Error(error.into()));
@@ -365,9 +367,9 @@ impl Uplinks {
         }
     }
 
-    fn send(&mut self, key: Key, stream: u64, head: &AnswerHead, block: Option<SharedSlice>) {
+    fn send(&mut self, key: Key, stream: u64, outgoing: Outgoing) {
         if let Some(peer) = peer(&mut self.peers, key) {
-            peer.link.send_answer(stream, head, block);
+            outgoing.send(&mut peer.link, stream);
             self.list(key);
         }
     }

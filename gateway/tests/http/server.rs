@@ -119,7 +119,7 @@ fn serve(config: Config, listener: &TcpListener, rung: &UnixStream, commands: &R
         for event in events.drain(..) {
             match event {
                 Event::Accepted { socket, .. } => {
-                    let arrival = Arrival { socket, door: Door::Public };
+                    let arrival = Arrival { socket, door: Door::Public, tls: None };
                     gateway.adopt(&mut reactor, now, arrival);
                 }
                 event if event.token().is_some_and(Gateway::owns) => {

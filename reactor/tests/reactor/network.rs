@@ -1,7 +1,7 @@
 //! Connections: accept, receive, send.
 
 use crate::harness::*;
-use reactor::{Event, Reactor, Token};
+use reactor::{Event, PARTS_MAX, Reactor, StableBuffer, Token};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -134,6 +134,49 @@ fn a_vectored_send_may_lack_head_or_body() {
     let _watchdog = watchdog();
     send_vectored(0, 10);
     send_vectored(10, 0);
+}
+
+/// A body in several places.
+struct Parts(Vec<Vec<u8>>);
+
+// SAFETY: the heap blocks of vectors that nobody touches while they are here.
+unsafe impl StableBuffer for Parts {
+    fn bytes(&self) -> (*const u8, usize) {
+        self.0[0].bytes()
+    }
+
+    fn part(&self, index: usize) -> Option<(*const u8, usize)> {
+        self.0.get(index + 1).map(|part| part.bytes())
+    }
+}
+
+#[test]
+fn a_body_of_many_parts_arrives_in_sequence_from_any_byte() {
+    let _watchdog = watchdog();
+    let mut reactor = reactor();
+    let sizes = [3, 0, 1, 5, 0, 2];
+    for parts in 1..=PARTS_MAX + 1 {
+        let sizes: Vec<usize> = sizes.iter().copied().cycle().take(parts).collect();
+        let all = pattern(4 + sizes.iter().sum::<usize>());
+        for from in 0..=all.len() {
+            let mut rest = &all[4..];
+            let cut = |size: &usize| {
+                let (part, behind) = rest.split_at(*size);
+                rest = behind;
+                part.to_vec()
+            };
+            let body = Box::new(Parts(sizes.iter().map(cut).collect()));
+            let (socket, peer) = connection();
+            reactor.send_with_body(socket.as_fd(), all[..4].to_vec(), body, from, Token(1));
+            turn_until(&mut reactor, |_, event| {
+                let Event::Sent { result, .. } = event else { panic!("{event:?}") };
+                assert_eq!(result.unwrap(), all.len() - from);
+                true
+            });
+            reactor.shutdown(socket.as_fd(), Shutdown::Write);
+            assert_eq!(read_all(peer), all[from..]);
+        }
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::config::{Config, Overrides, Role};
 use crate::up::deploy::Deployer;
 use crate::up::handover::{HandOver, UnderWay};
 use crate::up::plan::Plan;
+use crate::up::tls::Identities;
 
 const ADDRESS: SocketAddr = crate::config::LISTEN_DEFAULT;
 
@@ -30,16 +31,18 @@ fn start_as(parent: &TempDir, pid: u32, role: Role, standing: Standing) -> Admin
     std::fs::create_dir(&directory).unwrap();
     let config = Config::read("", "nightcore.toml".as_ref(), Overrides::default()).unwrap();
     let (supervisor, _) = engine::mailbox::mailbox().unwrap();
-    let deployer = Arc::new(Deployer::new(&config, Plan::new(&config, 1, 1), supervisor.clone()));
+    let plan = Plan::new(&config, 1, 1);
+    let deployer = Deployer::new(&config, plan, Identities::default(), supervisor.clone());
     let handover = HandOver {
-        listeners: Arc::default(),
-        acceptor: engine::mailbox::mailbox().unwrap().0,
         supervisor,
+        listeners: Arc::default(),
+        shards: Vec::new(),
+        engines: None,
         standing: Arc::default(),
         under_way: UnderWay::default(),
     };
     handover.standing.set(standing);
-    let (address, logs) = (Some(ADDRESS), Logs::default());
+    let (address, logs, deployer) = (Some(ADDRESS), Logs::default(), Arc::new(deployer));
     Admin::start(&directory, Engine { address, role, logs, deployer, handover }).unwrap()
 }
 

@@ -1,0 +1,247 @@
+//! One listening port: who connects gets a task of its own, in a table of bounded size.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use super::client::Clients;
+use super::complaints::Complaints;
+use super::engine::Engines;
+use super::stats::Stats;
+use super::{Shards, Stage};
+use crate::up::listeners::Listening;
+
+/// A handshake is a few round trips and a signature: who needs longer is no use.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+/// Handshakes at once. A client's takes some 30 KiB, and a burst of many is usual.
+const CLIENTS_MAX: usize = 256;
+/// The same of engines, which come rarely: one connection for each shard and engine.
+const ENGINES_MAX: usize = 64;
+/// What drains does not wait longer for handshakes than for an idle connection's next request.
+const DRAIN_GRACE: Duration = Duration::from_millis(500);
+/// Who has connected when the drain begins, at most: the kernel's own queue is shorter.
+const REST_MAX: usize = 4096;
+/// After an accept that failed for lack of descriptors or memory: time for some to become free.
+const PAUSE: Duration = Duration::from_millis(100);
+/// While descriptors or memory are out, this is told so often.
+const PAUSE_TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// Who is met here.
+#[derive(Clone, Debug)]
+pub(super) enum Greeter {
+    Client(Arc<Clients>),
+    Engine(Arc<Engines>),
+}
+
+/// See the module's description.
+pub(super) struct Port {
+    listener: Arc<Listening>,
+    desk: Arc<Desk>,
+    stage: watch::Receiver<Stage>,
+}
+
+/// What the handshakes of a port share.
+struct Desk {
+    greeter: Greeter,
+    shards: Shards,
+    stats: Arc<Stats>,
+    complaints: Complaints,
+}
+
+/// The handshakes of a port that are under way.
+struct Handshakes {
+    tasks: JoinSet<()>,
+    /// Oldest first, some of them ended.
+    order: VecDeque<AbortHandle>,
+    max: usize,
+}
+
+/// Serves all ports until they are told to end.
+pub(super) async fn serve_all(ports: Vec<Port>) {
+    let mut tasks = JoinSet::new();
+    for port in ports {
+        tasks.spawn(port.serve());
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+impl Port {
+    pub(super) fn new(
+        listener: Arc<Listening>,
+        greeter: Greeter,
+        shards: &Shards,
+        stats: &Arc<Stats>,
+        stage: watch::Receiver<Stage>,
+    ) -> Port {
+        let complaints = Complaints::of(greeter.who());
+        let (shards, stats) = (shards.clone(), Arc::clone(stats));
+        Port { listener, desk: Arc::new(Desk { greeter, shards, stats, complaints }), stage }
+    }
+
+    async fn serve(self) {
+        let Port { listener: listening, desk, mut stage } = self;
+        let mut handshakes = Handshakes::new(desk.greeter.handshakes_max());
+        let listener = listening.duplicate().map(Into::into).and_then(TcpListener::from_std);
+        let listener = match listener {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!("{} cannot connect: {error}", desk.greeter.who()),
+        };
+        let mut told = None;
+        loop {
+            let now = *stage.borrow_and_update();
+            if matches!(now, Stage::Draining | Stage::Stopped) {
+                break;
+            }
+            tokio::select! {
+                _ = stage.changed() => {}
+                accepted = listener.accept(), if desk.greeter.is_met(now) => match accepted {
+                    Ok((stream, peer)) => handshakes.begin(&desk, stream, peer),
+                    Err(error) => pause(&error, &mut told).await,
+                },
+            }
+        }
+        // Whoever had connected before the drain is let in, here or by a successor.
+        if let (Ok(listener), false) = (listener.into_std(), listening.is_successors()) {
+            for (stream, peer) in std::iter::from_fn(|| listener.accept().ok()).take(REST_MAX) {
+                if let Ok(stream) =
+                    stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream))
+                {
+                    handshakes.begin(&desk, stream, peer);
+                }
+            }
+        }
+        drop(listening);
+        handshakes.finish(stage).await;
+    }
+}
+
+async fn pause(error: &io::Error, told: &mut Option<Instant>) {
+    // The peer of one connection was faster than us: that says nothing about the next.
+    if error.kind() == io::ErrorKind::ConnectionAborted {
+        return;
+    }
+    if told.is_none_or(|at| at.elapsed() >= PAUSE_TOLD_EVERY) {
+        tracing::warn!("accepting pauses: {error}");
+        *told = Some(Instant::now());
+    }
+    sleep(PAUSE).await;
+}
+
+impl Handshakes {
+    fn new(max: usize) -> Handshakes {
+        Handshakes { tasks: JoinSet::new(), order: VecDeque::with_capacity(max), max }
+    }
+
+    fn begin(&mut self, desk: &Arc<Desk>, stream: TcpStream, peer: SocketAddr) {
+        desk.stats.count_started();
+        if self.make_room() {
+            desk.stats.count_displaced();
+        }
+        self.spawn(meet(Arc::clone(desk), stream, peer));
+    }
+
+    fn spawn(&mut self, handshake: impl Future<Output = ()> + Send + 'static) {
+        self.order.push_back(self.tasks.spawn(handshake));
+    }
+
+    /// Ends the oldest one if there are as many as there may be. It is the one that is least likely to
+    /// succeed; a limit that keeps newcomers out would be a switch for whoever connects and says nothing.
+    fn make_room(&mut self) -> bool {
+        while self.tasks.try_join_next().is_some() {}
+        if self.order.len() < self.max {
+            return false;
+        }
+        self.order.retain(|handshake| !handshake.is_finished());
+        let oldest = (self.order.len() >= self.max).then(|| self.order.pop_front()).flatten();
+        oldest.inspect(AbortHandle::abort).is_some()
+    }
+
+    /// Gives those that are under way a moment, unless all is to stop.
+    async fn finish(mut self, mut stage: watch::Receiver<Stage>) {
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        let stopped = stage.wait_for(|stage| *stage == Stage::Stopped);
+        tokio::select! {
+            _ = timeout(DRAIN_GRACE, all) => {}
+            _ = stopped => {}
+        }
+    }
+}
+
+/// One handshake, from the first byte to the shard.
+async fn meet(desk: Arc<Desk>, stream: TcpStream, peer: SocketAddr) {
+    let shards = &desk.shards;
+    let met = async {
+        match &desk.greeter {
+            Greeter::Client(clients) => clients.meet(stream, shards).await,
+            Greeter::Engine(engines) => engines.meet(stream, shards).await,
+        }
+    };
+    let reason = match timeout(HANDSHAKE_TIME, met).await {
+        Ok(Ok(())) => return desk.stats.count_done(),
+        Ok(Err(reason)) => reason,
+        Err(_) => format!("it took longer than {HANDSHAKE_TIME:?}"),
+    };
+    desk.stats.count_failed();
+    desk.complaints.tell(peer, &reason);
+}
+
+impl Greeter {
+    fn who(&self) -> &'static str {
+        match self {
+            Greeter::Client(_) => "a client",
+            Greeter::Engine(_) => "an engine",
+        }
+    }
+
+    /// Whether such are let in now.
+    fn is_met(&self, stage: Stage) -> bool {
+        match self {
+            Greeter::Client(_) => matches!(stage, Stage::Serving | Stage::Yielding),
+            Greeter::Engine(_) => matches!(stage, Stage::Joining | Stage::Serving),
+        }
+    }
+
+    fn handshakes_max(&self) -> usize {
+        match self {
+            Greeter::Client(_) => CLIENTS_MAX,
+            Greeter::Engine(_) => ENGINES_MAX,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(test: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(test);
+    }
+
+    #[test]
+    fn beyond_the_bound_the_oldest_handshake_gives_way() {
+        run(async {
+            let mut handshakes = Handshakes::new(3);
+            for _ in 0..3 {
+                assert!(!handshakes.make_room());
+                handshakes.spawn(std::future::pending());
+            }
+            let oldest: Vec<_> = handshakes.order.iter().cloned().collect();
+            assert!(handshakes.make_room());
+            handshakes.spawn(async {});
+            tokio::task::yield_now().await;
+            assert_eq!(oldest.iter().filter(|task| task.is_finished()).count(), 1);
+            assert!(oldest[0].is_finished());
+            // The fourth has ended by itself, so the fifth displaces nobody.
+            assert!(!handshakes.make_room());
+            assert_eq!(handshakes.order.len(), 2);
+        });
+    }
+}
