@@ -10,5 +10,6 @@ pub mod ls;
 pub mod top;
 pub mod up;
 
+mod engines;
 mod listing;
 mod table;

@@ -119,6 +119,21 @@ impl Site {
     }
 }
 
+impl Site {
+    /// What `nightcore ls` shows of the gateway there.
+    ///
+    /// # Panics
+    /// If it fails.
+    #[must_use]
+    pub fn list(&self, address: SocketAddr) -> String {
+        let mut command = Command::new(built("nightcore"));
+        command.args(["ls", "--gateway", &format!("http://{address}")]);
+        let output = command.stdin(Stdio::null()).output().expect("`nightcore` can be run");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    }
+}
+
 impl Gateway {
     /// Its process.
     #[must_use]
@@ -142,6 +157,15 @@ impl Gateway {
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.printed("state and metrics on http://")
+    }
+
+    /// Where engines join, if it serves and has a port for them.
+    ///
+    /// # Panics
+    /// If it prints something else for an address.
+    #[must_use]
+    pub fn engines_address(&self) -> Option<SocketAddr> {
+        self.printed("engines join at ")
     }
 
     fn printed(&self, before: &str) -> Option<SocketAddr> {

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::message::{Load, LoadState};
+use reactor::clock::{self, Nanos};
 
 use super::balance::Condition;
 use super::links::Remote;
@@ -19,7 +21,15 @@ const PUBLISH_EVERY_SEAT: Duration = Duration::from_micros(100);
 /// One place a shard; each is written by its shard and read by all.
 #[derive(Debug, Default)]
 pub struct Board {
-    shards: Vec<Mutex<Vec<Entry>>>,
+    shards: Vec<Mutex<Shard>>,
+}
+
+/// What one shard has told.
+#[derive(Debug, Default)]
+struct Shard {
+    links: Vec<Entry>,
+    /// Functions for which calls wait, and how many.
+    queues: Vec<(String, u64)>,
 }
 
 /// A link as its shard sees it.
@@ -29,6 +39,8 @@ struct Entry {
     instance: u64,
     epoch: u64,
     cores: u16,
+    address: Option<SocketAddr>,
+    joined: Nanos,
     stage: Stage,
     functions: Vec<FunctionEntry>,
 }
@@ -52,6 +64,9 @@ struct Sum {
     links: u64,
     epoch: u64,
     cores: u16,
+    address: Option<SocketAddr>,
+    /// The first of its links.
+    joined: Option<Nanos>,
     draining: u64,
     functions: BTreeMap<String, FunctionEntry>,
 }
@@ -67,15 +82,15 @@ impl Board {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let mut shards = self.shards.iter();
-        shards.all(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
+        shards.all(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).links.is_empty())
     }
 
     /// Functions that calls can be sent for on every shard, when the shards told last.
     #[must_use]
     pub fn functions(&self) -> BTreeSet<String> {
-        let of = |shard: &Mutex<Vec<Entry>>| -> BTreeSet<String> {
-            let entries = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            let functions = entries.iter().flat_map(|entry| &entry.functions);
+        let of = |shard: &Mutex<Shard>| -> BTreeSet<String> {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let functions = shard.links.iter().flat_map(|entry| &entry.functions);
             let there = functions.filter(|function| function.condition != Condition::Draining);
             there.map(|function| function.name.clone()).collect()
         };
@@ -85,24 +100,36 @@ impl Board {
 
     /// Appends the body of `/v1/engines`.
     pub fn write_json(&self, out: &mut String) {
+        let now = clock::now();
         let mut engines: BTreeMap<(String, u64), Sum> = BTreeMap::new();
+        let mut queues: BTreeMap<String, u64> = BTreeMap::new();
         for shard in &self.shards {
             // A shard that panicked while it told has told half: that is what there is.
-            for entry in shard.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for entry in &shard.links {
                 engines.entry((entry.node.clone(), entry.instance)).or_default().add(entry);
+            }
+            for (function, calls) in &shard.queues {
+                *queues.entry(function.clone()).or_default() += calls;
             }
         }
         out.push_str("{\"engines\":[");
         for (index, ((node, instance), engine)) in engines.iter().enumerate() {
             out.push_str(if index == 0 { "" } else { "," });
-            engine.write_json(node, *instance, out);
+            engine.write_json(node, *instance, now, out);
+        }
+        out.push_str("],\"queues\":[");
+        for (index, (function, calls)) in queues.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "," };
+            // Writing to a String cannot fail.
+            let _ = write!(out, "{separator}{{\"function\":\"{function}\",\"calls\":{calls}}}");
         }
         out.push_str("]}\n");
     }
 
-    fn put(&self, shard: u16, entries: Vec<Entry>) {
+    fn put(&self, shard: u16, told: Shard) {
         if let Some(place) = self.shards.get(usize::from(shard)) {
-            *place.lock().unwrap_or_else(PoisonError::into_inner) = entries;
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = told;
         }
     }
 }
@@ -112,6 +139,8 @@ impl Sum {
         self.links += 1;
         self.epoch = self.epoch.max(entry.epoch);
         self.cores = self.cores.max(entry.cores);
+        self.address = self.address.or(entry.address);
+        self.joined = Some(self.joined.map_or(entry.joined, |joined| joined.min(entry.joined)));
         self.draining += u64::from(entry.stage == Stage::Draining);
         for function in &entry.functions {
             match self.functions.get_mut(&function.name) {
@@ -124,15 +153,23 @@ impl Sum {
     }
 
     /// Names are letters, digits, `_`, `.` and `-`: there is nothing to escape.
-    fn write_json(&self, node: &str, instance: u64, out: &mut String) {
+    fn write_json(&self, node: &str, instance: u64, now: Nanos, out: &mut String) {
         let state = if self.draining > 0 { "draining" } else { "serving" };
         // Writing to a String cannot fail.
         let _ = write!(
             out,
             "{{\"node\":\"{node}\",\"instance\":\"{instance:016x}\",\"state\":\"{state}\",\
-             \"epoch\":{},\"links\":{},\"cores\":{},\"functions\":[",
+             \"epoch\":{},\"links\":{},\"cores\":{},\"address\":",
             self.epoch, self.links, self.cores
         );
+        match self.address {
+            Some(address) => {
+                let _ = write!(out, "\"{address}\"");
+            }
+            None => out.push_str("null"),
+        }
+        let joined = self.joined.map_or(Duration::ZERO, |joined| now.saturating_since(joined));
+        let _ = write!(out, ",\"joined_s\":{},\"functions\":[", joined.as_secs());
         for (index, function) in self.functions.values().enumerate() {
             out.push_str(if index == 0 { "" } else { "," });
             function.write_json(out);
@@ -224,8 +261,10 @@ impl Remote {
     }
 
     pub(super) fn publish(&self) {
-        let entries = self.peers.iter().map(|(_, peer)| self.entry(peer)).collect();
-        self.board.put(self.config.shard, entries);
+        let links = self.peers.iter().map(|(_, peer)| self.entry(peer)).collect();
+        let queues = self.directory.iter().filter(|(_, function)| !function.queue.is_empty());
+        let queues = queues.map(|(_, it)| (it.name.clone(), it.queue.len() as u64)).collect();
+        self.board.put(self.config.shard, Shard { links, queues });
     }
 
     pub(super) fn publish_every(&self) -> Duration {
@@ -240,6 +279,8 @@ impl Remote {
             instance: peer.identity.instance,
             epoch: peer.epoch,
             cores: peer.cores,
+            address: peer.address,
+            joined: peer.joined,
             stage: peer.stage,
             functions: functions.filter_map(|offer| FunctionEntry::of(self, offer)).collect(),
         }

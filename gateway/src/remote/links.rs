@@ -19,7 +19,7 @@ use super::call::Calls;
 use super::directory::Directory;
 use super::key::{CallKey, LinkKey, Purpose};
 use super::metrics::Metrics;
-use super::peer::{Flush, Identity, Loss, Peer, Stage};
+use super::peer::{Flush, Identity, Loss, Peer, Stage, peer_address};
 use crate::upstream::Answer;
 
 /// Links to a shard: far more than engines that one gateway shard can keep busy.
@@ -161,6 +161,7 @@ impl Remote {
         let key = LinkKey::new(slot, self.generation).ok_or(JoinError::Full)?;
         let tokens = [key.token(Purpose::Receive), key.token(Purpose::Send)];
         let limits = Limits::for_payloads(self.config.payload_max);
+        let address = peer_address(&established.socket);
         let link = Link::new(reactor, now, established, Side::Gateway, limits, tokens)?;
         let peer = Peer {
             key,
@@ -168,6 +169,8 @@ impl Remote {
             identity: identity.clone(),
             epoch: hello.epoch,
             cores: hello.cores,
+            address,
+            joined: now,
             stage: Stage::Serving,
             offers: HashMap::new(),
             given_up: 0,

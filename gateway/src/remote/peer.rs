@@ -1,10 +1,14 @@
 //! One link to an engine, with what the engine has said on it.
 
 use std::collections::HashMap;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, OwnedFd};
 
+use nix::sys::socket::{SockaddrStorage, getpeername};
 use protocol::hello::Hello;
 use protocol::message::{Load, Repeat};
 use protocol::{Link, LinkError};
+use reactor::clock::Nanos;
 
 use super::balance::{FunctionIndex, SeatId};
 use super::key::LinkKey;
@@ -20,6 +24,10 @@ pub(super) struct Peer {
     pub(super) identity: Identity,
     pub(super) epoch: u64,
     pub(super) cores: u16,
+    /// Where the engine dialled from, if that is a place on a network.
+    pub(super) address: Option<SocketAddr>,
+    /// When it did.
+    pub(super) joined: Nanos,
     pub(super) stage: Stage,
     /// By the engine's number. What it does not have any more stays, as numbers are not used again.
     pub(super) offers: HashMap<u32, Offer>,
@@ -122,6 +130,14 @@ impl Loss {
             Loss::Replaced => Cause::Replaced,
         }
     }
+}
+
+/// Where the other end of a connection is.
+pub(super) fn peer_address(socket: &OwnedFd) -> Option<SocketAddr> {
+    let address: SockaddrStorage = getpeername(socket.as_raw_fd()).ok()?;
+    let v4 = || address.as_sockaddr_in().map(|v4| SocketAddr::from(SocketAddrV4::from(*v4)));
+    let v6 = || address.as_sockaddr_in6().map(|v6| SocketAddr::from(SocketAddrV6::from(*v6)));
+    v4().or_else(v6)
 }
 
 impl Identity {

@@ -447,17 +447,24 @@ fn engines_and_their_load_are_told_as_json_and_as_metrics() {
     stage.until("it is known", |stage| stage.room("echo") == 8 + 5 - 1);
     let mut json = String::new();
     stage.remote.engines_json(&mut json);
+    // How long ago it was depends on the machine.
+    let (times, rest): (Vec<_>, Vec<_>) = json
+        .split("\"joined_s\":")
+        .map(|part| part.split_at(part.bytes().take_while(u8::is_ascii_digit).count()))
+        .unzip();
+    assert_eq!(times.iter().filter(|time| !time.is_empty()).count(), 2, "{json}");
+    let json = rest.join("\"joined_s\":");
     let engine = |node: &str, in_flight: u32, room: u32| {
         format!(
             "{{\"node\":\"{node}\",\"instance\":\"0000000000000007\",\"state\":\"serving\",\
-             \"epoch\":1,\"links\":1,\"cores\":2,\"functions\":[{{\"name\":\"echo\",\"version\":1,\
+             \"epoch\":1,\"links\":1,\"cores\":2,\"address\":null,\"joined_s\":,\"functions\":[{{\"name\":\"echo\",\"version\":1,\
              \"state\":\"serving\",\"in_flight\":{in_flight},\"queued\":0,\"running\":0,\
              \"waiting\":0,\"room\":{room},\"latency_us\":null}}]}}"
         )
     };
     let busy = |index: usize| u32::from(index == holder);
     let parts = [0, 1].map(|i| engine(&format!("host-{i}"), busy(i), 5 * busy(i)));
-    assert_eq!(json, format!("{{\"engines\":[{}]}}\n", parts.join(",")));
+    assert_eq!(json, format!("{{\"engines\":[{}],\"queues\":[]}}\n", parts.join(",")));
     let mut text = String::new();
     stage.remote.write_metrics(&mut text);
     for line in ["links{shard=\"0\"} 2\n", "calls_in_flight{shard=\"0\"} 1\n"] {
