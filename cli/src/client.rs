@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ureq::Agent;
-use ureq::http::StatusCode;
+use ureq::http::{HeaderValue, StatusCode};
 
 /// Time to connect. A gateway on this host answers at once or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Documents are written at once: a gateway that takes longer hangs.
 const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// An API key, where no file is named.
+/// Variable with the key or token that the gateway asks for, where no file is named. No option: others
+/// can read command lines.
 const KEY_VARIABLE: &str = "NIGHTCORE_KEY";
 /// Most bytes read of an answer that is parsed: several times the list of 1024 functions.
 pub(crate) const PARSED_SIZE_MAX: u64 = 4 << 20;
@@ -25,8 +26,8 @@ pub struct Target {
         default_value = "http://127.0.0.1:8080", value_parser = base_url
     )]
     pub url: String,
-    /// File that holds an API key and nothing else; without it, the variable NIGHTCORE_KEY is the key,
-    /// if it is set
+    /// File that holds an API key or a token and nothing else; without it, the variable
+    /// NIGHTCORE_KEY is it, if it is set
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 }
@@ -36,7 +37,7 @@ impl Target {
     ///
     /// # Errors
     /// When there is to be one, and cannot be used.
-    pub(crate) fn authorization(&self) -> Result<Option<String>, ClientError> {
+    pub(crate) fn authorization(&self) -> Result<Option<HeaderValue>, ClientError> {
         let key = match &self.key_file {
             Some(path) => {
                 let failed = |source| ClientError::Input { path: path.clone(), source };
@@ -49,10 +50,15 @@ impl Target {
         // Never repeated in a message: it is a secret, though a broken one.
         if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             let path = self.key_file.clone().unwrap_or_else(|| KEY_VARIABLE.into());
-            let source = io::Error::new(io::ErrorKind::InvalidData, "it holds no API key");
+            let source =
+                io::Error::new(io::ErrorKind::InvalidData, "it holds neither key nor token");
             return Err(ClientError::Input { path, source });
         }
-        Ok(Some(format!("Bearer {key}")))
+        let value = HeaderValue::try_from(format!("Bearer {key}"));
+        Ok(value.ok().map(|mut value| {
+            value.set_sensitive(true);
+            value
+        }))
     }
 
     /// Gets a document, with its status.
@@ -214,12 +220,12 @@ pub(crate) mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let target = Target { key_file: Some(file.path().to_owned()), ..at(String::new()) };
         std::fs::write(file.path(), "nck_1_abc\n").unwrap();
-        assert_eq!(target.authorization().unwrap().as_deref(), Some("Bearer nck_1_abc"));
+        assert_eq!(target.authorization().unwrap().unwrap(), "Bearer nck_1_abc");
         for broken in ["", "\n", "nck_ 1", "nck_1\nnck_2", "n\u{e4}"] {
             std::fs::write(file.path(), broken).unwrap();
             let error = target.authorization().unwrap_err();
             assert_eq!(error.exit_code(), 2);
-            assert!(error.to_string().ends_with("it holds no API key"), "{error}");
+            assert!(error.to_string().ends_with("it holds neither key nor token"), "{error}");
         }
         let target = Target { key_file: Some("/nonexistent/key".into()), ..target };
         assert_eq!(target.authorization().unwrap_err().exit_code(), 2);

@@ -6,7 +6,9 @@
 //! and nothing has been started by then.
 
 mod admin;
+mod auth;
 mod credentials;
+mod door;
 mod engines;
 mod error;
 mod function;
@@ -22,10 +24,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use engine::container::ContainerKind;
+use gateway::access_log::Destination;
+use gateway::auth::AuthSource;
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
 use admin::read_admin_listen;
+pub use auth::is_exposed;
+use auth::{Lock, read_auth, refuse_exposed};
 pub use credentials::{CertificateFiles, CredentialError, authorities, shared_key};
 use engines::read_engines;
 pub use engines::{EnginesPort, Trust};
@@ -77,6 +83,8 @@ pub struct Config {
     pub overrides: Overrides,
     /// The HTTP front end.
     pub gateway: Gateway,
+    /// Who may call what; `None`: everybody everything.
+    pub auth: Option<AuthSource>,
     /// The dispatcher.
     pub engine: Engine,
     /// What is served, in the order of the file; names are unique.
@@ -102,6 +110,10 @@ pub struct Gateway {
     pub idle_timeout: Duration,
     /// A client that takes no bytes of its answer for this long is dropped.
     pub write_timeout: Duration,
+    /// Where answers are logged.
+    pub access_log: Option<Destination>,
+    /// Origins of web pages that may read answers; empty: nothing is said about it.
+    pub cors_origins: Vec<String>,
     /// Calls of one function that may wait, on each shard, for an engine on another host.
     pub queue: usize,
     /// The door with TLS.
@@ -226,11 +238,13 @@ impl Config {
     ) -> Result<Config, ConfigError> {
         let source = Source::new(path, text);
         let document = DeTable::parse(text).map_err(|error| source.syntax(&error))?;
-        let known = &["gateway", "engine", "function"];
+        let known = &["gateway", "auth", "engine", "function"];
         let root = Table::open(&source, "", document.get_ref(), 0, known)?;
 
         let directory = path.parent().unwrap_or(Path::new(""));
-        let gateway = read_gateway(root.get("gateway").as_ref(), overrides.listen, directory)?;
+        let auth = read_auth(root.get("auth").as_ref(), path)?;
+        let lock = if auth.is_some() { Lock::Keys } else { Lock::Open };
+        let gateway = read_gateway(root.get("gateway").as_ref(), path, overrides.listen, lock)?;
         let mut engine = read_engine(root.get("engine").as_ref(), directory)?;
         let functions = root.get("function");
         if let (Role::Gateway, Some(functions)) = (overrides.role, &functions) {
@@ -240,14 +254,15 @@ impl Config {
         let functions = read_functions(functions.as_ref(), search, engine.container)?;
         engine.shards = overrides.shards.or(engine.shards);
         let file = path.display().to_string();
-        Ok(Config { file, overrides, gateway, engine, functions })
+        Ok(Config { file, overrides, gateway, auth, engine, functions })
     }
 }
 
 fn read_gateway(
     section: Option<&Value<'_>>,
+    file: &Path,
     listen_option: Option<SocketAddr>,
-    directory: &Path,
+    mut lock: Lock,
 ) -> Result<Gateway, ConfigError> {
     let mut gateway = Gateway {
         listen: LISTEN_DEFAULT,
@@ -258,12 +273,14 @@ fn read_gateway(
         body_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(75),
         write_timeout: Duration::from_secs(30),
+        access_log: None,
+        cors_origins: Vec::new(),
         queue: 1024,
         tls: None,
         engines: None,
         http2: None,
     };
-    let mut insecure = false;
+    let directory = file.parent().unwrap_or(Path::new(""));
     let mut place = None;
     if let Some(section) = section {
         let table = section.table(&[
@@ -276,6 +293,8 @@ fn read_gateway(
             "body_timeout",
             "idle_timeout",
             "write_timeout",
+            "access_log",
+            "cors_origins",
             "queue",
             "tls",
             "engines",
@@ -285,8 +304,15 @@ fn read_gateway(
             gateway.listen = value.parsed(LISTEN_EXPECTED)?;
             place = Some(value.place());
         }
-        table.read("insecure", &mut insecure, |value| value.flag())?;
+        let insecure = table.get("insecure").map(|value| value.flag()).transpose()? == Some(true);
+        if insecure {
+            lock = lock.or_insecure();
+        }
         gateway.admin_listen = read_admin_listen(&table, "[gateway]", insecure)?;
+        table.read("access_log", &mut gateway.access_log, |value| {
+            door::destination(value, file).map(Some)
+        })?;
+        table.read("cors_origins", &mut gateway.cors_origins, |value| door::origins(value))?;
         table.read("body_max", &mut gateway.body_max, |value| {
             // The range keeps it within 32 bits.
             value.size(1..=BODY_MAX).map(|size| u32::try_from(size).unwrap_or(u32::MAX))
@@ -307,7 +333,7 @@ fn read_gateway(
         }
         if let Some(section) = table.get("tls") {
             let (tls, place) = read_tls(&section, directory)?;
-            refuse_exposed(tls.listen, place, insecure)?;
+            refuse_exposed(tls.listen, place, lock)?;
             gateway.tls = Some(tls);
         }
         table.read("engines", &mut gateway.engines, |section| {
@@ -315,7 +341,7 @@ fn read_gateway(
         })?;
         if let Some(section) = table.get("http2") {
             let (http2, place) = read_http2(&section)?;
-            refuse_exposed(http2.listen, place, insecure)?;
+            refuse_exposed(http2.listen, place, lock)?;
             gateway.http2 = Some(http2);
         }
     }
@@ -324,17 +350,9 @@ fn read_gateway(
         place = Some(Place::Option("--listen"));
     }
     if let Some(place) = place {
-        refuse_exposed(gateway.listen, place, insecure)?;
+        refuse_exposed(gateway.listen, place, lock)?;
     }
     Ok(gateway)
-}
-
-/// Calls are not authenticated, so whoever reaches a port may run every function.
-fn refuse_exposed(listen: SocketAddr, place: Place, insecure: bool) -> Result<(), ConfigError> {
-    if insecure || listen.ip().to_canonical().is_loopback() {
-        return Ok(());
-    }
-    Err(ConfigError::Refused { place, problem: Problem::Exposed(listen) })
 }
 
 fn read_engine(section: Option<&Value<'_>>, directory: &Path) -> Result<Engine, ConfigError> {

@@ -17,7 +17,7 @@ pub(crate) struct Engine {
     node: String,
     state: String,
     address: Option<String>,
-    joined_s: Option<u64>,
+    connected_s: Option<u64>,
     links: u64,
     cores: u64,
     functions: Vec<Function>,
@@ -35,6 +35,10 @@ struct Function {
     waiting: u64,
     room: u64,
     latency_us: Option<u64>,
+    #[serde(default)]
+    ok: u64,
+    #[serde(default)]
+    failed: u64,
 }
 
 impl Engines {
@@ -61,9 +65,9 @@ impl Engines {
     /// The lines of a table of engines, and of one of their functions.
     pub(crate) fn tables(&self) -> [Vec<String>; 2] {
         const ENGINES: [&str; 6] = ["ENGINE", "STATE", "ADDRESS", "LINKS", "CORES", "JOINED"];
-        const FUNCTIONS: [&str; 10] = [
+        const FUNCTIONS: [&str; 12] = [
             "FUNCTION", "ENGINE", "STATE", "VERSION", "INFLIGHT", "RUN", "WAIT", "QUEUE", "ROOM",
-            "LATENCY",
+            "OK", "FAILED", "LATENCY",
         ];
         const COLUMNS_OF_TEXT: usize = 3;
         let engines: Vec<_> = self.engines.iter().map(Engine::row).collect();
@@ -84,19 +88,23 @@ impl Engine {
             self.address.clone().unwrap_or_else(|| "-".to_owned()),
             self.links.to_string(),
             self.cores.to_string(),
-            table::time(self.joined_s.map(|seconds| seconds.saturating_mul(1_000_000_000))),
+            table::time(self.connected_s.map(|seconds| seconds.saturating_mul(1_000_000_000))),
         ]
     }
 
-    fn functions(&self) -> impl Iterator<Item = [String; 10]> {
+    fn functions(&self) -> impl Iterator<Item = [String; 12]> {
         self.functions.iter().map(|function| {
             let Function { in_flight, queued, running, waiting, room, version, .. } = function;
+            let (ok, failed) = (function.ok.to_string(), function.failed.to_string());
             let [version, in_flight, running, waiting, queued, room] =
                 [version, in_flight, running, waiting, queued, room].map(u64::to_string);
             let latency = function.latency_us.map(|latency| latency.saturating_mul(1_000));
             let (name, state) = (function.name.clone(), function.state.clone());
             let (node, latency) = (self.node.clone(), table::time(latency));
-            [name, node, state, version, in_flight, running, waiting, queued, room, latency]
+            [
+                name, node, state, version, in_flight, running, waiting, queued, room, ok, failed,
+                latency,
+            ]
         })
     }
 }

@@ -5,6 +5,7 @@ pub mod client;
 pub mod config;
 pub mod deploy;
 pub mod invoke;
+pub mod key;
 pub mod logs;
 pub mod ls;
 pub mod top;

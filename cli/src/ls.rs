@@ -124,10 +124,10 @@ mod tests {
 
     const NO_ENGINES: &str = r#"{"engines":[]}"#;
     const ENGINES: &str = r#"{"engines":[
-        {"node":"a","instance":"1f","state":"serving","address":"10.0.0.2:4711","joined_s":90,
+        {"node":"a","instance":"1f","state":"serving","address":"10.0.0.2","connected_s":90,
          "epoch":1,"links":2,"cores":8,"functions":[
           {"name":"nop","version":3,"state":"serving","in_flight":4,"queued":0,"running":4,
-           "waiting":0,"room":124,"latency_us":250},
+           "waiting":0,"room":124,"latency_us":250,"ok":70,"failed":1},
           {"name":"echo","version":1,"state":"full","in_flight":9,"queued":5,"running":4,
            "waiting":1,"room":0,"latency_us":null}]},
         {"node":"b","instance":"2f","state":"draining","epoch":1,"links":1,"cores":2,
@@ -176,13 +176,13 @@ markdown  starting        0     0    0     0      3      -     -          3     
         assert_eq!(
             out,
             "\
-ENGINE  STATE     ADDRESS        LINKS  CORES  JOINED
-a       serving   10.0.0.2:4711      2      8     90s
-b       draining  -                  1      2       -
+ENGINE  STATE     ADDRESS   LINKS  CORES  JOINED
+a       serving   10.0.0.2      2      8     90s
+b       draining  -             1      2       -
 
-FUNCTION  ENGINE  STATE    VERSION  INFLIGHT  RUN  WAIT  QUEUE  ROOM  LATENCY
-echo      a       full           1         9    4     1      5     0        -
-nop       a       serving        3         4    4     0      0   124    250us
+FUNCTION  ENGINE  STATE    VERSION  INFLIGHT  RUN  WAIT  QUEUE  ROOM  OK  FAILED  LATENCY
+echo      a       full           1         9    4     1      5     0   0       0        -
+nop       a       serving        3         4    4     0      0   124  70       1    250us
 "
         );
         let (result, out, _) = run_with(&answers, true);

@@ -11,6 +11,7 @@ use nightcore_cli::admin::AdminError;
 use nightcore_cli::client::ClientError;
 use nightcore_cli::config::{Config, Overrides, Role, SHARDS_MAX};
 use nightcore_cli::deploy::{self, DeployError};
+use nightcore_cli::key::{self, KeyError};
 use nightcore_cli::up::Start;
 use nightcore_cli::{invoke, logs, ls, top, up};
 use tracing_subscriber::EnvFilter;
@@ -24,7 +25,8 @@ const EXIT_USAGE: u8 = 2;
 const ENVIRONMENT_HELP: &str = "\
 Environment:
   NIGHTCORE_LOG  what is logged to standard error: error, warn, info (default), debug, trace,
-                 or a list such as engine=debug,warn";
+                 or a list such as engine=debug,warn
+  NIGHTCORE_KEY  API key or token that invoke, ls and top show to the gateway";
 
 const UP_HELP: &str = "\
 Exit codes:
@@ -115,9 +117,19 @@ Exit codes:
   1  one is not, or no engine runs
   2  wrong command line";
 
+const KEY_HELP: &str = "\
+  nightcore key new shop-1 --client shop >> keys.toml
+  nightcore key hash < key.txt
+
+Exit codes:
+  0  success
+  1  standard input or output failed, or the system has no random numbers
+  2  wrong command line, or standard input holds no key";
+
 const RELOAD_HELP: &str = "\
 Deploys the functions that are new in the file or differ, by their lines or by the contents of
-their libraries, and removes those that are not in it. The same as SIGHUP.
+their libraries, and removes those that are not in it. The files of keys are read again, and the
+access log is opened again. The same as SIGHUP.
 
 Exit codes:
   0  all is as the file says
@@ -161,6 +173,9 @@ enum Command {
     /// Have a running stack read its configuration file again
     #[command(after_help = RELOAD_HELP)]
     Reload(deploy::ReloadOptions),
+    /// Make API keys, and hash them
+    #[command(after_help = KEY_HELP)]
+    Key(key::Options),
     /// Show what the functions of a running stack do, refreshed every second
     #[command(after_help = TOP_HELP)]
     Top(top::Options),
@@ -222,6 +237,12 @@ fn main() -> ExitCode {
         Command::Deploy(options) => deploy_exit(deploy::deploy(&options, &mut io::stdout())),
         Command::Rm(options) => deploy_exit(deploy::remove(&options, &mut io::stdout())),
         Command::Reload(options) => deploy_exit(deploy::reload(&options, &mut io::stdout())),
+        Command::Key(options) => key_exit(key::run(
+            &options,
+            io::stdin().lock(),
+            &mut io::stdout().lock(),
+            &mut io::stderr().lock(),
+        )),
         Command::Top(options) => {
             let display = top::Display::of_process();
             client_exit(top::run(&options, display, &mut io::stdout().lock()))
@@ -239,6 +260,12 @@ fn run_up(options: &UpOptions, role: Role, start: Start) -> ExitCode {
             ExitCode::from(EXIT_USAGE)
         }
     }
+}
+
+fn key_exit(result: Result<(), KeyError>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    let output = if let KeyError::Output(cause) = &error { Some(cause) } else { None };
+    failed(&error, output, error.exit_code())
 }
 
 fn client_exit(result: Result<(), ClientError>) -> ExitCode {

@@ -1,6 +1,6 @@
 //! The gateways that there are, as names come to lead to them and cease to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -28,13 +28,13 @@ pub(crate) type Found = (usize, Vec<Place>);
 pub(crate) struct Fleet {
     shared: Rc<Shared>,
     gateways: HashMap<SocketAddr, Rc<Gateway>>,
-    /// By the names' places in the configuration.
-    found: HashMap<usize, Vec<Place>>,
+    /// By the names' places in the configuration, so that the first ones win where there are too many.
+    found: BTreeMap<usize, Vec<Place>>,
 }
 
 impl Fleet {
     pub(crate) fn new(shared: Rc<Shared>) -> Fleet {
-        Fleet { shared, gateways: HashMap::new(), found: HashMap::new() }
+        Fleet { shared, gateways: HashMap::new(), found: BTreeMap::new() }
     }
 
     /// Begins to look names up; what they stand for is to be passed to [`Self::update`].

@@ -10,7 +10,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use gateway::{Answer, Arrival, Config, Departed, Departure, Door, Gateway, NewCall, Refusal, Upstream};
+use gateway::{
+    Answer, Arrival, Config, Departed, Departure, Door, Gateway, NewCall, Refusal, Upstream,
+};
 use reactor::clock::Nanos;
 use reactor::{Reactor, Wait};
 

@@ -3,13 +3,15 @@
 //!
 //! In the order a request meets what they try:
 //! - `config`: text that should be a configuration;
+//! - `auth`: what is shown at the door, and the files of its keys;
 //! - `control`: packets between launcher and engine, and their descriptors;
 //! - `request`: what a client sends, in pieces of any size;
 //! - `envelope`, `descriptor`: what travels in a lane;
 //! - `engine_side`: a container that writes anything anywhere in its memory;
 //! - `worker_side`: an engine that does;
 //! - `answer`: what a function answers, on its way to the client;
-//! - `output`: what it prints.
+//! - `output`: what it prints;
+//! - `link`: what engines and gateways on other hosts say, before and after they are known.
 //!
 //! Beside them: `input` reads values from the bytes, `shared` writes into a channel's memory as the
 //! other side of it would, `front` is a gateway with one client, `reading` what that client sees,
@@ -21,6 +23,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 
 mod answer;
+mod auth;
 mod bound;
 mod config;
 mod control;
@@ -29,6 +32,7 @@ mod engine_side;
 mod envelope;
 mod front;
 mod input;
+mod link;
 mod output;
 mod reading;
 mod request;
@@ -52,6 +56,7 @@ type Target = (&'static str, fn(&[u8]));
 
 const TARGETS: &[Target] = &[
     ("config", config::run),
+    ("auth", auth::run),
     ("control", control::run),
     ("request", request::run),
     ("envelope", envelope::run),
@@ -60,6 +65,7 @@ const TARGETS: &[Target] = &[
     ("worker_side", worker_side::run),
     ("answer", answer::run),
     ("output", output::run),
+    ("link", link::run),
 ];
 
 #[global_allocator]

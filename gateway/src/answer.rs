@@ -9,6 +9,7 @@ use ipc::engine_side::{SharedBlock, SharedSlice};
 use ipc::envelope::{self, Reply};
 
 use crate::body::Body;
+use crate::cors;
 use crate::http::head::Method;
 use crate::pool::Pool;
 use crate::respond::{self, Failure, Frame};
@@ -133,6 +134,7 @@ impl<'s> Failed<'s> {
             message: &self.message,
             retry_after_s: self.retry_after_s,
             allow: None,
+            challenge: None,
         }
     }
 }
@@ -152,7 +154,12 @@ fn tell(
 ) -> Option<Body> {
     let size = block.as_ref().map_or(0, SharedBlock::payload_size);
     respond::begin(out, status, frame);
-    for_each_field(status, reply, |name, value| respond::field(out, name, value));
+    let ours = |name: &[u8]| frame.cors.is_some() && cors::is_ours(name);
+    for_each_field(status, reply, |name, value| {
+        if !ours(name) {
+            respond::field(out, name, value);
+        }
+    });
     match status {
         // Without a body by definition (RFC 9112, 6.3); a length would only confuse.
         204 | 304 => {}

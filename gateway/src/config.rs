@@ -1,6 +1,11 @@
 //! What an operator may set, with the defaults and the bounds that hold whatever is set.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::access_log::AccessLog;
+use crate::auth::Authorities;
+use crate::cors::Cors;
 
 /// Largest head that can be configured: method, query, suffix and headers must fit the envelope
 /// of a call (64 KiB) with room for its framing.
@@ -39,6 +44,12 @@ pub struct Config {
     pub write_timeout: Duration,
     /// Where the host's metrics and lists are.
     pub documents: Documents,
+    /// Who may call what; `None`: everybody everything.
+    pub auth: Option<Arc<Authorities>>,
+    /// Which web pages may read answers; `None`: nothing is said about it.
+    pub cors: Option<Arc<Cors>>,
+    /// Where answers are logged.
+    pub access_log: Option<AccessLog>,
 }
 
 /// By which door the host's metrics and lists are to be had. Health and readiness are by every door.
@@ -83,6 +94,9 @@ impl Default for Config {
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(30),
             documents: Documents::Everywhere,
+            auth: None,
+            cors: None,
+            access_log: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::sys::socket::{MsgFlags, recv};
 use reactor::{Operation, ReceiveBuffer};
 
+use crate::access::Access;
 use crate::answer::{self, Outgoing};
 use crate::arrival::{Arrival, Door};
 use crate::backlog::Backlog;
@@ -83,6 +84,8 @@ pub(crate) struct Connection {
     /// Of the request in progress, or the last one.
     pub(crate) exchange: Exchange,
     pub(crate) interim: Interim,
+    /// What the access log will be told; `None` where there is no log.
+    pub(crate) access: Option<Box<Access>>,
     pub(crate) deadline: Deadline,
     pub(crate) receiving: Receiving,
     pub(crate) backlog: Backlog,
@@ -94,7 +97,9 @@ impl Connection {
     pub(crate) fn adopt(io: &mut Io<'_>, key: Key, arrival: Arrival, admission: Admission) -> Self {
         let Arrival { socket, door, tls } = arrival;
         let operation = io.reactor.receive(socket.as_fd(), key.token(Purpose::Receive));
+        let access = io.shared.access_log.is_some().then(|| Access::of(&socket));
         let mut connection = Connection {
+            access,
             key,
             admission,
             door,
@@ -119,6 +124,11 @@ impl Connection {
     pub(crate) fn close(mut self, io: &mut Io<'_>) {
         if matches!(self.state, State::Calling { .. }) {
             io.shared.calling -= 1;
+        }
+        let id = &self.exchange.request_id;
+        let abandoned = |access: Box<Access>| (*access).abandoned(id);
+        if let Some(record) = self.access.take().and_then(abandoned) {
+            io.shared.log(record);
         }
         self.say_goodbye(io);
         self.deadline.disarm(&mut io.shared.wheel);
@@ -224,6 +234,9 @@ impl Connection {
             return;
         }
         io.shared.calling -= 1;
+        if let Some(access) = &mut self.access {
+            access.time(answer.times);
+        }
         self.settle_persistence(io);
         let frame = io.shared.frame(&self.exchange, io.now);
         let shared = &mut *io.shared;
@@ -331,7 +344,12 @@ impl Connection {
     /// Sends an answer; the state is `Sending` until it is out.
     pub(crate) fn send(&mut self, io: &mut Io<'_>, status: u16, outgoing: Outgoing) {
         io.shared.metrics.answered(status);
-        self.state = State::Sending(Sending::new(outgoing));
+        let sending = Sending::new(outgoing);
+        if let Some(access) = &mut self.access {
+            let id = &self.exchange.request_id;
+            io.shared.log(access.answered(id, status, sending.total()));
+        }
+        self.state = State::Sending(sending);
         self.seal(io);
         self.prepare_departure(io);
         // Answers leave in order: this one waits for an interim one.

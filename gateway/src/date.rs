@@ -33,9 +33,25 @@ impl Date {
     }
 }
 
-/// Civil date from a count of days, after Howard Hinnant's `civil_from_days`.
 fn format(unix_seconds: u64) -> DateText {
     let (days, second_of_day) = (unix_seconds / 86_400, unix_seconds % 86_400);
+    let (year, month, day) = civil(days);
+
+    let mut text = *b"Thu, 00 Jan 0000 00:00:00 GMT";
+    text[0..3].copy_from_slice(name(WEEKDAYS, days % 7));
+    two_digits(&mut text[5..7], day);
+    text[8..11].copy_from_slice(name(MONTHS, (month + 9) % 12));
+    two_digits(&mut text[12..14], year / 100 % 100);
+    two_digits(&mut text[14..16], year % 100);
+    two_digits(&mut text[17..19], second_of_day / 3_600);
+    two_digits(&mut text[20..22], second_of_day / 60 % 60);
+    two_digits(&mut text[23..25], second_of_day % 60);
+    text
+}
+
+/// Year, month from 1 and day from 1 of a count of days since the epoch, after Howard Hinnant's
+/// `civil_from_days`.
+pub(crate) fn civil(days: u64) -> (u64, u64, u64) {
     // Days since 0000-03-01; eras of 400 years have 146,097 days.
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
@@ -45,17 +61,7 @@ fn format(unix_seconds: u64) -> DateText {
     let month = (5 * day_of_year + 2) / 153; // 0 is March
     let day = day_of_year - (153 * month + 2) / 5 + 1;
     let year = era * 400 + year_of_era + u64::from(month >= 10);
-
-    let mut text = *b"Thu, 00 Jan 0000 00:00:00 GMT";
-    text[0..3].copy_from_slice(name(WEEKDAYS, days % 7));
-    two_digits(&mut text[5..7], day);
-    text[8..11].copy_from_slice(name(MONTHS, month));
-    two_digits(&mut text[12..14], year / 100 % 100);
-    two_digits(&mut text[14..16], year % 100);
-    two_digits(&mut text[17..19], second_of_day / 3_600);
-    two_digits(&mut text[20..22], second_of_day / 60 % 60);
-    two_digits(&mut text[23..25], second_of_day % 60);
-    text
+    (year, (month + 2) % 12 + 1, day)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "index < 12")]

@@ -9,7 +9,9 @@ use std::time::Duration;
 use httparse::Header;
 use ipc::Outcome;
 use ipc::envelope::{RequestFields, Sink};
+use reactor::clock;
 
+use crate::auth::{AuthReject, Credentials, Doorkeeper, Resource};
 use crate::config::{Config, HEADERS_LIMIT};
 use crate::http::head::{Method, TARGET_MAX, TimeLeft};
 use crate::http::rules::Fields;
@@ -17,7 +19,7 @@ use crate::reject::Reject;
 use crate::request_id::{RequestId, RequestIds};
 use crate::respond;
 use crate::route::{Route, is_name, route};
-use crate::upstream::ForwardedHeaders;
+use crate::upstream::{CredentialFields, ForwardedHeaders};
 
 /// Made for requests of a thread that is no shard; shards count from zero.
 const IDS_SALT: u16 = u16::MAX / 2;
@@ -26,6 +28,8 @@ const IDS_SALT: u16 = u16::MAX / 2;
 pub struct Intake {
     config: Config,
     ids: RequestIds,
+    /// Where requests show who they are; `None`: the door stands open.
+    doorkeeper: Option<Doorkeeper>,
 }
 
 /// A request's head, as its protocol framed it.
@@ -87,6 +91,8 @@ pub struct Failure {
     pub retry_after_s: Option<u32>,
     /// For `Allow`.
     pub allow: Option<&'static str>,
+    /// For `WWW-Authenticate`.
+    pub challenge: Option<&'static str>,
 }
 
 /// Faults that only whoever reads the bytes of a request can find.
@@ -116,7 +122,8 @@ impl Intake {
     /// With the limits that HTTP/1.1 has.
     #[must_use]
     pub fn new(config: Config) -> Intake {
-        Intake { config: config.bounded(), ids: RequestIds::new(IDS_SALT) }
+        let doorkeeper = config.auth.clone().map(Doorkeeper::new);
+        Intake { config: config.bounded(), ids: RequestIds::new(IDS_SALT), doorkeeper }
     }
 
     /// The limits.
@@ -131,11 +138,11 @@ impl Intake {
         given.and_then(|(_, value)| RequestId::accept(value)).unwrap_or_else(|| self.ids.make())
     }
 
-    /// What a request asks for.
+    /// What a request asks for. A call counts against the rate of its key.
     ///
     /// # Errors
     /// What it is refused with.
-    pub fn read(&self, head: &Head<'_>, id: &RequestId) -> Result<Inquiry, Failure> {
+    pub fn read(&mut self, head: &Head<'_>, id: &RequestId) -> Result<Inquiry, Failure> {
         let target = head.target;
         if target.len() > TARGET_MAX {
             return Err(Reject::UriTooLong.into());
@@ -155,12 +162,13 @@ impl Intake {
         }
     }
 
-    /// A call of a function that is named otherwise than by the path of the request.
+    /// A call of a function that is named otherwise than by the path of the request. It counts against
+    /// the rate of its key.
     ///
     /// # Errors
     /// What the request is refused with.
     pub fn send(
-        &self,
+        &mut self,
         head: &Head<'_>,
         destination: &Destination<'_>,
         id: &RequestId,
@@ -184,28 +192,42 @@ impl Intake {
             TimeLeft::Milliseconds(0) => return Err(Reject::NoTimeLeft.into()),
             TimeLeft::Milliseconds(time) => Some(Duration::from_millis(time)),
         };
-        let names: Vec<Box<[u8]>> = destination
-            .names
-            .iter()
-            .map(|name| name.as_bytes())
-            .filter(|name| is_name(name))
-            .map(Box::from)
-            .collect();
+        let names = destination.names.iter().map(|name| name.as_bytes());
+        let mut names: Vec<Box<[u8]>> = names.filter(|name| is_name(name)).map(Box::from).collect();
         if names.is_empty() {
             return Err(Reject::NotFound("no such function").into());
         }
+        let credentials = self.admit(head, &mut names)?;
         let request = RequestFields {
             method: head.method,
             suffix: destination.suffix,
             query: destination.query,
             request_id: id.as_bytes(),
             traceparent: fields.traceparent(),
-            headers: ForwardedHeaders::new(headers),
+            headers: ForwardedHeaders::new(headers, credentials),
         };
         let size = request.encoded_size().map_err(|_| Failure::from(Reject::HeaderTooLarge))?;
         let mut envelope = Vec::with_capacity(size);
         request.encode(&mut Text(&mut envelope));
         Ok(Parcel { names, envelope, timeout })
+    }
+
+    /// Asks the doorkeeper, if there is one, and leaves the names that the client may call.
+    fn admit(
+        &mut self,
+        head: &Head<'_>,
+        names: &mut Vec<Box<[u8]>>,
+    ) -> Result<CredentialFields, Reject> {
+        let Some(doorkeeper) = &mut self.doorkeeper else { return Ok(CredentialFields::Forwarded) };
+        let fields = head.headers.iter().map(|(name, value)| (name.as_bytes(), *value));
+        let client = doorkeeper.authenticate(Credentials::collect(fields));
+        let client = client.map_err(Reject::Auth)?;
+        names.retain(|name| client.authorize(Resource::Function(name)).is_ok());
+        if names.is_empty() {
+            return Err(Reject::Auth(AuthReject::Forbidden));
+        }
+        client.spend(clock::now()).map_err(Reject::Auth)?;
+        Ok(CredentialFields::Withheld)
     }
 
     /// What a request with this fault is refused with.
@@ -231,6 +253,7 @@ impl From<Reject> for Failure {
             message: reject.to_string(),
             retry_after_s: reject.retry_after_s(),
             allow: reject.allow(),
+            challenge: reject.challenge(),
         }
     }
 }
@@ -248,6 +271,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::{ApiKey, AuthSource, Authorities, KeyId};
 
     type Fields<'a> = &'a [(&'a str, &'a [u8])];
 
@@ -287,6 +311,50 @@ mod tests {
         assert_eq!((request.request_id, request.traceparent), (b"abc".as_slice(), trace));
         let headers: Vec<_> = request.headers.collect();
         assert_eq!(headers, [(b"host".as_slice(), b"h".as_slice()), (b"x-mine", b"1")]);
+    }
+
+    /// An intake with this key alone.
+    fn locked(key: &ApiKey, rest: &str) -> Intake {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("keys.toml");
+        let hash = key.hash();
+        let table = format!("[[key]]\nid = \"k\"\nhash = \"{hash}\"\nclient = \"c\"\n{rest}");
+        std::fs::write(&file, table).unwrap();
+        let source = AuthSource { keys_file: Some(file), jwt: None };
+        let auth = Some(Authorities::load(source).unwrap());
+        Intake::new(Config { auth, ..Config::default() })
+    }
+
+    #[test]
+    fn a_locked_door_is_locked_here_too_and_keeps_the_key() {
+        let key = ApiKey::generate(KeyId::parse("k").unwrap()).unwrap();
+        let mut intake = locked(&key, "functions = [\"f\", \"pay.*\"]\nrate = 1\nburst = 3\n");
+        let bearer = format!("Bearer {}", key.reveal());
+        let shown: Fields<'_> = &[("authorization", bearer.as_bytes()), ("x-mine", b"1")];
+        let id = intake.request_id(&[]);
+        let mut read = |target: &str, headers: Fields<'_>| {
+            let head = Head { method: b"POST", target: target.as_bytes(), headers };
+            intake.read(&head, &id)
+        };
+        let failure = read("/function/f", &[]).unwrap_err();
+        assert_eq!((failure.status, failure.kind), (401, "unauthorized"));
+        assert_eq!(failure.challenge, Some("Bearer realm=\"nightcore\""));
+        assert_eq!(read("/function/g", shown).unwrap_err().status, 403);
+        assert!(matches!(read("/healthz", &[]), Ok(Inquiry::Health)));
+        let Ok(Inquiry::Call(parcel)) = read("/function/f", shown) else { panic!("it is a call") };
+        let request = ipc::envelope::parse_request(&parcel.envelope).unwrap();
+        let headers: Vec<_> = request.headers.collect();
+        assert_eq!(headers, [(b"x-mine".as_slice(), b"1".as_slice())]);
+
+        // As gRPC names functions: those that the key is not for are not tried.
+        let names = &["pay.Service", "Service"][..];
+        let destination = Destination { names, suffix: b"/M", query: b"" };
+        let head = Head { method: b"POST", target: b"/pay.Service/M", headers: shown };
+        let parcel = intake.send(&head, &destination, &id).unwrap();
+        assert_eq!(parcel.names, [Box::from(*b"pay.Service")]);
+        let limited = (0..50).find_map(|_| intake.send(&head, &destination, &id).err()).unwrap();
+        assert_eq!((limited.status, limited.retry_after_s), (429, Some(1)));
+        assert_eq!(limited.outcome, Outcome::LimitReached);
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub(crate) struct Metrics {
     pub requests: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
+    /// Lines that did not fit into the queue of the access log.
+    pub access_log_dropped: u64,
     /// By status code minus [`CODE_FIRST`].
     answers: Box<[u64; CODES]>,
 }
@@ -24,6 +26,7 @@ impl Metrics {
             requests: 0,
             bytes_in: 0,
             bytes_out: 0,
+            access_log_dropped: 0,
             answers: Box::new([0; CODES]),
         }
     }
@@ -55,6 +58,12 @@ impl Metrics {
         metric("requests_total", "counter", "Request heads read.", self.requests);
         metric("received_bytes_total", "counter", "Bytes received.", self.bytes_in);
         metric("sent_bytes_total", "counter", "Bytes sent.", self.bytes_out);
+        metric(
+            "access_log_dropped_total",
+            "counter",
+            "Lines that the access log did not take in time.",
+            self.access_log_dropped,
+        );
         let name = "nightcore_gateway_answers_total";
         let _ = writeln!(out, "# HELP {name} Answers by status code.\n# TYPE {name} counter");
         for (code, count) in (CODE_FIRST..).zip(self.answers.iter()) {

@@ -277,6 +277,7 @@ impl From<Failed<'_>> for Failure {
             message: failed.message.into_owned(),
             retry_after_s: failed.retry_after_s,
             allow: None,
+            challenge: None,
         }
     }
 }

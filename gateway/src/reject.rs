@@ -3,8 +3,10 @@
 
 use ipc::Outcome;
 
-/// A request the gateway answers without asking anybody. The blame is the client's, but for the
-/// last two.
+use crate::auth::AuthReject;
+
+/// A request the gateway answers without asking anybody. The blame is the client's, but for
+/// `TooManyConnections` and `NotReady`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Reject {
     /// Syntax or framing that two readers could understand differently.
@@ -22,6 +24,9 @@ pub(crate) enum Reject {
         /// The value of the `Allow` header.
         allow: &'static str,
     },
+    /// It may not come in.
+    #[error("{0}")]
+    Auth(AuthReject),
     /// The head or the body came too slowly.
     #[error("the request did not arrive in time")]
     TooSlow,
@@ -62,6 +67,7 @@ impl Reject {
     pub(crate) fn status(self) -> u16 {
         match self {
             Reject::Malformed(_) | Reject::BadField(_) => 400,
+            Reject::Auth(reject) => reject.status(),
             Reject::NotFound(_) => 404,
             Reject::MethodNotAllowed { .. } => 405,
             Reject::TooSlow => 408,
@@ -80,13 +86,16 @@ impl Reject {
     /// status.
     pub(crate) fn outcome(self) -> Outcome {
         match self {
+            Reject::Auth(AuthReject::TooMany { .. }) => Outcome::LimitReached,
             Reject::NotFound(_) => Outcome::NotFound,
             Reject::BodyTooLarge { .. } | Reject::UriTooLong | Reject::HeaderTooLarge => {
                 Outcome::TooLarge
             }
             Reject::TooManyConnections | Reject::NotReady(_) => Outcome::Unavailable,
             Reject::NoTimeLeft | Reject::TooSlow => Outcome::DeadlineExceeded,
-            Reject::Malformed(_)
+            // Who may not come in is told so by the status.
+            Reject::Auth(_)
+            | Reject::Malformed(_)
             | Reject::BadField(_)
             | Reject::MethodNotAllowed { .. }
             | Reject::UnknownExpectation
@@ -98,6 +107,7 @@ impl Reject {
     /// The `error` member of the JSON body.
     pub(crate) fn kind(self) -> &'static str {
         match self {
+            Reject::Auth(reject) => reject.kind(),
             Reject::NotFound(_) => Outcome::NotFound.as_str(),
             Reject::MethodNotAllowed { .. } => "method_not_allowed",
             Reject::TooSlow => "request_timeout",
@@ -121,6 +131,7 @@ impl Reject {
         matches!(
             self,
             Reject::BadField(_)
+                | Reject::Auth(_)
                 | Reject::NotFound(_)
                 | Reject::MethodNotAllowed { .. }
                 | Reject::NoTimeLeft
@@ -136,6 +147,18 @@ impl Reject {
     }
 
     pub(crate) fn retry_after_s(self) -> Option<u32> {
-        matches!(self, Reject::TooManyConnections | Reject::NotReady(_)).then_some(1)
+        match self {
+            Reject::Auth(reject) => reject.retry_after_s(),
+            Reject::TooManyConnections | Reject::NotReady(_) => Some(1),
+            _ => None,
+        }
+    }
+
+    /// The value of `WWW-Authenticate`.
+    pub(crate) fn challenge(self) -> Option<&'static str> {
+        match self {
+            Reject::Auth(reject) => reject.challenge(),
+            _ => None,
+        }
     }
 }

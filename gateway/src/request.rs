@@ -7,7 +7,10 @@ use std::time::Duration;
 use ipc::envelope::RequestFields;
 
 use crate::answer::{self, Outgoing};
+use crate::arrival::Door;
+use crate::auth::{Credentials, Resource};
 use crate::connection::{Connection, State};
+use crate::cors;
 use crate::http::chunked::{ChunkFault, Progress};
 use crate::http::head::{self, Expectation, Framing, Head, Persistence, TimeLeft};
 use crate::reject::Reject;
@@ -15,7 +18,7 @@ use crate::request_body::RequestBody;
 use crate::respond::{self, Exchange};
 use crate::route::{Route, route};
 use crate::shared::Io;
-use crate::upstream::{ForwardedHeaders, NewCall, Upstream};
+use crate::upstream::{CredentialFields, ForwardedHeaders, NewCall, Upstream};
 
 /// A body up to this size is read although its request is turned away, as that saves the client a
 /// new connection. A larger one is not worth reading.
@@ -30,6 +33,15 @@ enum Target<'a> {
     },
     /// One of the gateway's own resources.
     Own(Route<'a>),
+}
+
+/// Whether this is the look at a request that counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Its body has not come yet.
+    Ahead,
+    /// It is complete: there is one such look at each request.
+    Final,
 }
 
 impl Connection {
@@ -91,7 +103,11 @@ impl Connection {
         head: &Head<'_>,
     ) -> usize {
         io.shared.metrics.requests += 1;
-        self.exchange = Exchange::of(head, &mut io.shared.ids);
+        let cors = io.shared.config.cors.as_deref();
+        self.exchange = Exchange::of(head, &mut io.shared.ids, cors);
+        if let Some(access) = &mut self.access {
+            access.begin(head);
+        }
         let limit = io.shared.config.body_max;
         let reject = match (head.fault, head.framing) {
             (Some(fault), _) if !fault.leaves_framing_intact() => Some(fault),
@@ -186,7 +202,13 @@ impl Connection {
         head: &Head<'_>,
         body: &[u8],
     ) {
-        match self.target(io, &*upstream, head) {
+        if let Some(access) = &mut self.access {
+            access.count_body(body.len());
+        }
+        if cors::is_preflight(head, self.exchange.origin) && head.fault.is_none() {
+            return self.answer_preflight(io, head);
+        }
+        match self.target(io, &*upstream, head, Look::Final) {
             Err(reject) => self.refuse(io, reject),
             Ok(Target::Own(route)) => self.answer_own(io, upstream, route),
             Ok(Target::Function { function, suffix, query }) => {
@@ -196,7 +218,7 @@ impl Connection {
                     query,
                     request_id: self.exchange.request_id.as_bytes(),
                     traceparent: head.traceparent,
-                    headers: ForwardedHeaders::new(head.headers),
+                    headers: ForwardedHeaders::new(head.headers, self.credential_fields(io)),
                 };
                 let timeout = match head.time_left {
                     TimeLeft::Unlimited => None,
@@ -220,6 +242,92 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// What the request is for, if it may be. Who it comes from is looked at first, so that a stranger
+    /// does not learn which functions there are.
+    fn target<'a>(
+        &mut self,
+        io: &mut Io<'_>,
+        upstream: &impl Upstream,
+        head: &Head<'a>,
+        look: Look,
+    ) -> Result<Target<'a>, Reject> {
+        if let Some(fault) = head.fault {
+            return Err(fault);
+        }
+        let route = route(head.method, head.target)?;
+        let route = route.permitted(self.door, io.shared.config.documents)?;
+        if let (Route::Function { name, .. }, Some(access)) = (route, &mut self.access) {
+            access.name(name);
+        }
+        self.admit(io, head, route, look)?;
+        match route {
+            Route::Function { name, suffix, query } => {
+                let function =
+                    upstream.resolve(name).ok_or(Reject::NotFound("no such function"))?;
+                Ok(Target::Function { function, suffix, query })
+            }
+            own => Ok(Target::Own(own)),
+        }
+    }
+
+    /// Asks the doorkeeper, if there is one. Whoever comes to the admin door may see what is there to be
+    /// seen; a function asks for a key at any door.
+    fn admit(
+        &mut self,
+        io: &mut Io<'_>,
+        head: &Head<'_>,
+        route: Route<'_>,
+        look: Look,
+    ) -> Result<(), Reject> {
+        let Some(doorkeeper) = &mut io.shared.doorkeeper else { return Ok(()) };
+        let resource = match (route, self.door) {
+            // A balancer in front has no key, and they tell nothing.
+            (Route::Health | Route::Ready, _) => return Ok(()),
+            (Route::Metrics | Route::Functions | Route::Engines, Door::Admin) => return Ok(()),
+            (Route::Metrics | Route::Functions | Route::Engines, Door::Public) => Resource::Own,
+            (Route::Function { name, .. }, _) => Resource::Function(name),
+        };
+        let fields = head.headers.iter().map(|header| (header.name.as_bytes(), header.value));
+        let credentials = Credentials::collect(fields);
+        let client = doorkeeper.authenticate(credentials).map_err(Reject::Auth)?;
+        if let Some(access) = &mut self.access {
+            access.recognise(&client);
+        }
+        client.authorize(resource).map_err(Reject::Auth)?;
+        match look {
+            Look::Ahead => Ok(()),
+            Look::Final => client.spend(io.now).map_err(Reject::Auth),
+        }
+    }
+
+    /// Whether a request can be turned away before its body has come, and should be: a client that
+    /// asks first is told at once, and a body that is large or of unknown size is not waited for.
+    fn unwanted(
+        &mut self,
+        io: &mut Io<'_>,
+        upstream: &impl Upstream,
+        head: &Head<'_>,
+    ) -> Option<Reject> {
+        let reject = self.target(io, upstream, head, Look::Ahead).err()?;
+        let small = matches!(head.framing, Framing::Length(size) if size <= UNWANTED_BODY_MAX);
+        (head.expectation == Expectation::Continue || !small).then_some(reject)
+    }
+
+    fn credential_fields(&self, io: &Io<'_>) -> CredentialFields {
+        match io.shared.doorkeeper {
+            Some(_) => CredentialFields::Withheld,
+            None => CredentialFields::Forwarded,
+        }
+    }
+
+    fn answer_preflight(&mut self, io: &mut Io<'_>, head: &Head<'_>) {
+        self.settle_persistence(io);
+        let frame = io.shared.frame(&self.exchange, io.now);
+        let mut out = io.shared.pool.take();
+        respond::preflight(&mut out, &frame, head);
+        self.send(io, 204, Outgoing::Bytes(out));
     }
 
     fn answer_own(&mut self, io: &mut Io<'_>, upstream: &mut impl Upstream, route: Route<'_>) {
@@ -273,33 +381,6 @@ impl Connection {
         let mut out = shared.pool.take();
         respond::failure(&mut out, &frame, &failure, &mut shared.pool);
         self.send(io, reject.status(), Outgoing::Bytes(out));
-    }
-
-    fn target<'a>(
-        &self,
-        io: &Io<'_>,
-        upstream: &impl Upstream,
-        head: &Head<'a>,
-    ) -> Result<Target<'a>, Reject> {
-        if let Some(fault) = head.fault {
-            return Err(fault);
-        }
-        match route(head.method, head.target)?.permitted(self.door, io.shared.config.documents)? {
-            Route::Function { name, suffix, query } => {
-                let function = upstream.resolve(name);
-                let function = function.ok_or(Reject::NotFound("no such function"))?;
-                Ok(Target::Function { function, suffix, query })
-            }
-            own => Ok(Target::Own(own)),
-        }
-    }
-
-    /// Whether a request can be turned away before its body has come, and should be: a client that
-    /// asks first is told at once, and a body that is large or of unknown size is not waited for.
-    fn unwanted(&self, io: &Io<'_>, upstream: &impl Upstream, head: &Head<'_>) -> Option<Reject> {
-        let reject = self.target(io, upstream, head).err()?;
-        let small = matches!(head.framing, Framing::Length(size) if size <= UNWANTED_BODY_MAX);
-        (head.expectation == Expectation::Continue || !small).then_some(reject)
     }
 }
 

@@ -2,7 +2,9 @@
 //! the vector it is given.
 
 use std::io::Write;
+use std::sync::Arc;
 
+use crate::cors::{self, Cors, Origin};
 use crate::date::DateText;
 use crate::http::head::{Head, Method, Persistence, Version};
 use crate::pool::Pool;
@@ -16,15 +18,18 @@ pub(crate) struct Exchange {
     pub method: Method,
     pub version: Version,
     pub persistence: Persistence,
+    /// The page that asks.
+    pub origin: Origin,
 }
 
 impl Exchange {
-    pub(crate) fn of(head: &Head<'_>, ids: &mut RequestIds) -> Exchange {
+    pub(crate) fn of(head: &Head<'_>, ids: &mut RequestIds, cors: Option<&Cors>) -> Exchange {
         Exchange {
             request_id: RequestId::accept(head.request_id).unwrap_or_else(|| ids.make()),
             method: head.method,
             version: head.version,
             persistence: head.persistence,
+            origin: cors.map_or(Origin::Other, |cors| cors.origin_of(head)),
         }
     }
 
@@ -35,6 +40,7 @@ impl Exchange {
             method: Method::Other,
             version: Version::Http11,
             persistence: Persistence::Close,
+            origin: Origin::Other,
         }
     }
 }
@@ -43,6 +49,8 @@ impl Exchange {
 pub(crate) struct Frame<'a> {
     pub exchange: &'a Exchange,
     pub date: DateText,
+    /// Where web pages are told about.
+    pub cors: Option<Arc<Cors>>,
 }
 
 /// An error of the contract.
@@ -52,6 +60,8 @@ pub(crate) struct Failure<'a> {
     pub message: &'a str,
     pub retry_after_s: Option<u32>,
     pub allow: Option<&'static str>,
+    /// The value of `WWW-Authenticate`.
+    pub challenge: Option<&'static str>,
 }
 
 impl Failure<'static> {
@@ -66,6 +76,7 @@ impl Failure<'static> {
             message: std::str::from_utf8(text).unwrap_or_default(),
             retry_after_s: reject.retry_after_s(),
             allow: reject.allow(),
+            challenge: reject.challenge(),
         }
     }
 }
@@ -88,6 +99,9 @@ pub(crate) fn begin(out: &mut Vec<u8>, status: u16, frame: &Frame<'_>) {
         (Persistence::KeepAlive, Version::Http10) => b"\r\nConnection: keep-alive\r\n",
         (Persistence::KeepAlive, Version::Http11) => b"\r\n",
     });
+    if let Some(cors) = &frame.cors {
+        cors.write(frame.exchange.origin, out);
+    }
 }
 
 /// One field. The caller vouches for name and value.
@@ -118,6 +132,13 @@ pub(crate) fn document(
     end_with_body(out, frame, content_type, body);
 }
 
+/// A whole answer to a page's preflight.
+pub(crate) fn preflight(out: &mut Vec<u8>, frame: &Frame<'_>, head: &Head<'_>) {
+    begin(out, 204, frame);
+    cors::write_preflight(head, out);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// A whole error answer.
 pub(crate) fn failure(
     out: &mut Vec<u8>,
@@ -133,6 +154,9 @@ pub(crate) fn failure(
     }
     if let Some(allow) = failure.allow {
         field(out, b"Allow", allow.as_bytes());
+    }
+    if let Some(challenge) = failure.challenge {
+        field(out, b"WWW-Authenticate", challenge.as_bytes());
     }
     end_with_body(out, frame, b"application/json", &body);
     pool.put(body);

@@ -55,6 +55,11 @@ impl Sending {
         Sending { total, sent: 0, source: Source::Queued(outgoing) }
     }
 
+    /// Bytes of the whole answer. Asked before the first of them is sent.
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+
     /// Replaces what is queued, before anything of it is sent.
     pub(crate) fn replace(&mut self, seal: impl FnOnce(Outgoing) -> Vec<u8>) {
         match std::mem::replace(&mut self.source, Source::Own) {

@@ -6,6 +6,8 @@ use reactor::Reactor;
 use reactor::clock::Nanos;
 use reactor::wheel::Wheel;
 
+use crate::access_log::{AccessLog, Feed, Record};
+use crate::auth::Doorkeeper;
 use crate::config::Config;
 use crate::date::Date;
 use crate::key::Key;
@@ -27,6 +29,10 @@ pub(crate) struct Shared {
     pub ids: RequestIds,
     pub metrics: Metrics,
     pub stage: Stage,
+    /// Where requests show who they are; `None`: it stands open.
+    pub doorkeeper: Option<Doorkeeper>,
+    /// Where answers are logged.
+    pub access_log: Option<Feed>,
     /// Connections that are served, that is without those that are being refused.
     pub served: u32,
     /// Connections that wait for a call.
@@ -52,8 +58,12 @@ pub(crate) struct Io<'a> {
 
 impl Shared {
     pub(crate) fn new(config: Config, shard: u16) -> Shared {
+        let doorkeeper = config.auth.clone().map(Doorkeeper::new);
+        let access_log = config.access_log.as_ref().map(AccessLog::feed);
         Shared {
             config: config.bounded(),
+            doorkeeper,
+            access_log,
             shard,
             wheel: Wheel::new(TICK),
             pool: Pool::default(),
@@ -69,7 +79,15 @@ impl Shared {
     }
 
     pub(crate) fn frame<'e>(&mut self, exchange: &'e Exchange, now: Nanos) -> Frame<'e> {
-        Frame { exchange, date: *self.date.text(now) }
+        Frame { exchange, date: *self.date.text(now), cors: self.config.cors.clone() }
+    }
+
+    /// Has a line written, if there is a log.
+    pub(crate) fn log(&mut self, record: Record) {
+        if let Some(feed) = &mut self.access_log {
+            feed.push(record);
+            self.metrics.access_log_dropped = feed.dropped();
+        }
     }
 
     /// How long a connection may stay idle.

@@ -11,6 +11,8 @@ use ipc::{Outcome, Times};
 use reactor::Reactor;
 use reactor::clock::Nanos;
 
+use crate::auth::is_credential;
+
 /// Runs calls. What it answers comes back through [`Gateway::on_answer`](crate::Gateway), never
 /// from within `submit`.
 pub trait Upstream {
@@ -91,6 +93,15 @@ pub struct Answer {
     pub times: Option<Times>,
 }
 
+/// What becomes of the fields that may carry a key or token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CredentialFields {
+    /// They are the function's, as the door stands open.
+    Forwarded,
+    /// They were for the door: a function that saw a key could use it elsewhere.
+    Withheld,
+}
+
 /// The header fields of a request that its function gets to see: all but those which concern this
 /// connection alone and those which have a place of their own in the envelope.
 #[derive(Clone)]
@@ -99,14 +110,17 @@ pub struct ForwardedHeaders<'a>(Source<'a>);
 #[derive(Clone)]
 enum Source<'a> {
     /// Of a head as it came.
-    Head { all: &'a [Header<'a>], rest: slice::Iter<'a, Header<'a>> },
+    Head { credentials: CredentialFields, all: &'a [Header<'a>], rest: slice::Iter<'a, Header<'a>> },
     /// Chosen before.
     Envelope(Headers<'a>),
 }
 
 impl<'a> ForwardedHeaders<'a> {
-    pub(crate) fn new(headers: &'a [Header<'a>]) -> ForwardedHeaders<'a> {
-        ForwardedHeaders(Source::Head { all: headers, rest: headers.iter() })
+    pub(crate) fn new(
+        headers: &'a [Header<'a>],
+        credentials: CredentialFields,
+    ) -> ForwardedHeaders<'a> {
+        ForwardedHeaders(Source::Head { credentials, all: headers, rest: headers.iter() })
     }
 
     pub(crate) fn of_envelope(headers: Headers<'a>) -> ForwardedHeaders<'a> {
@@ -119,8 +133,12 @@ impl<'a> Iterator for ForwardedHeaders<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         match &mut self.0 {
-            Source::Head { all, rest } => {
-                let header = rest.find(|header| is_forwarded(header.name, all))?;
+            Source::Head { credentials, all, rest } => {
+                let withheld = *credentials == CredentialFields::Withheld;
+                let header = rest.find(|header| {
+                    let is_credential = withheld && is_credential(header.name.as_bytes());
+                    !is_credential && is_forwarded(header.name, all)
+                })?;
                 Some((header.name.as_bytes(), header.value))
             }
             Source::Envelope(headers) => headers.next(),

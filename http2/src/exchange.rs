@@ -127,7 +127,7 @@ impl Exchange<'_> {
     ) -> Response<Body> {
         let head =
             Head { method: parts.method.as_str().as_bytes(), target: target(parts), headers };
-        let inquiry = self.room.intake.borrow().read(&head, &self.id);
+        let inquiry = self.room.intake.borrow_mut().read(&head, &self.id);
         let answered = match inquiry {
             Err(failure) => Err(failure),
             Ok(Inquiry::Health) => {
@@ -246,6 +246,9 @@ impl Exchange<'_> {
         }
         if let Some(allow) = failure.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(challenge) = failure.challenge {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         let body = Bytes::from(failure.json(&self.id));
         self.end(response, HeaderValue::from_static("application/json"), body, method)

@@ -19,11 +19,13 @@ pub(crate) enum Flow {
 #[derive(Debug)]
 pub(crate) struct Cipher {
     tls: Box<rustls::Connection>,
+    /// What is encrypted next is the last.
+    ends: bool,
 }
 
 impl Cipher {
     pub(crate) fn new(tls: Box<rustls::Connection>) -> Cipher {
-        Cipher { tls }
+        Cipher { tls, ends: false }
     }
 
     /// Passes on what these bytes, and those that came with the handshake, are in plain.
@@ -64,7 +66,7 @@ impl Cipher {
                 self.tls.write_tls(out)?;
             }
             if plain.is_empty() {
-                return Ok(());
+                return self.say_end(out);
             }
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
@@ -76,9 +78,19 @@ impl Cipher {
         self.tls.wants_write()
     }
 
-    /// Says that nothing more comes, with what is encrypted next.
+    /// Has it said, behind what is encrypted next, that nothing more comes.
     pub(crate) fn end(&mut self) {
-        self.tls.send_close_notify();
+        self.ends = true;
+    }
+
+    fn say_end(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        if std::mem::take(&mut self.ends) {
+            self.tls.send_close_notify();
+            while self.tls.wants_write() {
+                self.tls.write_tls(out)?;
+            }
+        }
+        Ok(())
     }
 
     fn take_plain(&mut self, mut left: usize, reader: &mut Reader) -> io::Result<()> {

@@ -188,4 +188,42 @@ mod tests {
         assert!(key(5).check(Prover::Engine, &hello, &second, &recorded).is_err());
         assert!(key(5).check(Prover::Gateway, &hello, &first, &recorded).is_err());
     }
+
+    /// What a gateway makes of these bytes, and what it says to it.
+    async fn answered(bytes: &[u8]) -> (LinkError, Vec<u8>) {
+        let (mut stranger, mut gateway) = tokio::io::duplex(4096);
+        stranger.write_all(bytes).await.unwrap();
+        let error = answer(&mut gateway, &challenge(2), Some(&key(5))).await.unwrap_err();
+        drop(gateway);
+        let mut said = Vec::new();
+        stranger.read_to_end(&mut said).await.unwrap();
+        (error, said)
+    }
+
+    #[tokio::test]
+    async fn a_stranger_is_told_why_and_hears_nothing_else() {
+        let frame = |kind, stream, body: &[u8]| {
+            let head = Head { size: body.len(), kind, part: Part::Last, stream };
+            [&head.encode()[..], body].concat()
+        };
+        let hello = hello().encode();
+        let strangers = [
+            frame(Kind::Hello, 0, &[0; MESSAGE_MAX + 1]),
+            frame(Kind::Hello, 1, &hello),
+            frame(Kind::Call, 0, &hello),
+            frame(Kind::Hello, 0, b"GET / HTTP/1.1"),
+            b"GET / HTTP/1.1\r\nhost: gateway\r\n\r\n".to_vec(),
+        ];
+        for bytes in strangers {
+            let (error, said) = answered(&bytes).await;
+            let LinkError::Protocol(error) = error else { panic!("{error:?}") };
+            assert_eq!(said, frame(Kind::Bye, 0, error.to_string().as_bytes()));
+        }
+        // Who proves himself first, before he was asked, has not heard the nonce.
+        let early = [frame(Kind::Hello, 0, &hello), frame(Kind::Proof, 0, &[0; 32])].concat();
+        let (error, said) = answered(&early).await;
+        assert!(matches!(error, LinkError::Protocol(ProtocolError::Unproven)), "{error:?}");
+        let asked = frame(Kind::Challenge, 0, &challenge(2).encode());
+        assert!(said.starts_with(&asked) && said[asked.len() + 4] == Kind::Bye as u8);
+    }
 }

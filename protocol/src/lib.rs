@@ -28,6 +28,8 @@ pub mod hello;
 mod lane;
 mod link;
 pub mod message;
+#[cfg(test)]
+mod model;
 mod outbox;
 mod reader;
 mod sender;

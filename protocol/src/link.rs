@@ -26,11 +26,14 @@ use crate::frame::Kind;
 use crate::heartbeat::{Beat, Heartbeat};
 use crate::lane::Given;
 use crate::message::{AnswerHead, CallHead, LOADS_MAX, Load, Message, encode_loads, encode_reason};
-use crate::outbox::{Bodies, Body, CONTROL, Outbox};
+use crate::outbox::{Bodies, Body, Outbox};
 use crate::reader::{Limits, Reader};
 use crate::sender::Sender;
 use crate::side::Side;
 use crate::socket;
+
+/// Of messages that fit a frame and belong to no call: a reader does not look at it.
+const NO_STREAM: u64 = 0;
 
 /// See the module's description.
 #[derive(Debug)]
@@ -65,7 +68,6 @@ impl Link {
     ) -> Result<Link, LinkError> {
         let Established { socket, tls, early } = established;
         socket::prepare(&socket);
-        reactor.receive(socket.as_fd(), receive_token);
         let mut link = Link {
             side,
             socket,
@@ -82,6 +84,8 @@ impl Link {
         if let Some(cipher) = &mut link.cipher {
             link.flow = cipher.decrypt(&[], &mut link.reader)?;
         }
+        // Last, for a socket that is dropped must have nothing in flight.
+        reactor.receive(link.socket.as_fd(), receive_token);
         Ok(link)
     }
 
@@ -165,13 +169,19 @@ impl Link {
         for loads in loads.chunks(LOADS_MAX) {
             self.scratch.clear();
             encode_loads(loads, &mut self.scratch);
-            self.outbox.push_small(Kind::Load, CONTROL - 1, &self.scratch);
+            self.outbox.push_small(Kind::Load, NO_STREAM, &self.scratch);
         }
+    }
+
+    /// Whether a part of the functions has not left: what is said of them now would overtake it.
+    #[must_use]
+    pub fn is_announcing(&self) -> bool {
+        self.outbox.is_announcing()
     }
 
     /// No new calls, please; or none will come.
     pub fn send_draining(&mut self) {
-        self.outbox.push_small(Kind::Draining, CONTROL, &[]);
+        self.outbox.push_small(Kind::Draining, NO_STREAM, &[]);
     }
 
     /// Sends what was said, unless a send is under way: then that one's end does. To be called once a
@@ -270,7 +280,7 @@ impl Link {
                 self.outbox = Outbox::new();
             }
             self.outbox.withdraw_all();
-            self.outbox.push_small(Kind::Bye, CONTROL, encode_reason(reason));
+            self.outbox.push_small(Kind::Bye, NO_STREAM, encode_reason(reason));
             if let Some(cipher) = &mut self.cipher {
                 cipher.end();
             }

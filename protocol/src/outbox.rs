@@ -29,8 +29,8 @@ const LARGE_MAX: usize = 1 << 20;
 const HUGE_BYTES_MAX: usize = 128 << 20;
 /// Bytes copied out of workers' memory at once: a few milliseconds.
 const UNPIN_MAX: usize = 16 << 20;
-/// Stream of FUNCTIONS. One such message is under way at a time.
-pub(crate) const CONTROL: u64 = u64::MAX;
+/// Stream of FUNCTIONS, and of no call. One such message is under way at a time.
+const FUNCTIONS_STREAM: u64 = u64::MAX;
 
 // The other side keeps what has begun. One huge message alone is within its limits in any case.
 const _: () = assert!(BEGUN_MAX * LARGE_MAX + HUGE_BYTES_MAX <= PARTIAL_BYTES_MIN);
@@ -89,6 +89,12 @@ impl Outbox {
         self.ready.len() + self.large_bytes
     }
 
+    /// Of those, bytes of messages that do not fit a frame.
+    #[cfg(test)]
+    pub(crate) fn large_size(&self) -> usize {
+        self.large_bytes
+    }
+
     /// A message that fits a frame.
     ///
     /// # Panics
@@ -132,11 +138,17 @@ impl Outbox {
                 return;
             }
             Some(Given::Nothing) => {
-                self.withdraw(CONTROL);
+                self.withdraw(FUNCTIONS_STREAM);
             }
             None => {}
         }
-        self.push(Kind::Functions, CONTROL, &[], Body::Slice(body));
+        self.push(Kind::Functions, FUNCTIONS_STREAM, &[], Body::Slice(body));
+    }
+
+    /// Whether a part of FUNCTIONS waits.
+    pub(crate) fn is_announcing(&self) -> bool {
+        let is_list = |large: &Large| large.kind == Kind::Functions;
+        self.functions.is_some() || self.lanes.iter().flat_map(Lane::all).any(is_list)
     }
 
     /// Takes back what is left of a large message.
@@ -217,7 +229,7 @@ impl Outbox {
             && let Some(newest) = self.functions.take()
         {
             self.large_bytes -= newest.len();
-            self.push(Kind::Functions, CONTROL, &[], Body::Slice(newest));
+            self.push(Kind::Functions, FUNCTIONS_STREAM, &[], Body::Slice(newest));
         }
         Some(turn.frame_size)
     }

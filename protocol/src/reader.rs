@@ -135,6 +135,12 @@ impl Reader {
         self.ping.take()
     }
 
+    /// Messages that have begun and not ended, and bytes that they will have.
+    #[cfg(test)]
+    pub(crate) fn unfinished(&self) -> (usize, usize) {
+        (self.partial.len(), self.partial_bytes)
+    }
+
     /// The buffer, to be appended to by `size`.
     pub(crate) fn make_room(&mut self, size: usize) -> &mut Vec<u8> {
         if self.start == self.buffer.len() {
@@ -201,6 +207,8 @@ impl Reader {
                 let concerns_owner = self.side == Side::Engine;
                 Ok(if concerns_owner { Progress::Whole(Fixed::None, body) } else { Progress::Part })
             }
+            // These fit a frame, and belong to no stream.
+            Kind::Load | Kind::Draining | Kind::Bye => self.begin(head, body),
             _ if self.partial.contains_key(&head.stream) => {
                 Err(ProtocolError::StreamBusy(head.stream))
             }

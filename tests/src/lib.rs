@@ -5,6 +5,7 @@
 //! threads of one process or in processes of their own. A stack ends with its test, whatever becomes
 //! of it. Times in here are watchdogs: a test that waits for one has failed.
 
+pub mod apart;
 pub mod binaries;
 pub mod client;
 pub mod config;

@@ -105,10 +105,13 @@ pub enum Problem {
     /// A function of a process that runs none.
     #[error("a gateway runs no functions; they belong into the file of an engine")]
     NoFunctionsHere,
+    /// Two ways to verify a token.
+    #[error("expected either secret_file or jwks_file, not both")]
+    TwoSigners,
     /// Everyone could run everything.
     #[error(
         "expected a loopback address, because calls are not authenticated, got \"{0}\" \
-         (insecure = true in [gateway] permits it)"
+         (keys in [auth], or insecure = true in [gateway], permit it)"
     )]
     Exposed(SocketAddr),
     /// Everyone could see what runs here.

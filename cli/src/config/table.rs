@@ -218,6 +218,17 @@ impl<'a> Value<'a> {
         self.elements(EXPECTED)?.into_iter().map(path).collect()
     }
 
+    /// The texts of an array, each with its place.
+    pub(super) fn texts(&self, expected: &str) -> Result<Vec<(Value<'a>, &'a str)>, ConfigError> {
+        let array = self.value.as_array().ok_or_else(|| self.unexpected(expected))?;
+        let text = |value| {
+            let value = Value::new(self.source, self.path.clone(), value);
+            let text = value.text(expected)?;
+            Ok((value, text))
+        };
+        array.iter().map(text).collect()
+    }
+
     /// A number of cores, such as 0.5 or 2, in thousandths of one.
     pub(super) fn cores(&self, max: f64) -> Result<u32, ConfigError> {
         const LEAST: f64 = 0.01;

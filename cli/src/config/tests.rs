@@ -48,7 +48,7 @@ fn refused_function(line: &str) -> String {
 
 #[test]
 fn a_refusal_is_one_line_whatever_keys_and_paths_hold() {
-    let known = "unknown key, expected one of gateway, engine, function";
+    let known = "unknown key, expected one of gateway, auth, engine, function";
     let message = refusal("\"a\\nb\" = 1");
     assert_eq!(message, format!("nightcore.toml:1: a\\nb: {known}"));
     let fixture = Fixture::new();
@@ -116,6 +116,10 @@ fn every_key_is_read() {
         body_timeout = "2s"
         idle_timeout = "3s"
         write_timeout = "4s"
+        access_log = "/var/log/access.log"
+        cors_origins = ["https://a.example"]
+        [auth]
+        keys_file = "/etc/keys.toml"
         [engine]
         shards = 2
         runtime_dir = "/run/nightcore"
@@ -172,12 +176,18 @@ fn every_key_is_read() {
         body_timeout: seconds(2),
         idle_timeout: seconds(3),
         write_timeout: seconds(4),
+        access_log: Some(Destination::File("/var/log/access.log".into())),
+        cors_origins: vec!["https://a.example".into()],
         queue: 1024,
         tls: None,
         engines: None,
         http2: None,
     };
     assert_eq!(config.gateway, gateway);
+    assert_eq!(
+        config.auth,
+        Some(AuthSource { keys_file: Some("/etc/keys.toml".into()), jwt: None })
+    );
     let engine = Engine {
         shards: Some(2),
         runtime_dir: Some("/run/nightcore".into()),
@@ -210,7 +220,7 @@ fn every_key_is_read() {
     assert_eq!(first.placement, Placement::Free);
     assert_eq!(first.env, [("A".into(), "1".into()), ("B".into(), "2".into())]);
     assert_eq!(second.env, [("C".into(), "3".into())]);
-    assert_eq!((first.line, second.line), (24, 49));
+    assert_eq!((first.line, second.line), (28, 53));
 }
 
 #[test]
@@ -245,7 +255,7 @@ fn a_file_that_is_not_toml_is_refused_at_its_line() {
 fn an_unknown_key_is_refused_with_the_known_ones() {
     assert_eq!(
         refusal("\n[getaway]\n"),
-        "nightcore.toml:2: getaway: unknown key, expected one of gateway, engine, function"
+        "nightcore.toml:2: getaway: unknown key, expected one of gateway, auth, engine, function"
     );
     assert_eq!(
         refusal("[engine]\nshards = 1\nshard = 2\n"),
@@ -480,23 +490,6 @@ fn a_bad_environment_is_refused() {
             "expected a variable name that is not empty, has no \"=\" and no prefix NIGHTCORE_";
         assert!(message.starts_with("nightcore.toml:4: function.env."), "{message}");
         assert!(message.ends_with(end), "{message}");
-    }
-}
-
-#[test]
-fn an_address_that_others_reach_is_refused_unless_called_insecure() {
-    let reason = "expected a loopback address, because calls are not authenticated, got";
-    let remedy = "(insecure = true in [gateway] permits it)";
-    assert_eq!(
-        refusal("[gateway]\nlisten = \"0.0.0.0:80\""),
-        format!("nightcore.toml:2: gateway.listen: {reason} \"0.0.0.0:80\" {remedy}")
-    );
-    let overrides = Overrides { listen: Some("[::]:80".parse().unwrap()), ..Overrides::default() };
-    assert_eq!(refusal_with("", overrides), format!("--listen: {reason} \"[::]:80\" {remedy}"));
-    let fixture = Fixture::new();
-    assert!(fixture.parse_with("[gateway]\ninsecure = true", overrides).is_ok());
-    for listen in ["127.0.0.2:0", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
-        assert!(fixture.parse(&format!("[gateway]\nlisten = \"{listen}\"")).is_ok(), "{listen}");
     }
 }
 

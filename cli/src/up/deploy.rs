@@ -12,6 +12,7 @@ use engine::container::{Change, Changed, Wanted};
 use engine::mailbox::{Post, ToSupervisor};
 use nix::sys::signalfd::SignalFd;
 
+use super::entrance::Entrance;
 use super::plan::Plan;
 use super::tls::Identities;
 use crate::admin::Report;
@@ -22,6 +23,7 @@ use crate::config::{Config, Function};
 pub(super) struct Deployer {
     file: PathBuf,
     plan: Plan,
+    entrance: Entrance,
     identities: Identities,
     supervisor: Post<ToSupervisor>,
     /// Held during a change.
@@ -56,6 +58,7 @@ impl Deployer {
     pub(super) fn new(
         config: &Config,
         plan: Plan,
+        entrance: Entrance,
         identities: Identities,
         supervisor: Post<ToSupervisor>,
     ) -> Self {
@@ -69,7 +72,7 @@ impl Deployer {
         };
         let serving = config.functions.iter().map(served).collect();
         let state = Mutex::new(State { config: config.clone(), serving });
-        Self { file: config.file.clone().into(), plan, identities, supervisor, state }
+        Self { file: config.file.clone().into(), plan, entrance, identities, supervisor, state }
     }
 
     /// Deploys these functions, each as the next version of the one of its name, if there is one.
@@ -84,7 +87,8 @@ impl Deployer {
         names.iter().for_each(|name| tell(self.remove_one(&mut state, name)));
     }
 
-    /// Reads the configuration file again, and deploys and removes what differs from what is served.
+    /// Reads the configuration file again, and deploys and removes what differs from what is served. The
+    /// files of keys are read again first: a key that was taken away does not wait for a container.
     ///
     /// # Errors
     /// When the file cannot be used; nothing is changed then.
@@ -92,6 +96,7 @@ impl Deployer {
         let mut state = self.state();
         let config = Config::load(&self.file, state.config.overrides);
         let config = config.map_err(|error| error.to_string())?;
+        self.entrance.reload().into_iter().for_each(&mut tell);
         self.identities.reload().into_iter().for_each(&mut tell);
         for function in &config.functions {
             if !state.serving.get(&function.name).is_some_and(|served| served.is(function)) {
@@ -152,6 +157,9 @@ impl State {
         let mut sections = Vec::new();
         if self.config.gateway != next.gateway {
             sections.push("[gateway]");
+        }
+        if self.config.auth != next.auth {
+            sections.push("[auth]");
         }
         if self.config.engine != next.engine {
             sections.push("[engine]");

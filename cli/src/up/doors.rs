@@ -15,6 +15,7 @@ use gateway::Door;
 use gateway::remote::Board;
 
 use super::doorman::{self, Doorman};
+use super::entrance::Entrance;
 use super::http2;
 use super::http2::Annex;
 use super::listener::Listener;
@@ -89,6 +90,7 @@ impl Doors {
     /// Takes the addresses.
     pub(super) fn bind(
         config: &Config,
+        entrance: &Entrance,
         identities: &Identities,
         listeners: Listeners,
     ) -> Result<Doors, UpError> {
@@ -105,7 +107,7 @@ impl Doors {
                 .map_err(|error| UpError::Listen { address, error })?;
             bound.push((purpose, door, listener));
         }
-        let http2 = has_door.then(|| http2::Plan::bind(config, &listeners)).transpose();
+        let http2 = has_door.then(|| http2::Plan::bind(config, &listeners, entrance)).transpose();
         let http2 = http2.map_err(|(address, error)| UpError::Listen { address, error })?.flatten();
         let doorman = doorman::Plan::bind(config, identities, &listeners)
             .map_err(|(address, error)| UpError::Listen { address, error })?;

@@ -8,6 +8,7 @@ use gateway::portal::{Mail, Portal};
 use http2::{Door, Handle, Ledger, Security, Shards, Stats};
 use reactor::mailbox::Post;
 
+use super::entrance::Entrance;
 use super::listener::Listener;
 use super::listeners::{Listeners, Listening};
 use super::mail::ShardMail;
@@ -54,6 +55,7 @@ impl Plan {
     pub(super) fn bind(
         config: &Config,
         listeners: &Listeners,
+        entrance: &Entrance,
     ) -> Result<Option<Plan>, (SocketAddr, io::Error)> {
         let Some(http2) = config.gateway.http2.as_ref() else { return Ok(None) };
         let listener = listeners.bind(Purpose::Http2, http2.listen);
@@ -62,7 +64,7 @@ impl Plan {
             connections_max: http2.connections_max,
             streams_max: http2.streams_max,
             memory: usize::try_from(http2.memory).unwrap_or(usize::MAX),
-            gateway: gateway_config(config),
+            gateway: entrance.enter(gateway_config(config)),
         };
         let config = config.bounded();
         let ledger = Ledger::new(config.memory);

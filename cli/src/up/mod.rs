@@ -11,6 +11,7 @@ mod cores;
 mod deploy;
 mod doorman;
 mod doors;
+mod entrance;
 mod gateways;
 mod handover;
 mod hosts;
@@ -42,6 +43,7 @@ use engine::io::exchanges;
 use engine::logs::Capture;
 use engine::mailbox::{Mailbox, Post, ToShard, ToSupervisor, mailbox};
 use engine::stats::Stats;
+use gateway::auth::AuthError;
 use nix::sched::CpuSet;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -52,6 +54,7 @@ use thiserror::Error;
 use self::admin::Admin;
 use self::deploy::Deployer;
 use self::doors::{Doors, Within};
+use self::entrance::Entrance;
 use self::gateways::{DialError, Wire};
 use self::handover::{HandOver, UnderWay};
 use self::hosts::Hosts;
@@ -85,6 +88,8 @@ enum UpError {
     Takeover(#[from] TakeoverError),
     #[error("{0}")]
     Setup(#[from] reactor::SetupError),
+    #[error("{0}")]
+    Auth(#[from] AuthError),
     #[error("{file}:{line}: {error}")]
     Start { file: String, line: usize, error: StartError },
     #[error("{0}")]
@@ -98,7 +103,7 @@ enum UpError {
 impl UpError {
     /// 2 where the configuration is to blame, 1 where the system is.
     fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Start { .. }) { 2 } else { 1 }
+        if matches!(self, Self::Start { .. } | Self::Auth(_)) { 2 } else { 1 }
     }
 
     /// Blames the lines of the function that did not start.
@@ -155,7 +160,7 @@ fn exit(served: Result<Stopped, UpError>) -> ExitCode {
         Err(error) => {
             match error {
                 // Bare, as all that is wrong with a configuration: file and line come first.
-                UpError::Start { .. } => eprintln!("{error}"),
+                UpError::Start { .. } | UpError::Auth(_) => eprintln!("{error}"),
                 _ => eprintln!("nightcore: {error}"),
             }
             ExitCode::from(error.exit_code())
@@ -184,38 +189,26 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
     let hangups = read_signals(&[Signal::SIGHUP], SfdFlags::empty())?;
 
     let role = config.overrides.role;
+    let entrance = Entrance::open(config)?;
     let identities = Identities::load(config)
         .map_err(|(section, error)| UpError::Certificates { section, error })?;
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
     let (takeover, listeners) = doors::relieve(start, &parent)?;
-    let doors = Doors::bind(config, &identities, listeners)?;
+    let doors = Doors::bind(config, &entrance, &identities, listeners)?;
     let addresses = doors.addresses();
     let sockets =
         SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
     let directory = sockets.path().to_owned();
-    let worker = match role.has_functions() {
-        true => system("the container's host binary is not there", worker_binary())?,
-        false => PathBuf::new(),
-    };
-
     let (http2, doorman) = (doors.http2(), doors.doorman());
-    let shards = start_shards(config, &http2, &doorman, hook)?;
+    let shards = start_shards(config, &entrance, &http2, &doorman, hook)?;
     let mut plan = shards.plan;
     plan.niceness(config, shards.raised);
-    let specs = config.functions.iter().map(|function| plan.container(function, 1)).collect();
-    let posts = shards.posts.clone();
-    let host = HostSpec {
-        worker,
-        require: config.engine.require,
-        oci_runtime: config.engine.oci_runtime.clone(),
-        oci_rootfs: config.engine.oci_rootfs.clone(),
-    };
     let logs = shards.stats.logs.clone();
-    let capture = system("functions' output cannot be read", Capture::start(logs.clone()))?;
+    let posts = shards.posts.clone();
     let (mail, stats) = (shards.mailbox, shards.stats);
-    let supervisor = Supervisor::new(&host, sockets, specs, posts, mail, signals, stats, capture);
-    let mut supervisor = system("containers cannot be supervised", supervisor)?;
-    let deployer = Deployer::new(config, plan, identities, shards.supervisor.clone());
+    let mut supervisor = make_supervisor(config, sockets, &plan, posts, mail, signals, stats)?;
+    let deployer =
+        Deployer::new(config, plan, entrance.clone(), identities, shards.supervisor.clone());
     let deployer = Arc::new(deployer);
     let standing = Arc::<SharedStanding>::default();
     let handover = HandOver {
@@ -259,8 +252,36 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
     drop(dialer);
     supervisor.shut_down();
     join(shards.threads);
+    entrance.close();
     drop(admin);
     Ok(stopped)
+}
+
+/// What looks after containers; none is started yet.
+fn make_supervisor(
+    config: &Config,
+    sockets: SocketDirectory,
+    plan: &Plan,
+    posts: Vec<Post<ToShard>>,
+    mail: Mailbox<ToSupervisor>,
+    signals: SignalFd,
+    stats: Arc<Stats>,
+) -> Result<Supervisor, UpError> {
+    let worker = match config.overrides.role.has_functions() {
+        true => system("the container's host binary is not there", worker_binary())?,
+        false => PathBuf::new(),
+    };
+    let host = HostSpec {
+        worker,
+        require: config.engine.require,
+        oci_runtime: config.engine.oci_runtime.clone(),
+        oci_rootfs: config.engine.oci_rootfs.clone(),
+    };
+    let specs = config.functions.iter().map(|function| plan.container(function, 1)).collect();
+    let capture = Capture::start(stats.logs.clone());
+    let capture = system("functions' output cannot be read", capture)?;
+    let supervisor = Supervisor::new(&host, sockets, specs, posts, mail, signals, stats, capture);
+    system("containers cannot be supervised", supervisor)
 }
 
 /// Has these signals come by a descriptor.
@@ -292,6 +313,7 @@ fn worker_binary() -> io::Result<PathBuf> {
 
 fn start_shards(
     config: &Config,
+    entrance: &Entrance,
     http2: &Annex,
     doorman: &doorman::Annex,
     hook: ThreadHook,
@@ -328,6 +350,7 @@ fn start_shards(
             mail,
             exchange,
             balance: Arc::clone(&balance),
+            entrance: entrance.clone(),
             stats: Arc::clone(&stats),
             http2: http2.clone(),
             hosts: hosts.clone(),

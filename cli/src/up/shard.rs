@@ -28,6 +28,7 @@ use super::ThreadHook;
 use super::acceptor::{Acceptor, Waiting};
 use super::balance::Meter;
 use super::doorman;
+use super::entrance::Entrance;
 use super::hosts::Hosts;
 use super::http2::Annex;
 use super::listeners::Listening;
@@ -58,6 +59,7 @@ pub(super) struct Blueprint {
     pub(super) mail: Mailbox<ShardMail>,
     pub(super) exchange: Exchange,
     pub(super) balance: Arc<Balance>,
+    pub(super) entrance: Entrance,
     pub(super) stats: Arc<Stats>,
     pub(super) http2: Annex,
     pub(super) hosts: Hosts,
@@ -188,6 +190,7 @@ impl Shard {
             mail,
             exchange,
             balance,
+            entrance,
             stats,
             http2,
             hosts,
@@ -206,7 +209,7 @@ impl Shard {
             stats,
         };
         let engine = Engine::new(parts, &mut reactor);
-        let gateway = Gateway::new(gateway_config(config), index);
+        let gateway = Gateway::new(entrance.enter(gateway_config(config)), index);
         reactor.poll(mail.bell(), MAIL);
         let (acceptors, phase) = (Vec::new(), Phase::Serving);
         let portal = http2.portal();

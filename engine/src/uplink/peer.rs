@@ -47,6 +47,14 @@ pub(super) enum Listed {
     No,
 }
 
+/// Whether a gateway has the loads that others have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loads {
+    Told,
+    /// They would have overtaken the functions that they are of.
+    Owed,
+}
+
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) key: Key,
@@ -56,11 +64,13 @@ pub(super) struct Peer {
     pub(super) streams: HashMap<u64, Key>,
     pub(super) phase: Phase,
     pub(super) listed: Listed,
+    pub(super) loads: Loads,
 }
 
 impl Peer {
     pub(super) fn new(key: Key, identity: Identity, link: Link) -> Peer {
-        let (streams, phase, listed) = (HashMap::new(), Phase::Serving, Listed::No);
-        Peer { key, identity, link, streams, phase, listed }
+        let (streams, phase) = (HashMap::new(), Phase::Serving);
+        let (listed, loads) = (Listed::No, Loads::Told);
+        Peer { key, identity, link, streams, phase, listed, loads }
     }
 }

@@ -59,6 +59,11 @@ impl Reports {
         for (function, number) in numbers.all() {
             self.told.insert(number, engine.load(function, number));
         }
+        self.told()
+    }
+
+    /// What all links were told.
+    pub(super) fn told(&self) -> Vec<Load> {
         self.told.values().copied().collect()
     }
 }

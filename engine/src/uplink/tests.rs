@@ -30,6 +30,18 @@ fn functions_and_their_loads_are_told_when_a_link_begins() {
 }
 
 #[test]
+fn the_loads_of_a_list_that_takes_several_frames_come_behind_it() {
+    let names: Vec<String> = (0..600).map(|index| format!("function-{index:050}")).collect();
+    let functions: Vec<_> = names.iter().map(|name| (name.as_str(), 8)).collect();
+    let mut stage = Stage::new(&functions);
+    stage.join(1);
+    // The gateway of the tests ends where a load comes before its function.
+    stage.loads(|loads| loads.len() == 600);
+    stage.deploy("another");
+    stage.loads(|loads| loads.len() == 601);
+}
+
+#[test]
 fn a_function_that_is_removed_is_gone_and_its_number_names_no_other() {
     let mut stage = Stage::new(&[("first", 8), ("second", 8)]);
     stage.join(1);

@@ -13,7 +13,7 @@ use super::call::{Desk, Outgoing, Taken};
 use super::calls::{Calls, Pending};
 use super::key::{Key, Purpose};
 use super::numbers::Numbers;
-use super::peer::{Identity, Listed, Notice, Peer, Phase};
+use super::peer::{Identity, Listed, Loads, Notice, Peer, Phase};
 use super::report::Reports;
 use super::stats::{Cell, Stats};
 use crate::core::Caller;
@@ -232,6 +232,7 @@ impl Uplinks {
             self.send_loads(&loads);
         }
         while let Some(key) = self.listed.pop() {
+            self.catch_up(key);
             let Some(peer) = peer(&mut self.peers, key) else { continue };
             peer.listed = Listed::No;
             match peer.link.flush(reactor) {
@@ -423,9 +424,22 @@ impl Uplinks {
 
     fn send_loads(&mut self, loads: &[protocol::message::Load]) {
         for (_, peer) in &mut self.peers {
-            peer.link.send_loads(loads);
+            if peer.link.is_announcing() {
+                peer.loads = Loads::Owed;
+            } else {
+                peer.link.send_loads(loads);
+            }
         }
         self.list_all();
+    }
+
+    /// Tells a gateway the loads that it was not told with the others.
+    fn catch_up(&mut self, key: Key) {
+        let Some(peer) = peer(&mut self.peers, key) else { return };
+        if peer.loads == Loads::Owed && !peer.link.is_announcing() {
+            peer.loads = Loads::Told;
+            peer.link.send_loads(&self.reports.told());
+        }
     }
 
     /// While the engine drains: ends the links whose last answer is out.

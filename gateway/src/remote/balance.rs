@@ -5,7 +5,7 @@
 //! - the one with fewer calls takes it if both answer about equally fast (latencies within
 //!   [`EQUAL_RATIO`]); the one that got fewer before, if they have equally many;
 //! - else the one from which the answer is expected first: (calls + 1) x weight, where the weight is
-//!   what a call at hand has cost there so far: mean latency / (mean calls + 1).
+//!   what a call has cost there lately, mean latency / (mean calls + 1); but never sooner than that mean.
 //!
 //! Where one of the two was passed over as slow, a third is looked at: two choices among equals are the
 //! point, and among three engines of which one is slow, two would often be no choice at all.
@@ -22,6 +22,8 @@ use std::time::Duration;
 
 use reactor::clock::Nanos;
 use slab::Slab;
+
+use super::random::Random;
 
 /// Latencies whose ratio is at most this are equal: less is noise, and equal engines shall share
 /// evenly.
@@ -42,9 +44,8 @@ const PROBE_GOOD: f64 = 1.0 / EQUAL_RATIO;
 /// How many calls a seat that was away or passed over may be behind in ties: it gets its share again,
 /// not all that it has missed.
 const LAG_MAX: u64 = 8;
-/// How much a report counts for what other gateways have at an engine: reports and calls cross on the
-/// way, so a single one is noise.
-const REPORT_WEIGHT: f64 = 0.25;
+/// Calls of others that count at least: engines do not report every single call, so fewer may be none.
+const ELSEWHERE_MIN: u32 = 2;
 
 /// A function, as this shard numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,7 +60,7 @@ pub struct SeatId(u32);
 pub enum Condition {
     /// It does.
     Open,
-    /// It refused a call as full a moment ago.
+    /// It refused a call a moment ago, for another reason than being full.
     Paused,
     /// The engine says that the function is broken there.
     Broken,
@@ -83,7 +84,9 @@ pub struct Load {
 pub enum Ending {
     /// With an answer, this long after it was sent.
     Answered(Duration),
-    /// Refused, cancelled or too late: says nothing about the time that calls take.
+    /// Not within this time: tells something only of a seat that seemed faster.
+    Overdue(Duration),
+    /// Refused or cancelled: says nothing about the time that calls take.
     Unanswered,
 }
 
@@ -130,8 +133,10 @@ struct Seat {
     position: Option<u32>,
     /// Given to it, as far as ties are concerned.
     calls: u64,
-    /// Calls of others, a smoothed difference: below zero is none.
-    elsewhere: f64,
+    /// The most in flight at once since the last report, and between that one and the one before.
+    peaks: [u32; 2],
+    /// Calls of others, by the last report.
+    elsewhere: u32,
     pace: Option<Pace>,
     /// The last trial was good: another one is due at once.
     recovering: bool,
@@ -146,15 +151,11 @@ struct Pace {
     sampled: Nanos,
 }
 
-/// xorshift64* (Marsaglia, Vigna): a few instructions, and good enough to draw two of a thousand.
-struct Random(u64);
-
 impl Balance {
     /// Without functions. `seed`: of the draws; shards of a process should not draw alike.
     #[must_use]
     pub fn new(seed: u64) -> Balance {
-        // Zero is the generator's only fixed point.
-        Balance { functions: Vec::new(), seats: Slab::new(), random: Random(seed.max(1)) }
+        Balance { functions: Vec::new(), seats: Slab::new(), random: Random::new(seed) }
     }
 
     /// Another function, without seats.
@@ -175,7 +176,8 @@ impl Balance {
             in_flight: 0,
             position: None,
             calls: owner.calls,
-            elsewhere: 0.0,
+            peaks: [0, 0],
+            elsewhere: 0,
             pace: None,
             recovering: false,
         };
@@ -194,12 +196,16 @@ impl Balance {
     /// Takes an engine's report.
     pub fn report(&mut self, id: SeatId, load: &Load) {
         let seat = &mut self.seats[id.0 as usize];
-        let difference = f64::from(load.calls) - f64::from(seat.in_flight);
-        seat.elsewhere += (difference - seat.elsewhere) * REPORT_WEIGHT;
+        // What was counted there has crossed what was sent and answered since. So what has been in flight
+        // lately is ours, and only what is beyond it comes from elsewhere for sure.
+        let [now, before] = seat.peaks;
+        let beyond = load.calls.saturating_sub(now.max(before));
+        seat.elsewhere = if beyond >= ELSEWHERE_MIN { beyond } else { 0 };
+        seat.peaks = [seat.in_flight, now];
         // Not what is in flight and the room: a part of what is in flight takes up room that was
         // reported before it arrived.
         let all = load.calls.saturating_add(load.room);
-        seat.window = all.saturating_sub(seat.elsewhere());
+        seat.window = all.saturating_sub(seat.elsewhere);
         self.set_condition(id, load.condition);
     }
 
@@ -253,6 +259,7 @@ impl Balance {
         let seat = &mut self.seats[id.0 as usize];
         let function = &mut self.functions[seat.function.0 as usize];
         seat.in_flight += 1;
+        seat.peaks[0] = seat.peaks[0].max(seat.in_flight);
         seat.calls = seat.calls.max(function.calls.saturating_sub(LAG_MAX)) + 1;
         function.calls = function.calls.max(seat.calls);
         self.settle(id);
@@ -263,9 +270,25 @@ impl Balance {
         let seat = &mut self.seats[id.0 as usize];
         debug_assert!(seat.in_flight > 0, "more calls end than began");
         seat.in_flight = seat.in_flight.saturating_sub(1);
-        if let Ending::Answered(latency) = ending {
-            seat.sample(latency, now);
+        match ending {
+            Ending::Answered(latency) => seat.sample(latency, now),
+            Ending::Overdue(time) if seat.seems_faster(time) => seat.sample(time, now),
+            Ending::Overdue(_) | Ending::Unanswered => {}
         }
+        self.settle(id);
+    }
+
+    /// A seat refused a call as full: it takes no more than it has until it reports, or a call ends.
+    pub fn fill(&mut self, id: SeatId) {
+        let seat = &mut self.seats[id.0 as usize];
+        seat.window = seat.window.min(seat.in_flight);
+        self.settle(id);
+    }
+
+    /// A seat that was full, and has said nothing since, is tried with one call.
+    pub fn reopen(&mut self, id: SeatId) {
+        let seat = &mut self.seats[id.0 as usize];
+        seat.window = seat.window.max(1);
         self.settle(id);
     }
 
@@ -417,29 +440,24 @@ fn is_due(seat: &Seat, function: &Function, now: Nanos) -> bool {
 impl Seat {
     /// Calls there, as far as known here.
     fn load(&self) -> u64 {
-        u64::from(self.in_flight) + u64::from(self.elsewhere())
+        u64::from(self.in_flight) + u64::from(self.elsewhere)
     }
 
-    /// Calls there that are not from here.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a smoothed count of 32 bits that is not below zero; the cast saturates"
-    )]
-    fn elsewhere(&self) -> u32 {
-        self.elsewhere.max(0.0) as u32
-    }
-
-    /// When the answer to one more call would come: (calls + 1) x weight.
+    /// When the answer to one more call would come.
     fn expected_ns(&self) -> f64 {
         let Some(pace) = self.pace else { return 0.0 };
-        let weight = pace.latency_ns / (pace.beside + 1.0);
-        (f64::from(self.in_flight) + self.elsewhere.max(0.0) + 1.0) * weight
+        let calls = f64::from(self.in_flight) + f64::from(self.elsewhere) + 1.0;
+        // Never less than the mean: an engine that runs its calls side by side is no faster empty.
+        pace.latency_ns * (calls / (pace.beside + 1.0)).max(1.0)
+    }
+
+    fn seems_faster(&self, time: Duration) -> bool {
+        self.pace.is_none_or(|pace| pace.latency_ns < time.as_secs_f64() * 1e9)
     }
 
     fn sample(&mut self, latency: Duration, now: Nanos) {
         let latency_ns = latency.as_secs_f64() * 1e9;
-        let beside = f64::from(self.in_flight) + self.elsewhere.max(0.0);
+        let beside = f64::from(self.in_flight) + f64::from(self.elsewhere);
         let Some(pace) = &mut self.pace else {
             self.pace = Some(Pace { latency_ns, beside, sampled: now });
             return;
@@ -450,36 +468,5 @@ impl Seat {
         pace.latency_ns += (latency_ns - pace.latency_ns) * weight;
         pace.beside += (beside - pace.beside) * weight;
         pace.sampled = now;
-    }
-}
-
-impl Random {
-    fn next(&mut self) -> u32 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let high = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
-        u32::try_from(high).unwrap_or(u32::MAX)
-    }
-
-    /// Below `bound`. Multiplied rather than divided (Lemire, 2019): the bias is below 2^-22 for a
-    /// thousand.
-    fn below(&mut self, bound: u32) -> u32 {
-        let wide = (u64::from(self.next()) * u64::from(bound)) >> 32;
-        u32::try_from(wide).unwrap_or(0)
-    }
-
-    /// Two different numbers below `bound`, which is at least two.
-    fn pair(&mut self, bound: u32) -> (u32, u32) {
-        let first = self.below(bound);
-        let second = self.below(bound - 1);
-        (first, if second >= first { second + 1 } else { second })
-    }
-
-    /// Another number below `bound`, which is at least three.
-    fn third(&mut self, bound: u32, (first, second): (u32, u32)) -> u32 {
-        let mut third = self.below(bound - 2);
-        third += u32::from(third >= first.min(second));
-        third + u32::from(third >= first.max(second))
     }
 }

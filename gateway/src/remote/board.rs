@@ -10,8 +10,9 @@ use protocol::message::{Load, LoadState};
 use reactor::clock::{self, Nanos};
 
 use super::balance::Condition;
+use super::directory::Function;
 use super::links::Remote;
-use super::peer::{Offer, Peer, Stage};
+use super::peer::{Ended, Offer, Peer, Stage};
 
 /// How often a shard tells, at most, while it has few seats.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
@@ -21,14 +22,14 @@ const PUBLISH_EVERY_SEAT: Duration = Duration::from_micros(100);
 /// One place a shard; each is written by its shard and read by all.
 #[derive(Debug, Default)]
 pub struct Board {
-    shards: Vec<Mutex<Shard>>,
+    shards: Vec<Mutex<Told>>,
 }
 
 /// What one shard has told.
 #[derive(Debug, Default)]
-struct Shard {
+struct Told {
     links: Vec<Entry>,
-    /// Functions for which calls wait, and how many.
+    /// Calls that wait for an engine with room, by function.
     queues: Vec<(String, u64)>,
 }
 
@@ -40,7 +41,7 @@ struct Entry {
     epoch: u64,
     cores: u16,
     address: Option<SocketAddr>,
-    joined: Nanos,
+    connected: Duration,
     stage: Stage,
     functions: Vec<FunctionEntry>,
 }
@@ -55,7 +56,10 @@ struct FunctionEntry {
     running: u64,
     waiting: u64,
     room: u64,
+    /// Calls that gateways would send now, which is what `room` has become since it was reported.
+    takes: u64,
     latency: Option<Duration>,
+    ended: Ended,
 }
 
 /// An engine, over all its links.
@@ -64,10 +68,9 @@ struct Sum {
     links: u64,
     epoch: u64,
     cores: u16,
-    address: Option<SocketAddr>,
-    /// The first of its links.
-    joined: Option<Nanos>,
     draining: u64,
+    address: Option<SocketAddr>,
+    connected: Duration,
     functions: BTreeMap<String, FunctionEntry>,
 }
 
@@ -88,9 +91,9 @@ impl Board {
     /// Functions that calls can be sent for on every shard, when the shards told last.
     #[must_use]
     pub fn functions(&self) -> BTreeSet<String> {
-        let of = |shard: &Mutex<Shard>| -> BTreeSet<String> {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            let functions = shard.links.iter().flat_map(|entry| &entry.functions);
+        let of = |shard: &Mutex<Told>| -> BTreeSet<String> {
+            let told = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let functions = told.links.iter().flat_map(|entry| &entry.functions);
             let there = functions.filter(|function| function.condition != Condition::Draining);
             there.map(|function| function.name.clone()).collect()
         };
@@ -100,34 +103,33 @@ impl Board {
 
     /// Appends the body of `/v1/engines`.
     pub fn write_json(&self, out: &mut String) {
-        let now = clock::now();
         let mut engines: BTreeMap<(String, u64), Sum> = BTreeMap::new();
         let mut queues: BTreeMap<String, u64> = BTreeMap::new();
         for shard in &self.shards {
             // A shard that panicked while it told has told half: that is what there is.
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for entry in &shard.links {
+            let told = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for entry in &told.links {
                 engines.entry((entry.node.clone(), entry.instance)).or_default().add(entry);
             }
-            for (function, calls) in &shard.queues {
-                *queues.entry(function.clone()).or_default() += calls;
+            for (function, waiting) in &told.queues {
+                *queues.entry(function.clone()).or_default() += waiting;
             }
         }
         out.push_str("{\"engines\":[");
         for (index, ((node, instance), engine)) in engines.iter().enumerate() {
             out.push_str(if index == 0 { "" } else { "," });
-            engine.write_json(node, *instance, now, out);
+            engine.write_json(node, *instance, out);
         }
         out.push_str("],\"queues\":[");
-        for (index, (function, calls)) in queues.iter().enumerate() {
-            let separator = if index == 0 { "" } else { "," };
+        for (index, (function, waiting)) in queues.iter().enumerate() {
+            out.push_str(if index == 0 { "" } else { "," });
             // Writing to a String cannot fail.
-            let _ = write!(out, "{separator}{{\"function\":\"{function}\",\"calls\":{calls}}}");
+            let _ = write!(out, "{{\"function\":\"{function}\",\"waiting\":{waiting}}}");
         }
-        out.push_str("]}\n");
+        out.push_str("]}");
     }
 
-    fn put(&self, shard: u16, told: Shard) {
+    fn put(&self, shard: u16, told: Told) {
         if let Some(place) = self.shards.get(usize::from(shard)) {
             *place.lock().unwrap_or_else(PoisonError::into_inner) = told;
         }
@@ -140,7 +142,7 @@ impl Sum {
         self.epoch = self.epoch.max(entry.epoch);
         self.cores = self.cores.max(entry.cores);
         self.address = self.address.or(entry.address);
-        self.joined = Some(self.joined.map_or(entry.joined, |joined| joined.min(entry.joined)));
+        self.connected = self.connected.max(entry.connected);
         self.draining += u64::from(entry.stage == Stage::Draining);
         for function in &entry.functions {
             match self.functions.get_mut(&function.name) {
@@ -153,23 +155,26 @@ impl Sum {
     }
 
     /// Names are letters, digits, `_`, `.` and `-`: there is nothing to escape.
-    fn write_json(&self, node: &str, instance: u64, now: Nanos, out: &mut String) {
+    fn write_json(&self, node: &str, instance: u64, out: &mut String) {
         let state = if self.draining > 0 { "draining" } else { "serving" };
         // Writing to a String cannot fail.
         let _ = write!(
             out,
             "{{\"node\":\"{node}\",\"instance\":\"{instance:016x}\",\"state\":\"{state}\",\
-             \"epoch\":{},\"links\":{},\"cores\":{},\"address\":",
-            self.epoch, self.links, self.cores
+             \"address\":"
         );
-        match self.address {
-            Some(address) => {
-                let _ = write!(out, "\"{address}\"");
-            }
-            None => out.push_str("null"),
-        }
-        let joined = self.joined.map_or(Duration::ZERO, |joined| now.saturating_since(joined));
-        let _ = write!(out, ",\"joined_s\":{},\"functions\":[", joined.as_secs());
+        let _ = match self.address {
+            Some(address) => write!(out, "\"{}\"", address.ip()),
+            None => write!(out, "null"),
+        };
+        let _ = write!(
+            out,
+            ",\"connected_s\":{},\"epoch\":{},\"links\":{},\"cores\":{},\"functions\":[",
+            self.connected.as_secs(),
+            self.epoch,
+            self.links,
+            self.cores
+        );
         for (index, function) in self.functions.values().enumerate() {
             out.push_str(if index == 0 { "" } else { "," });
             function.write_json(out);
@@ -198,7 +203,9 @@ impl FunctionEntry {
             running: running.into(),
             waiting: waiting.into(),
             room: room.into(),
+            takes: remote.balance.room(seat).into(),
             latency: remote.balance.latency(seat),
+            ended: offer.ended,
         })
     }
 
@@ -213,13 +220,17 @@ impl FunctionEntry {
         self.running += other.running;
         self.waiting += other.waiting;
         self.room += other.room;
+        self.takes += other.takes;
         self.latency = self.latency.max(other.latency);
+        self.ended.ok += other.ended.ok;
+        self.ended.failed += other.ended.failed;
     }
 
     fn write_json(&self, out: &mut String) {
         let state = match self.condition {
+            Condition::Open if self.takes == 0 => "full",
             Condition::Open => "serving",
-            Condition::Paused => "full",
+            Condition::Paused => "paused",
             Condition::Broken => "broken",
             Condition::Draining => "draining",
         };
@@ -235,12 +246,12 @@ impl FunctionEntry {
             self.waiting,
             self.room
         );
-        match self.latency {
-            Some(latency) => {
-                let _ = write!(out, "{}}}", latency.as_micros());
-            }
-            None => out.push_str("null}"),
-        }
+        let _ = match self.latency {
+            Some(latency) => write!(out, "{}", latency.as_micros()),
+            None => write!(out, "null"),
+        };
+        let Ended { ok, failed } = self.ended;
+        let _ = write!(out, ",\"ok\":{ok},\"failed\":{failed}}}");
     }
 }
 
@@ -256,15 +267,15 @@ fn rank(condition: Condition) -> u8 {
 impl Remote {
     /// Appends the body of `/v1/engines`: this shard as it is, the others as they were lately.
     pub fn engines_json(&self, out: &mut String) {
-        self.publish();
+        self.publish(clock::now());
         self.board.write_json(out);
     }
 
-    pub(super) fn publish(&self) {
-        let links = self.peers.iter().map(|(_, peer)| self.entry(peer)).collect();
-        let queues = self.directory.iter().filter(|(_, function)| !function.queue.is_empty());
-        let queues = queues.map(|(_, it)| (it.name.clone(), it.queue.len() as u64)).collect();
-        self.board.put(self.config.shard, Shard { links, queues });
+    pub(super) fn publish(&self, now: Nanos) {
+        let links = self.peers.iter().map(|(_, peer)| self.entry(now, peer)).collect();
+        let waiting = |function: &Function| (function.name.clone(), function.queue.len() as u64);
+        let queues = self.directory.iter().map(|(_, function)| waiting(function)).collect();
+        self.board.put(self.config.shard, Told { links, queues });
     }
 
     pub(super) fn publish_every(&self) -> Duration {
@@ -272,7 +283,7 @@ impl Remote {
         PUBLISH_EVERY.max(PUBLISH_EVERY_SEAT * seats)
     }
 
-    fn entry(&self, peer: &Peer) -> Entry {
+    fn entry(&self, now: Nanos, peer: &Peer) -> Entry {
         let functions = peer.offers.values();
         Entry {
             node: peer.identity.node.clone(),
@@ -280,7 +291,7 @@ impl Remote {
             epoch: peer.epoch,
             cores: peer.cores,
             address: peer.address,
-            joined: peer.joined,
+            connected: now.saturating_since(peer.since),
             stage: peer.stage,
             functions: functions.filter_map(|offer| FunctionEntry::of(self, offer)).collect(),
         }

@@ -17,7 +17,8 @@ pub(super) const NAMES_MAX: usize = 16 * 1024;
 /// A function, wherever it is.
 pub(super) struct Function {
     pub(super) name: String,
-    /// Of the announcement that came last.
+    /// The longest that an engine allows: each ends its own calls in time, and one with a wrong idea
+    /// of it must not end those of others.
     pub(super) timeout: Duration,
     /// Calls that wait for an engine with room.
     pub(super) queue: Queue<CallKey>,
@@ -39,6 +40,16 @@ pub(super) enum Standing {
 pub(super) struct Directory {
     by_name: HashMap<String, FunctionIndex>,
     functions: Vec<Function>,
+}
+
+impl Function {
+    /// An engine allows calls that long.
+    pub(super) fn allow(&mut self, timeout: Duration) {
+        self.timeout = match self.standing {
+            Standing::Served => self.timeout.max(timeout),
+            Standing::Lost { .. } | Standing::Withdrawn => timeout,
+        };
+    }
 }
 
 impl Directory {

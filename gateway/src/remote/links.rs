@@ -3,9 +3,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::socket::{SockaddrStorage, getpeername};
 use protocol::hello::Hello;
 use protocol::{Established, Limits, Link, LinkError, Side};
 use reactor::clock::Nanos;
@@ -19,7 +22,7 @@ use super::call::Calls;
 use super::directory::Directory;
 use super::key::{CallKey, LinkKey, Purpose};
 use super::metrics::Metrics;
-use super::peer::{Flush, Identity, Loss, Peer, Stage, peer_address};
+use super::peer::{Flush, Identity, Loss, Peer, Stage};
 use crate::upstream::Answer;
 
 /// Links to a shard: far more than engines that one gateway shard can keep busy.
@@ -161,7 +164,7 @@ impl Remote {
         let key = LinkKey::new(slot, self.generation).ok_or(JoinError::Full)?;
         let tokens = [key.token(Purpose::Receive), key.token(Purpose::Send)];
         let limits = Limits::for_payloads(self.config.payload_max);
-        let address = peer_address(&established.socket);
+        let address = address(&established.socket);
         let link = Link::new(reactor, now, established, Side::Gateway, limits, tokens)?;
         let peer = Peer {
             key,
@@ -170,12 +173,13 @@ impl Remote {
             epoch: hello.epoch,
             cores: hello.cores,
             address,
-            joined: now,
+            since: now,
             stage: Stage::Serving,
             offers: HashMap::new(),
             given_up: 0,
             flush: Flush::Nothing,
         };
+        self.metrics.count_join();
         tracing::info!("engine {} joins: {}", identity.node, peer.describe());
         let slot = self.peers.insert(peer);
         debug_assert_eq!(slot, key.slot(), "the vacant one was taken");
@@ -230,9 +234,9 @@ impl Remote {
             }
         }
         self.expired = expired;
-        if now >= self.published + self.publish_every() {
+        if self.metrics.has_joined() && now >= self.published + self.publish_every() {
             self.published = now;
-            self.publish();
+            self.publish(now);
         }
     }
 
@@ -334,6 +338,12 @@ impl Remote {
             Err(error) => self.lose(reactor, now, key, error.into()),
         }
     }
+}
+
+fn address(socket: &OwnedFd) -> Option<SocketAddr> {
+    let peer = getpeername::<SockaddrStorage>(socket.as_raw_fd()).ok()?;
+    let v4 = peer.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into()));
+    v4.or_else(|| peer.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into())))
 }
 
 impl Peer {

@@ -22,6 +22,7 @@ pub(super) struct Metrics {
     outcomes: [u64; Outcome::ALL.len()],
     again: [u64; 2],
     losses: [u64; Cause::ALL.len()],
+    joined: u64,
 }
 
 impl Metrics {
@@ -33,6 +34,15 @@ impl Metrics {
         self.again[why as usize] += 1;
     }
 
+    pub(super) fn count_join(&mut self) {
+        self.joined += 1;
+    }
+
+    /// Whether an engine has ever been here.
+    pub(super) fn has_joined(&self) -> bool {
+        self.joined > 0
+    }
+
     pub(super) fn count_loss(&mut self, cause: Cause) {
         self.losses[cause as usize] += 1;
     }
@@ -41,10 +51,16 @@ impl Metrics {
 impl Remote {
     /// Appends this shard's metrics of engines elsewhere, in Prometheus text format.
     pub fn write_metrics(&self, out: &mut String) {
+        // A host that no engine has ever joined has nothing to tell.
+        if !self.metrics.has_joined() {
+            return;
+        }
         let shard = self.config.shard;
         let in_flight = self.calls.len() - self.waiting();
         family(out, "links", "gauge", "Connections of engines.");
         line(out, shard, "links", "", self.peers.len() as u64);
+        family(out, "links_joined_total", "counter", "Connections of engines that were taken.");
+        line(out, shard, "links_joined_total", "", self.metrics.joined);
         family(out, "calls_in_flight", "gauge", "Calls that engines have.");
         line(out, shard, "calls_in_flight", "", in_flight as u64);
         family(out, "queue_depth", "gauge", "Calls that wait for an engine with room.");

@@ -8,7 +8,7 @@
 //! - `links`: the links of a shard
 //! - `submit`: calls on their way there, with `call` for what is kept of them
 //! - `directory`: functions by name
-//! - [`balance`]: which engine gets a call; pure
+//! - [`balance`]: which engine gets a call; pure, with `random` for its draws
 //! - `queue`: where it waits while all are full
 //! - `peer`: a link, with what its engine has said
 //! - `receive`: what engines say
@@ -17,8 +17,12 @@
 //! - `metrics`, `board`: what an operator sees
 
 pub mod balance;
+#[cfg(test)]
+mod balance_tests;
 mod board;
 mod call;
+#[cfg(test)]
+mod chaos;
 mod directory;
 mod key;
 mod links;
@@ -26,6 +30,7 @@ mod loss;
 mod metrics;
 mod peer;
 mod queue;
+mod random;
 mod receive;
 #[cfg(test)]
 mod simulation;

@@ -1,10 +1,8 @@
 //! One link to an engine, with what the engine has said on it.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::SocketAddr;
 
-use nix::sys::socket::{SockaddrStorage, getpeername};
 use protocol::hello::Hello;
 use protocol::message::{Load, Repeat};
 use protocol::{Link, LinkError};
@@ -24,10 +22,10 @@ pub(super) struct Peer {
     pub(super) identity: Identity,
     pub(super) epoch: u64,
     pub(super) cores: u16,
-    /// Where the engine dialled from, if that is a place on a network.
+    /// Where it dials from; `None` where that is no internet address.
     pub(super) address: Option<SocketAddr>,
-    /// When it did.
-    pub(super) joined: Nanos,
+    /// When it joined.
+    pub(super) since: Nanos,
     pub(super) stage: Stage,
     /// By the engine's number. What it does not have any more stays, as numbers are not used again.
     pub(super) offers: HashMap<u32, Offer>,
@@ -66,6 +64,15 @@ pub(super) struct Offer {
     pub(super) repeat: Repeat,
     /// The last report.
     pub(super) load: Option<Load>,
+    /// Calls that it has answered.
+    pub(super) ended: Ended,
+}
+
+/// Calls of a function at one link that were answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ended {
+    pub(super) ok: u64,
+    pub(super) failed: u64,
 }
 
 /// What an engine did that no correct engine does. Its link is closed with this as the reason.
@@ -130,14 +137,6 @@ impl Loss {
             Loss::Replaced => Cause::Replaced,
         }
     }
-}
-
-/// Where the other end of a connection is.
-pub(super) fn peer_address(socket: &OwnedFd) -> Option<SocketAddr> {
-    let address: SockaddrStorage = getpeername(socket.as_raw_fd()).ok()?;
-    let v4 = || address.as_sockaddr_in().map(|v4| SocketAddr::from(SocketAddrV4::from(*v4)));
-    let v6 = || address.as_sockaddr_in6().map(|v6| SocketAddr::from(SocketAddrV6::from(*v6)));
-    v4().or_else(v6)
 }
 
 impl Identity {

@@ -17,15 +17,16 @@ use super::directory::{NAMES_MAX, Standing};
 use super::key::{CallKey, LinkKey};
 use super::links::{Due, Location, Remote, Tenure};
 use super::metrics::Again;
-use super::peer::{Breach, Loss, NUMBERS_MAX, Offer, Stage};
+use super::peer::{Breach, Ended, Loss, NUMBERS_MAX, Offer, Stage};
 use crate::upstream::Answer;
 
 /// Seats of a shard: a thousand engines of a thousand functions each.
 const SEATS_MAX: usize = 1 << 20;
-/// How long an engine that refused a call as full gets none of that function, unless it reports.
-const PAUSE_FULL: Duration = Duration::from_millis(25);
-/// The same, where it refused for another reason.
-const PAUSE_UNABLE: Duration = Duration::from_millis(250);
+/// How long an engine that refused a call gets none of that function. One that is full has that long to
+/// report room, or answer a call, before it is tried without.
+const PAUSE: Duration = Duration::from_millis(100);
+/// What a call may take at most, whatever its engine announces: no client waits longer.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A message that does not borrow its link any more.
 enum Said {
@@ -114,7 +115,7 @@ impl Remote {
     /// One function of an engine. Returns it if it was not there before.
     fn offer(&mut self, key: LinkKey, said: &Function) -> Result<Option<FunctionIndex>, Breach> {
         let Some(function) = self.name(&said.name) else { return Ok(None) };
-        self.directory.at(function).timeout = Duration::from_nanos(said.timeout_ns);
+        self.directory.at(function).allow(Duration::from_nanos(said.timeout_ns).min(TIMEOUT_MAX));
         let is_full = self.balance.seats() >= SEATS_MAX;
         let Some(peer) = self.peers.get_mut(key.slot()) else { return Ok(None) };
         let count = peer.offers.len();
@@ -137,7 +138,8 @@ impl Remote {
             self.balance.set_condition(seat, Condition::Draining);
         }
         let Function { number, version, repeat, .. } = *said;
-        let offer = Offer { function, seat: Some(seat), version, repeat, load: None };
+        let ended = Ended::default();
+        let offer = Offer { function, seat: Some(seat), version, repeat, load: None, ended };
         peer.offers.insert(number, offer);
         if self.seats.len() <= seat.index() {
             self.seats.resize(seat.index() + 1, None);
@@ -224,6 +226,7 @@ impl Remote {
             self.metrics.count_again(Again::Refused);
             self.enqueue(key);
         } else {
+            self.count(sent, head.outcome);
             let AnswerHead { outcome, retry_after_s, queued_ns, ran_ns, .. } = *head;
             let (queued, ran) = (Duration::from_nanos(queued_ns), Duration::from_nanos(ran_ns));
             let times = Some(Times { queued, ran });
@@ -233,6 +236,17 @@ impl Remote {
         }
         self.settle(now, function, Standing::Lost { since: now });
         Ok(())
+    }
+
+    /// An engine has answered a call for good.
+    fn count(&mut self, sent: Sent, outcome: Outcome) {
+        let Some(Location { link, number, .. }) = self.location(sent.seat) else { return };
+        let offer = self.peer_mut(link).and_then(|peer| peer.offers.get_mut(&number));
+        match (offer, outcome) {
+            (Some(offer), Outcome::Ok) => offer.ended.ok += 1,
+            (Some(offer), _) => offer.ended.failed += 1,
+            (None, _) => {}
+        }
     }
 
     fn may_go_elsewhere(
@@ -259,20 +273,24 @@ impl Remote {
         if tenure == Tenure::Ending || self.balance.condition(sent.seat) != Condition::Open {
             return;
         }
-        self.balance.set_condition(sent.seat, Condition::Paused);
-        let is_full = matches!(outcome, Outcome::Overloaded | Outcome::NoSpace);
-        let pause = if is_full { PAUSE_FULL } else { PAUSE_UNABLE };
-        self.wheel.insert(now + pause, Due::Resume(link, number));
+        if matches!(outcome, Outcome::Overloaded | Outcome::NoSpace) {
+            self.balance.fill(sent.seat);
+        } else {
+            self.balance.set_condition(sent.seat, Condition::Paused);
+        }
+        self.wheel.insert(now + PAUSE, Due::Resume(link, number));
     }
 
     /// The moment is over.
     pub(super) fn resume(&mut self, now: Nanos, key: LinkKey, number: u32) {
         let Some(offer) = self.peer(key).and_then(|peer| peer.offers.get(&number)) else { return };
         let (function, Some(seat)) = (offer.function, offer.seat) else { return };
-        if self.balance.condition(seat) == Condition::Paused {
-            self.balance.set_condition(seat, Condition::Open);
-            self.settle(now, function, Standing::Lost { since: now });
+        match self.balance.condition(seat) {
+            Condition::Open => self.balance.reopen(seat),
+            Condition::Paused => self.balance.set_condition(seat, Condition::Open),
+            Condition::Broken | Condition::Draining => return,
         }
+        self.settle(now, function, Standing::Lost { since: now });
     }
 }
 
@@ -293,9 +311,8 @@ fn is_elsewhere(outcome: Outcome) -> bool {
 /// fast.
 fn ending(head: &AnswerHead, latency: Duration) -> Ending {
     match (head.started, head.outcome) {
-        (Started::Perhaps, Outcome::Ok | Outcome::FunctionError | Outcome::DeadlineExceeded) => {
-            Ending::Answered(latency)
-        }
+        (Started::Perhaps, Outcome::Ok | Outcome::FunctionError) => Ending::Answered(latency),
+        (Started::Perhaps, Outcome::DeadlineExceeded) => Ending::Overdue(latency),
         _ => Ending::Unanswered,
     }
 }

@@ -20,7 +20,7 @@ use reactor::{Event, Reactor, Token, Wait};
 
 use super::board::Board;
 use super::links::{Config, JoinError, Remote};
-use crate::upstream::{Answer, ForwardedHeaders, NewCall, Refusal};
+use crate::upstream::{Answer, CredentialFields, ForwardedHeaders, NewCall, Refusal};
 
 /// Far longer than anything takes here.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -152,7 +152,7 @@ impl Stage {
             query: b"",
             request_id: b"id",
             traceparent: b"",
-            headers: ForwardedHeaders::new(&[]),
+            headers: ForwardedHeaders::new(&[], CredentialFields::Forwarded),
         };
         let call = NewCall { function, caller, timeout, request, body };
         let id = self.remote.submit(&mut self.reactor, clock::now(), &call)?;
@@ -198,7 +198,7 @@ impl Stage {
         self.engines.iter().position(|engine| !engine.calls.is_empty()).unwrap()
     }
 
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         let now = clock::now();
         self.remote.flush(&mut self.reactor, now);
         for engine in &mut self.engines {
@@ -208,7 +208,7 @@ impl Stage {
             }
         }
         let mut events = Vec::new();
-        let wait = Wait::Until(now + Duration::from_millis(5));
+        let wait = Wait::Until(now + Duration::from_millis(2));
         self.reactor.turn(wait, &mut events).unwrap();
         let now = clock::now();
         for event in events {
@@ -256,6 +256,10 @@ pub(super) struct Called {
 }
 
 impl Engine {
+    pub(super) fn is_there(&self) -> bool {
+        self.link.is_some()
+    }
+
     pub(super) fn announce(&mut self, functions: &[Function]) {
         let mut encoded = Vec::new();
         encode_functions(functions, &mut encoded).unwrap();

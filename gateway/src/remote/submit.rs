@@ -237,7 +237,7 @@ impl Remote {
             // As slow as it looks from here: others are better for the next call.
             Place::Sent(sent) => {
                 let waited = now.saturating_since(sent.at);
-                self.give_up(now, sent, Ending::Answered(waited));
+                self.give_up(now, sent, Ending::Overdue(waited));
             }
         }
         let message = "the call's deadline has passed";

@@ -7,6 +7,7 @@ mod answers;
 mod client;
 mod connections;
 mod departures;
+mod doors;
 mod framing;
 mod requests;
 mod server;

@@ -111,7 +111,7 @@ fn parcel(
     let head = Head { method, target: target(parts), headers: &metadata };
     let (names, suffix) = (asked.names(), asked.suffix.as_bytes());
     let destination = Destination { names: &names, suffix, query: b"" };
-    exchange.room.intake.borrow().send(&head, &destination, &exchange.id).map_err(Status::of)
+    exchange.room.intake.borrow_mut().send(&head, &destination, &exchange.id).map_err(Status::of)
 }
 
 /// The content type of the answer is that of the request, without parameters.

@@ -158,7 +158,15 @@ mod tests {
     fn failure(outcome: Outcome, status: u16) -> Failure {
         let kind = outcome.as_str();
         let message = "m".to_owned();
-        Failure { status, outcome, kind, message, retry_after_s: None, allow: None }
+        Failure {
+            status,
+            outcome,
+            kind,
+            message,
+            retry_after_s: None,
+            allow: None,
+            challenge: None,
+        }
     }
 
     /// The table of docs/http2.md.

@@ -10,6 +10,7 @@ use super::*;
 use crate::admin::{About, AdminError, Place, REQUEST_SIZE_MAX, Report, Request, Standing};
 use crate::config::{Config, Overrides, Role};
 use crate::up::deploy::Deployer;
+use crate::up::entrance::Entrance;
 use crate::up::handover::{HandOver, UnderWay};
 use crate::up::plan::Plan;
 use crate::up::tls::Identities;
@@ -32,7 +33,8 @@ fn start_as(parent: &TempDir, pid: u32, role: Role, standing: Standing) -> Admin
     let config = Config::read("", "nightcore.toml".as_ref(), Overrides::default()).unwrap();
     let (supervisor, _) = engine::mailbox::mailbox().unwrap();
     let plan = Plan::new(&config, 1, 1);
-    let deployer = Deployer::new(&config, plan, Identities::default(), supervisor.clone());
+    let (entrance, identities) = (Entrance::default(), Identities::default());
+    let deployer = Deployer::new(&config, plan, entrance, identities, supervisor.clone());
     let handover = HandOver {
         supervisor,
         listeners: Arc::default(),

@@ -1,6 +1,6 @@
 //! One shard with its links, and a gateway at the other end of one of them, on one thread.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,6 +41,8 @@ pub(super) struct Stage {
     byes: Vec<String>,
     notices: Vec<Notice>,
     loads: HashMap<u32, Load>,
+    /// Numbers of functions that were announced.
+    known: HashSet<u32>,
     post: Post<ToShard>,
     _supervisor: Mailbox<ToSupervisor>,
     deployed: usize,
@@ -98,7 +100,7 @@ impl Stage {
             siblings: Vec::new(),
             mailbox: mail,
             exchange: ends.remove(0),
-            stats: Arc::new(crate::stats::Stats::new(16, 1)),
+            stats: Arc::new(crate::stats::Stats::new(deployed + 16, 1)),
         };
         let engine = Engine::new(parts, &mut reactor);
         let stats = Arc::new(Stats::new(1));
@@ -114,6 +116,7 @@ impl Stage {
             byes: Vec::new(),
             notices: Vec::new(),
             loads: HashMap::new(),
+            known: HashSet::new(),
             post,
             _supervisor: supervisor_mail,
             deployed,
@@ -293,7 +296,12 @@ impl Stage {
                 }
                 Err(error) => panic!("{error}"),
             };
+            if let Said::Functions(functions) = &said {
+                self.known.extend(functions.iter().map(|function| function.number));
+            }
             if let Said::Load(loads) = &said {
+                let is_known = |load: &Load| self.known.contains(&load.number);
+                assert!(loads.iter().all(is_known), "a load of a function that nobody has named");
                 self.loads.extend(loads.iter().map(|load| (load.number, *load)));
             }
             self.said.push(said);
