@@ -188,7 +188,6 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
     let signals = read_signals(&[Signal::SIGTERM, Signal::SIGINT], SfdFlags::SFD_NONBLOCK)?;
     let hangups = read_signals(&[Signal::SIGHUP], SfdFlags::empty())?;
 
-    let role = config.overrides.role;
     let entrance = Entrance::open(config)?;
     let identities = Identities::load(config)
         .map_err(|(section, error)| UpError::Certificates { section, error })?;
@@ -204,8 +203,8 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
     let mut plan = shards.plan;
     plan.niceness(config, shards.raised);
     let logs = shards.stats.logs.clone();
-    let posts = shards.posts.clone();
     let (mail, stats) = (shards.mailbox, shards.stats);
+    let posts = shards.posts.clone();
     let mut supervisor = make_supervisor(config, sockets, &plan, posts, mail, signals, stats)?;
     let deployer =
         Deployer::new(config, plan, entrance.clone(), identities, shards.supervisor.clone());
@@ -221,12 +220,11 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
     };
     let asked = admin::Engine {
         address: addresses.public,
-        role,
+        role: config.overrides.role,
         logs,
         deployer: Arc::clone(&deployer),
         handover,
     };
-    let summary = summary::Summary { config, addresses };
     let within =
         Within { mail: &shards.mail, balance: &shards.balance, board: &shards.hosts.board };
     let started = supervisor
@@ -244,7 +242,7 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
         }
     };
     standing.set(Standing::Serving);
-    summary.print(shards.posts.len(), shards.raised, &supervisor);
+    summary::Summary { config, addresses }.print(shards.posts.len(), shards.raised, &supervisor);
     deploy::reload_on_hangup(hangups, deployer);
     let draining = || standing.set(Standing::Draining);
     let stopped = supervisor.run(config.engine.drain_timeout, draining);
