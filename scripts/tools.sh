@@ -10,7 +10,9 @@ packages_of() {
     case "$1" in
         cc) echo gcc libc6-dev ;;
         c++) echo g++ ;;
+        h2load) echo nghttp2-client ;;
         curl) echo curl ca-certificates ;;
+        ip) echo iproute2 ;;
         *) echo "$1" ;;
     esac
 }

@@ -336,14 +336,16 @@ fn read_gateway(
             refuse_exposed(tls.listen, place, lock)?;
             gateway.tls = Some(tls);
         }
+        if let Some(section) = table.get("http2") {
+            let (http2, listens) = read_http2(&section, gateway.tls.as_ref())?;
+            for (listen, place) in listens {
+                refuse_exposed(listen, place, lock)?;
+            }
+            gateway.http2 = Some(http2);
+        }
         table.read("engines", &mut gateway.engines, |section| {
             read_engines(section, directory).map(Some)
         })?;
-        if let Some(section) = table.get("http2") {
-            let (http2, place) = read_http2(&section)?;
-            refuse_exposed(http2.listen, place, lock)?;
-            gateway.http2 = Some(http2);
-        }
     }
     if let Some(listen) = listen_option {
         gateway.listen = listen;

@@ -333,7 +333,7 @@ mod tests {
         let shown: Fields<'_> = &[("authorization", bearer.as_bytes()), ("x-mine", b"1")];
         let id = intake.request_id(&[]);
         let mut read = |target: &str, headers: Fields<'_>| {
-            let head = Head { method: b"POST", target: target.as_bytes(), headers };
+            let head = Head { method: b"GET", target: target.as_bytes(), headers };
             intake.read(&head, &id)
         };
         let failure = read("/function/f", &[]).unwrap_err();

@@ -66,6 +66,9 @@ where
                 continue;
             }
         };
+        // Nothing wakes this loop when an answer begins to wait, so it looks often enough to find one
+        // soon after its time.
+        let next = next.min(Instant::now() + patience.stalled / 2);
         tokio::select! {
             biased;
             () = client.doom() => break Some(Closing::Memory),

@@ -29,6 +29,8 @@ use crate::stats::{Closing, Stats};
 const ALPN: &[u8] = b"h2";
 /// After an accept that failed for lack of descriptors or memory: time for some to become free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Linux lets no more connections wait than this (`net.core.somaxconn`), unless it is told to.
+const BACKLOG_MAX: usize = 4_096;
 
 /// Where the door stands.
 pub struct Listener {
@@ -47,7 +49,7 @@ pub enum Security {
     Tls(Certificates),
 }
 
-/// Gives the current configuration of TLS. Called for each handshake.
+/// Gives the current configuration of TLS, which has to offer `h2`. Called for each handshake.
 pub type Certificates = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 
 /// How far the door's life has come.
@@ -118,13 +120,14 @@ impl Door {
             let local = LocalSet::new();
             // Random enough for which of the shards.
             let desk = Rc::new(Desk::new(shards, RandomState::new().hash_one(0)));
+            let last = LastWord(Rc::clone(&desk));
             let intake = RefCell::new(Intake::new(config.gateway.clone()));
             let room = Rc::new(Room { intake, desk: Rc::clone(&desk), stats });
             let house = Rc::new(House { room, ledger, config });
             local.block_on(&runtime, serve(house, listeners, stage));
             // Its tasks end, and say what they have to say, before the shards hear the last.
             drop(local);
-            desk.close();
+            drop(last);
         })?;
         Ok(Door { handle, thread })
     }
@@ -137,6 +140,15 @@ impl Door {
     }
 }
 
+/// Tells the shards that nothing follows, also if the thread unwinds: they would wait for it.
+struct LastWord(Rc<Desk>);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// Until the drain is done or cut short.
 async fn serve(house: Rc<House>, listeners: Vec<Listener>, mut stage: watch::Receiver<Stage>) {
     // Dropped by every task that ends: with the last one the receiver learns it.
@@ -146,7 +158,7 @@ async fn serve(house: Rc<House>, listeners: Vec<Listener>, mut stage: watch::Rec
         let entrance = Entrance {
             house: Rc::clone(&house),
             stage: stage.clone(),
-            security: Rc::new(Secured::new(listener.security)),
+            security: listener.security,
             open: Rc::clone(&open),
             alive: alive.clone(),
         };
@@ -163,7 +175,7 @@ async fn serve(house: Rc<House>, listeners: Vec<Listener>, mut stage: watch::Rec
 struct Entrance {
     house: Rc<House>,
     stage: watch::Receiver<Stage>,
-    security: Rc<Secured>,
+    security: Security,
     /// Connections of all entrances.
     open: Rc<Cell<u32>>,
     alive: mpsc::Sender<()>,
@@ -192,8 +204,8 @@ impl Entrance {
         loop {
             let accepted = tokio::select! {
                 biased;
-                accepted = listener.accept() => accepted,
                 _ = self.stage.wait_for(|stage| *stage != Stage::Serving) => break,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok((stream, _)) => self.admit(stream),
@@ -202,6 +214,17 @@ impl Entrance {
                     tracing::warn!("accepting pauses: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
+            }
+        }
+        // Whoever had connected before the drain is served, as many as the system let wait.
+        for _ in 0..BACKLOG_MAX {
+            tokio::select! {
+                biased;
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => self.admit(stream),
+                    Err(_) => break,
+                },
+                () = std::future::ready(()) => break,
             }
         }
     }
@@ -221,12 +244,12 @@ impl Entrance {
         // Fails only for what is not TCP.
         let _ = stream.set_nodelay(true);
         let (house, stage) = (Rc::clone(&self.house), self.stage.clone());
-        let security = Rc::clone(&self.security);
+        let security = self.security.clone();
         tokio::task::spawn_local(async move {
-            match &*security {
-                Secured::Plain => run(house, stream, stage).await,
-                Secured::Tls(keeper) => {
-                    let handshake = keeper.acceptor().accept(stream);
+            match security {
+                Security::Plain => run(house, stream, stage).await,
+                Security::Tls(certificates) => {
+                    let handshake = TlsAcceptor::from(certificates()).accept(stream);
                     let done = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
                     match done {
                         Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(ALPN) => {
@@ -249,46 +272,6 @@ fn is_of_the_client(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted
     )
-}
-
-enum Secured {
-    Plain,
-    Tls(Keeper),
-}
-
-/// Certificates are shared with HTTP/1.1, which chooses another protocol: this keeps what was made
-/// of the current ones until there are others.
-struct Keeper {
-    certificates: Certificates,
-    made: RefCell<Option<(Arc<ServerConfig>, TlsAcceptor)>>,
-}
-
-impl Secured {
-    fn new(security: Security) -> Secured {
-        match security {
-            Security::Plain => Secured::Plain,
-            Security::Tls(certificates) => {
-                Secured::Tls(Keeper { certificates, made: RefCell::new(None) })
-            }
-        }
-    }
-}
-
-impl Keeper {
-    fn acceptor(&self) -> TlsAcceptor {
-        let current = (self.certificates)();
-        let mut made = self.made.borrow_mut();
-        match &*made {
-            Some((from, acceptor)) if Arc::ptr_eq(from, &current) => acceptor.clone(),
-            _ => {
-                let mut config = ServerConfig::clone(&current);
-                config.alpn_protocols = vec![ALPN.to_vec()];
-                let acceptor = TlsAcceptor::from(Arc::new(config));
-                *made = Some((current, acceptor.clone()));
-                acceptor
-            }
-        }
-    }
 }
 
 impl fmt::Debug for Listener {

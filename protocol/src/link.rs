@@ -28,7 +28,7 @@ use crate::lane::Given;
 use crate::message::{AnswerHead, CallHead, LOADS_MAX, Load, Message, encode_loads, encode_reason};
 use crate::outbox::{Bodies, Body, Outbox};
 use crate::reader::{Limits, Reader};
-use crate::sender::Sender;
+use crate::sender::{KEPT_MAX, Sender};
 use crate::side::Side;
 use crate::socket;
 
@@ -204,6 +204,9 @@ impl Link {
                 self.scratch.clear();
                 self.outbox.give(&mut self.scratch, Bodies::Copied);
                 cipher.encrypt(&self.scratch, &mut batch)?;
+                if self.scratch.capacity() > KEPT_MAX {
+                    self.scratch = Vec::new();
+                }
             }
             Some(_) => {}
         }

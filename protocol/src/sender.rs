@@ -24,7 +24,7 @@ use crate::gather::{Gather, Held};
 use crate::outbox::PIN_TIME;
 
 /// Bytes of a vector that is kept for the next send: more is left over from a burst.
-const KEPT_MAX: usize = 256 * 1024;
+pub(crate) const KEPT_MAX: usize = 256 * 1024;
 /// How long a peer may take nothing of what is sent to it, though it is alive otherwise.
 pub const STALL: Duration = Duration::from_secs(5);
 

@@ -8,10 +8,12 @@
 pub mod apart;
 pub mod binaries;
 pub mod client;
+pub mod cluster;
 pub mod config;
 pub mod fault;
 pub mod functions;
 pub mod gateway;
+pub mod http2;
 pub mod load;
 pub mod process;
 pub mod random;
@@ -19,7 +21,9 @@ pub mod stack;
 pub mod watchdog;
 
 pub use client::{Answer, Connection, get, post, request};
+pub use cluster::Cluster;
 pub use config::functions;
+pub use http2::{Http2, Http2Answer};
 pub use random::Random;
 pub use stack::Stack;
 pub use watchdog::wait_until;

@@ -24,6 +24,15 @@ use crate::watchdog::{PATIENCE, wait_until};
 pub struct Stack {
     run: Run,
     address: SocketAddr,
+    http2: Option<SocketAddr>,
+    http2_tls: Option<SocketAddr>,
+}
+
+/// Where a stack listens.
+struct Addresses {
+    http1: SocketAddr,
+    http2: Option<SocketAddr>,
+    http2_tls: Option<SocketAddr>,
 }
 
 /// How `nightcore up` ended.
@@ -88,8 +97,10 @@ impl Stack {
 
     fn serving(mut run: Run) -> Stack {
         let stdout = run.child.stdout.take().expect("it is a pipe");
-        match read_address(stdout) {
-            Some(address) => Stack { run, address },
+        match read_addresses(stdout) {
+            Some(Addresses { http1, http2, http2_tls }) => {
+                Stack { run, address: http1, http2, http2_tls }
+            }
             None => panic!("`nightcore up` did not start: {}", run.stderr()),
         }
     }
@@ -118,6 +129,24 @@ impl Stack {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for HTTP/2.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn http2_address(&self) -> SocketAddr {
+        self.http2.expect("HTTP/2 is configured")
+    }
+
+    /// Where it listens for HTTP/2 over TLS.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn http2_tls_address(&self) -> SocketAddr {
+        self.http2_tls.expect("HTTP/2 over TLS is configured")
     }
 
     /// The process of `nightcore`.
@@ -187,6 +216,18 @@ impl Stack {
     #[must_use]
     pub fn metric(&self, name: &str) -> u64 {
         self.samples(name).iter().sum()
+    }
+
+    /// A number of `/metrics` by its whole name, labels included.
+    ///
+    /// # Panics
+    /// If it is not there.
+    #[must_use]
+    pub fn metric_line(&self, series: &str) -> u64 {
+        let answer = self.get("/metrics");
+        let mut lines = answer.text().lines();
+        let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).expect("it is a number there")
     }
 
     /// A number of `/metrics`, in the order of its labels.
@@ -370,18 +411,26 @@ fn configure(directory: &Path, config: &str) {
     fs::write(directory.join("nightcore.toml"), text).expect("a file");
 }
 
-/// The address of the summary's first line, `... serves on http://127.0.0.1:1234`. The rest is read
-/// too, so that the writer is never stopped.
-fn read_address(stdout: ChildStdout) -> Option<SocketAddr> {
-    let (found, address) = mpsc::channel();
+/// The addresses in the summary: `... serves on http://127.0.0.1:1234` is its first line. All of it is
+/// read, so that the writer is never stopped.
+fn read_addresses(stdout: ChildStdout) -> Option<Addresses> {
+    let (found, addresses) = mpsc::channel();
     std::thread::spawn(move || {
+        let (mut http1, mut http2, mut http2_tls) = (None, None, None);
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            if let Some((_, address)) = line.split_once(" serves on http://") {
-                let _ = found.send(address.parse().expect("an address"));
+            let behind = |words: &str| {
+                let (_, address) = line.split_once(words)?;
+                Some(address.parse().expect("an address"))
+            };
+            http1 = http1.or_else(|| behind(" serves on http://"));
+            http2 = http2.or_else(|| behind("  HTTP/2 and gRPC on http://"));
+            http2_tls = http2_tls.or_else(|| behind("  HTTP/2 and gRPC on https://"));
+            if let (Some(http1), true) = (http1, line.starts_with("  stop with ")) {
+                let _ = found.send(Addresses { http1, http2, http2_tls });
             }
         }
     });
-    address.recv_timeout(PATIENCE).ok()
+    addresses.recv_timeout(PATIENCE).ok()
 }
 
 fn entries(directory: &Path) -> Vec<PathBuf> {

@@ -44,6 +44,8 @@ pub(crate) enum Purpose {
     Admin,
     /// HTTP/2 for clients.
     Http2,
+    /// The same over TLS.
+    Http2Tls,
     /// HTTP/1.1 over TLS for clients.
     Tls,
     /// Engines.

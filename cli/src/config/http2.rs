@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::error::{ConfigError, Place};
 use super::table::Value;
+use super::tls::Tls;
 use super::{CONNECTIONS_MAX, LISTEN_EXPECTED};
 
 /// What all clients of HTTP/2 together may make the process hold, in bytes.
@@ -17,7 +18,9 @@ const STREAMS_MAX: u16 = 1_024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http2 {
     /// Address and port for cleartext with prior knowledge; port 0 takes a free one.
-    pub listen: SocketAddr,
+    pub listen: Option<SocketAddr>,
+    /// The same for TLS, with the certificate of `[gateway.tls]`.
+    pub tls_listen: Option<SocketAddr>,
     /// Most connections of the process at once.
     pub connections_max: u32,
     /// Most streams of one connection at once.
@@ -26,12 +29,32 @@ pub struct Http2 {
     pub memory: u64,
 }
 
-/// The section, and where it says what it listens on.
-pub(super) fn read_http2(section: &Value<'_>) -> Result<(Http2, Place), ConfigError> {
-    let table = section.table(&["listen", "connections_max", "streams_max", "memory"])?;
-    let listen = table.require("listen", LISTEN_EXPECTED)?;
+/// The section, and the addresses in it with their places.
+pub(super) fn read_http2(
+    section: &Value<'_>,
+    tls: Option<&Tls>,
+) -> Result<(Http2, Vec<(SocketAddr, Place)>), ConfigError> {
+    let known = &["listen", "tls_listen", "connections_max", "streams_max", "memory"];
+    let table = section.table(known)?;
+    let mut listens = Vec::new();
+    let mut address = |key: &str| match table.get(key) {
+        None => Ok(None),
+        Some(value) => {
+            let address = value.parsed(LISTEN_EXPECTED)?;
+            listens.push((address, value.place()));
+            Ok(Some(address))
+        }
+    };
+    let (listen, tls_listen) = (address("listen")?, address("tls_listen")?);
+    if let (Some(value), None) = (table.get("tls_listen"), tls) {
+        return Err(value.unexpected("a section [gateway.tls] for its certificate"));
+    }
+    if listens.is_empty() {
+        table.require("listen", LISTEN_EXPECTED)?;
+    }
     let mut http2 = Http2 {
-        listen: listen.parsed(LISTEN_EXPECTED)?,
+        listen,
+        tls_listen,
         connections_max: 1_024,
         streams_max: 128,
         memory: MEMORY_DEFAULT,
@@ -43,7 +66,7 @@ pub(super) fn read_http2(section: &Value<'_>) -> Result<(Http2, Place), ConfigEr
         value.integer(1..=STREAMS_MAX).map(u32::from)
     })?;
     table.read("memory", &mut http2.memory, |value| value.size(MEMORY_MIN..=MEMORY_MAX))?;
-    Ok((http2, listen.place()))
+    Ok((http2, listens))
 }
 
 #[cfg(test)]
@@ -69,12 +92,22 @@ mod tests {
         let text = "[gateway.http2]\nlisten = \"127.0.0.1:0\"\nconnections_max = 5\n\
                     streams_max = 6\nmemory = \"7MiB\"\n";
         let expected = Http2 {
-            listen: "127.0.0.1:0".parse().unwrap(),
+            listen: Some("127.0.0.1:0".parse().unwrap()),
+            tls_listen: None,
             connections_max: 5,
             streams_max: 6,
             memory: 7 << 20,
         };
         assert_eq!(read(text).unwrap().gateway.http2, Some(expected));
+    }
+
+    #[test]
+    fn tls_needs_a_certificate() {
+        let message =
+            read("[gateway.http2]\ntls_listen = \"127.0.0.1:0\"").unwrap_err().to_string();
+        let expected =
+            "nightcore.toml:2: gateway.http2.tls_listen: expected a section [gateway.tls]";
+        assert!(message.starts_with(expected), "{message}");
     }
 
     #[test]

@@ -17,7 +17,6 @@ use gateway::remote::Board;
 use super::doorman::{self, Doorman};
 use super::entrance::Entrance;
 use super::http2;
-use super::http2::Annex;
 use super::listener::Listener;
 use super::listeners::Listeners;
 use super::mail::ShardMail;
@@ -62,7 +61,7 @@ pub(super) struct Within<'a> {
 pub(super) struct Addresses {
     pub(super) public: Option<SocketAddr>,
     pub(super) admin: Option<SocketAddr>,
-    pub(super) http2: Option<SocketAddr>,
+    pub(super) http2: http2::Addresses,
     pub(super) strangers: doorman::Addresses,
 }
 
@@ -107,7 +106,9 @@ impl Doors {
                 .map_err(|error| UpError::Listen { address, error })?;
             bound.push((purpose, door, listener));
         }
-        let http2 = has_door.then(|| http2::Plan::bind(config, &listeners, entrance)).transpose();
+        let http2 = has_door
+            .then(|| http2::Plan::bind(config, &listeners, identities, entrance))
+            .transpose();
         let http2 = http2.map_err(|(address, error)| UpError::Listen { address, error })?.flatten();
         let doorman = doorman::Plan::bind(config, identities, &listeners)
             .map_err(|(address, error)| UpError::Listen { address, error })?;
@@ -119,14 +120,9 @@ impl Doors {
         Arc::clone(&self.listeners)
     }
 
-    /// What the shards need of the door for HTTP/2.
-    pub(super) fn http2(&self) -> Annex {
-        http2::Plan::annex(self.http2.as_ref())
-    }
-
-    /// What the shards need of the doorman.
-    pub(super) fn doorman(&self) -> doorman::Annex {
-        self.doorman.annex()
+    /// What the shards have of them.
+    pub(super) fn annexes(&self) -> (http2::Annex, doorman::Annex) {
+        (http2::Plan::annex(self.http2.as_ref()), self.doorman.annex())
     }
 
     /// Where they are.
@@ -138,7 +134,7 @@ impl Doors {
         Addresses {
             public: address(Purpose::Public),
             admin: address(Purpose::Admin),
-            http2: self.http2.as_ref().map(http2::Plan::address),
+            http2: self.http2.as_ref().map(http2::Plan::addresses).unwrap_or_default(),
             strangers: self.doorman.addresses(),
         }
     }

@@ -30,7 +30,7 @@ impl Entrance {
         let cors = (!origins.is_empty()).then(|| Arc::new(Cors::new(origins)));
         let access_log = config.gateway.access_log.clone().map(AccessLog::start).transpose();
         let access_log = system("the access log cannot be opened", access_log)?;
-        let http2 = config.gateway.http2.as_ref().map(|http2| http2.listen);
+        let http2 = config.gateway.http2.as_ref().and_then(|http2| http2.listen);
         for listen in [Some(config.gateway.listen), http2].into_iter().flatten() {
             if authorities.is_some() && is_exposed(listen) {
                 tracing::warn!("keys and tokens travel unencrypted to {listen}: offer TLS instead");

@@ -13,6 +13,7 @@ use super::listener::Listener;
 use super::listeners::{Listeners, Listening};
 use super::mail::ShardMail;
 use super::shard::gateway_config;
+use super::tls::{Certificates, Identities};
 use crate::admin::Purpose;
 use crate::config::Config;
 
@@ -24,16 +25,24 @@ pub(super) struct Annex(Option<Shared>);
 struct Shared {
     handle: Handle,
     stats: Arc<Stats>,
-    /// While clients are let in: the socket, for a successor.
-    socket: Arc<Mutex<Option<Arc<Listening>>>>,
+    /// While clients are let in: the sockets, for a successor.
+    sockets: Arc<Mutex<Vec<Arc<Listening>>>>,
 }
 
 /// The door before it is opened: its address is taken, nobody is let in.
 pub(super) struct Plan {
     config: http2::Config,
-    listener: Listener,
+    plain: Option<Listener>,
+    tls: Option<(Listener, Arc<Certificates>)>,
     ledger: Arc<Ledger>,
     shared: Shared,
+}
+
+/// Where it listens.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Addresses {
+    pub(super) plain: Option<SocketAddr>,
+    pub(super) tls: Option<SocketAddr>,
 }
 
 struct Posts(Vec<Post<ShardMail>>);
@@ -51,15 +60,24 @@ impl Shards for Posts {
 }
 
 impl Plan {
-    /// Takes the address, if one is configured.
+    /// Takes its addresses, if there are any.
     pub(super) fn bind(
         config: &Config,
         listeners: &Listeners,
+        identities: &Identities,
         entrance: &Entrance,
     ) -> Result<Option<Plan>, (SocketAddr, io::Error)> {
         let Some(http2) = config.gateway.http2.as_ref() else { return Ok(None) };
-        let listener = listeners.bind(Purpose::Http2, http2.listen);
-        let listener = listener.map_err(|error| (http2.listen, error))?;
+        let bind =
+            |purpose, address| listeners.bind(purpose, address).map_err(|error| (address, error));
+        let plain = http2.listen.map(|address| bind(Purpose::Http2, address)).transpose()?;
+        let tls = match (http2.tls_listen, &identities.clients) {
+            (Some(address), Some(certificates)) => {
+                Some((bind(Purpose::Http2Tls, address)?, certificates.clone()))
+            }
+            // The configuration has one only with the other.
+            _ => None,
+        };
         let config = http2::Config {
             connections_max: http2.connections_max,
             streams_max: http2.streams_max,
@@ -69,13 +87,16 @@ impl Plan {
         let config = config.bounded();
         let ledger = Ledger::new(config.memory);
         let stats = Arc::new(Stats::new(Arc::clone(&ledger)));
-        let shared = Shared { handle: Handle::default(), stats, socket: Arc::default() };
-        Ok(Some(Plan { config, listener, ledger, shared }))
+        let shared = Shared { handle: Handle::default(), stats, sockets: Arc::default() };
+        Ok(Some(Plan { config, plain, tls, ledger, shared }))
     }
 
     /// Where it will listen.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.listener.address()
+    pub(super) fn addresses(&self) -> Addresses {
+        Addresses {
+            plain: self.plain.as_ref().map(Listener::address),
+            tls: self.tls.as_ref().map(|(listener, _)| listener.address()),
+        }
     }
 
     /// What the shards need of it.
@@ -89,20 +110,32 @@ impl Plan {
         shards: Vec<Post<ShardMail>>,
         listeners: &Listeners,
     ) -> io::Result<Door> {
-        let Plan { config, listener, ledger, shared } = self;
-        let socket = listeners.open(Purpose::Http2, listener)?;
-        let own = socket.duplicate()?.into();
-        shared.lend(Some(socket));
-        let (Shared { handle, stats, .. }, socket) = (shared, own);
-        let listeners = vec![http2::Listener { socket, security: Security::Plain }];
+        let Plan { config, plain, tls, ledger, shared } = self;
+        let mut sockets = Vec::new();
+        let mut doors = Vec::new();
+        if let Some(listener) = plain {
+            let listening = listeners.open(Purpose::Http2, listener)?;
+            let socket = listening.duplicate()?.into();
+            sockets.push(listening);
+            doors.push(http2::Listener { socket, security: Security::Plain });
+        }
+        if let Some((listener, certificates)) = tls {
+            let listening = listeners.open(Purpose::Http2Tls, listener)?;
+            let socket = listening.duplicate()?.into();
+            sockets.push(listening);
+            let security = Security::Tls(Arc::new(move || certificates.current_h2()));
+            doors.push(http2::Listener { socket, security });
+        }
+        shared.lend(sockets);
+        let (Shared { handle, stats, .. }, listeners) = (shared, doors);
         Door::open(config, listeners, Box::new(Posts(shards)), stats, ledger, handle)
     }
 }
 
 impl Shared {
-    /// Lets a successor have the socket, or no one.
-    fn lend(&self, socket: Option<Arc<Listening>>) {
-        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = socket;
+    /// Lets a successor have these sockets and no others.
+    fn lend(&self, sockets: Vec<Arc<Listening>>) {
+        *self.sockets.lock().unwrap_or_else(PoisonError::into_inner) = sockets;
     }
 }
 
@@ -115,7 +148,7 @@ impl Annex {
     /// Has it finish what is under way.
     pub(super) fn drain(&self) {
         if let Some(shared) = &self.0 {
-            shared.lend(None);
+            shared.lend(Vec::new());
             shared.handle.drain();
         }
     }

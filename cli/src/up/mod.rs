@@ -58,7 +58,6 @@ use self::entrance::Entrance;
 use self::gateways::{DialError, Wire};
 use self::handover::{HandOver, UnderWay};
 use self::hosts::Hosts;
-use self::http2::Annex;
 use self::mail::ShardMail;
 use self::plan::Plan;
 use self::rebalance::Balance;
@@ -198,8 +197,8 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
     let sockets =
         SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
     let directory = sockets.path().to_owned();
-    let (http2, doorman) = (doors.http2(), doors.doorman());
-    let shards = start_shards(config, &entrance, &http2, &doorman, hook)?;
+    let annexes = doors.annexes();
+    let shards = start_shards(config, &entrance, &annexes, hook)?;
     let mut plan = shards.plan;
     plan.niceness(config, shards.raised);
     let logs = shards.stats.logs.clone();
@@ -214,7 +213,7 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
         supervisor: shards.supervisor.clone(),
         listeners: doors.listeners(),
         shards: shards.mail.clone(),
-        engines: Some((doorman, Arc::clone(&shards.hosts.board))),
+        engines: Some((annexes.1, Arc::clone(&shards.hosts.board))),
         standing: Arc::clone(&standing),
         under_way: UnderWay::default(),
     };
@@ -312,8 +311,7 @@ fn worker_binary() -> io::Result<PathBuf> {
 fn start_shards(
     config: &Config,
     entrance: &Entrance,
-    http2: &Annex,
-    doorman: &doorman::Annex,
+    (http2, doorman): &(http2::Annex, doorman::Annex),
     hook: ThreadHook,
 ) -> Result<Shards, UpError> {
     let cores = system("the cores of this machine are unknown", usable_cores())?;

@@ -28,8 +28,11 @@ impl Summary<'_> {
             Some(address) => format!("nightcore {version} serves on http://{address}\n"),
             None => format!("nightcore {version} serves gateways\n"),
         };
-        if let Some(address) = http2 {
+        if let Some(address) = http2.plain {
             text.push_str(&format!("  HTTP/2 and gRPC on http://{address}\n"));
+        }
+        if let Some(address) = http2.tls {
+            text.push_str(&format!("  HTTP/2 and gRPC on https://{address}\n"));
         }
         if let Some(address) = strangers.clients {
             text.push_str(&format!("  TLS on https://{address}\n"));

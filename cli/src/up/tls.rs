@@ -142,7 +142,6 @@ impl Certificates {
     }
 
     /// For clients that speak HTTP/2.
-    #[expect(dead_code, reason = "nobody listens for HTTP/2 yet")]
     pub(super) fn current_h2(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner).h2)
     }
