@@ -40,6 +40,9 @@ pub(super) struct Takeover {
     stream: UnixStream,
 }
 
+/// The predecessor's listening sockets.
+pub(super) type Inherited = Vec<(Handed, OwnedFd)>;
+
 /// An answer to which a failure may come instead.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -53,9 +56,7 @@ impl Takeover {
     ///
     /// # Errors
     /// When there are several, or the one does not lend them.
-    pub(super) fn begin(
-        parent: &Path,
-    ) -> Result<Option<(Takeover, Vec<(Handed, OwnedFd)>)>, TakeoverError> {
+    pub(super) fn begin(parent: &Path) -> Result<Option<(Takeover, Inherited)>, TakeoverError> {
         let place = Place { runtime_dir: Some(parent.to_owned()), ..Place::default() };
         let stream = match place.open(&Request::HandOver {}, |about| about.role == Role::Gateway) {
             Ok(stream) => stream,
