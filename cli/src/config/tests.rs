@@ -261,7 +261,8 @@ fn an_unknown_key_is_refused_with_the_known_ones() {
         refusal("[engine]\nshards = 1\nshard = 2\n"),
         "nightcore.toml:3: engine.shard: unknown key, \
          expected one of shards, runtime_dir, drain_timeout, depth_max, priority, \
-         container, require, oci_runtime, oci_rootfs, admin_listen, insecure"
+         container, require, oci_runtime, oci_rootfs, admin_listen, insecure, \
+         node, gateways, resolver, link"
     );
     assert_eq!(
         refused_function("time_out = \"3s\""),
