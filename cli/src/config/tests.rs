@@ -269,7 +269,8 @@ fn an_unknown_key_is_refused_with_the_known_ones() {
         "nightcore.toml:4: function.time_out: unknown key, expected one of name, library, \
          min_workers, max_workers, timeout, container, memory, pids, cpu_quota, network, read_only, \
          placement, env, queue_max, queue_wait_max, concurrency, \
-         concurrency_limit, rate_limit, grace, idle_timeout, breaker_deaths, breaker_window, log_rate"
+         concurrency_limit, rate_limit, grace, idle_timeout, breaker_deaths, breaker_window, log_rate, \
+         idempotent"
     );
     let message = refusal("[gateway]\nport = 80");
     assert!(message.starts_with("nightcore.toml:2: gateway.port: unknown key, "), "{message}");
