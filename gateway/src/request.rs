@@ -265,7 +265,7 @@ impl Connection {
         match route {
             Route::Function { name, suffix, query } => {
                 let function =
-                    upstream.resolve(name).ok_or(Reject::NotFound("no such function"))?;
+                    upstream.resolve(name).ok_or_else(|| Reject::no_function(upstream))?;
                 Ok(Target::Function { function, suffix, query })
             }
             own => Ok(Target::Own(own)),

@@ -1,11 +1,12 @@
 //! HTTP/1.1 as bytes: sends whatever it is told, takes only what is well-formed.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use serde::Deserialize;
 
+use crate::tls::Stream;
 use crate::watchdog::PATIENCE;
 
 /// A head of this size was not written by us.
@@ -37,7 +38,7 @@ pub fn request(method: &str, path: &str, headers: &str, body: &[u8]) -> Vec<u8> 
 /// A connection to the gateway.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     /// Received, but for the first `taken` bytes not looked at yet.
     buffer: Vec<u8>,
     taken: usize,
@@ -76,7 +77,18 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Connection { stream, buffer: Vec::new(), taken: 0 })
+        Ok(Connection::over(Stream::Plain(stream)))
+    }
+
+    /// One that stands already.
+    #[must_use]
+    pub fn over(stream: Stream) -> Connection {
+        Connection { stream, buffer: Vec::new(), taken: 0 }
+    }
+
+    /// What it goes over.
+    pub fn stream(&mut self) -> &mut Stream {
+        &mut self.stream
     }
 
     /// Sends bytes as they are.
@@ -97,8 +109,7 @@ impl Connection {
 
     /// Ends the sending half; answers can still be read.
     pub fn end_sending(&mut self) {
-        // A peer that has closed already makes this fail, and nothing is lost by it.
-        let _ = self.stream.shutdown(Shutdown::Write);
+        self.stream.end_sending();
     }
 
     /// Breaks the connection: the peer sees a reset, whatever is under way.
@@ -107,7 +118,7 @@ impl Connection {
     /// If the system does not know how.
     pub fn reset(self) {
         let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
-        setsockopt(&self.stream, sockopt::Linger, &at_once).expect("a socket");
+        setsockopt(self.stream.socket(), sockopt::Linger, &at_once).expect("a socket");
     }
 
     /// Reads the next answer.
@@ -179,9 +190,10 @@ impl Connection {
 
     /// Whether the peer has closed or broken the connection, without waiting for it.
     pub fn has_ended(&mut self) -> bool {
-        self.stream.set_nonblocking(true).expect("a socket");
-        let peeked = self.stream.peek(&mut [0]);
-        self.stream.set_nonblocking(false).expect("a socket");
+        let socket = self.stream.socket();
+        socket.set_nonblocking(true).expect("a socket");
+        let peeked = socket.peek(&mut [0]);
+        socket.set_nonblocking(false).expect("a socket");
         match peeked {
             Ok(size) => size == 0,
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,

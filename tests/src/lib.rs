@@ -18,6 +18,7 @@ pub mod load;
 pub mod process;
 pub mod random;
 pub mod stack;
+pub mod tls;
 pub mod watchdog;
 
 pub use client::{Answer, Connection, get, post, request};

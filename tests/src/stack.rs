@@ -26,6 +26,8 @@ pub struct Stack {
     address: SocketAddr,
     http2: Option<SocketAddr>,
     http2_tls: Option<SocketAddr>,
+    tls: Option<SocketAddr>,
+    engines: Option<SocketAddr>,
 }
 
 /// Where a stack listens.
@@ -33,6 +35,8 @@ struct Addresses {
     http1: SocketAddr,
     http2: Option<SocketAddr>,
     http2_tls: Option<SocketAddr>,
+    tls: Option<SocketAddr>,
+    engines: Option<SocketAddr>,
 }
 
 /// How `nightcore up` ended.
@@ -98,8 +102,8 @@ impl Stack {
     fn serving(mut run: Run) -> Stack {
         let stdout = run.child.stdout.take().expect("it is a pipe");
         match read_addresses(stdout) {
-            Some(Addresses { http1, http2, http2_tls }) => {
-                Stack { run, address: http1, http2, http2_tls }
+            Some(Addresses { http1: address, http2, http2_tls, tls, engines }) => {
+                Stack { run, address, http2, http2_tls, tls, engines }
             }
             None => panic!("`nightcore up` did not start: {}", run.stderr()),
         }
@@ -147,6 +151,24 @@ impl Stack {
     #[must_use]
     pub fn http2_tls_address(&self) -> SocketAddr {
         self.http2_tls.expect("HTTP/2 over TLS is configured")
+    }
+
+    /// Where it listens for HTTP/1.1 over TLS.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn tls_address(&self) -> SocketAddr {
+        self.tls.expect("TLS is configured")
+    }
+
+    /// Where engines may join.
+    ///
+    /// # Panics
+    /// If they may not.
+    #[must_use]
+    pub fn engines_address(&self) -> SocketAddr {
+        self.engines.expect("a port for engines is configured")
     }
 
     /// The process of `nightcore`.
@@ -417,6 +439,7 @@ fn read_addresses(stdout: ChildStdout) -> Option<Addresses> {
     let (found, addresses) = mpsc::channel();
     std::thread::spawn(move || {
         let (mut http1, mut http2, mut http2_tls) = (None, None, None);
+        let (mut tls, mut engines) = (None, None);
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             let behind = |words: &str| {
                 let (_, address) = line.split_once(words)?;
@@ -425,8 +448,10 @@ fn read_addresses(stdout: ChildStdout) -> Option<Addresses> {
             http1 = http1.or_else(|| behind(" serves on http://"));
             http2 = http2.or_else(|| behind("  HTTP/2 and gRPC on http://"));
             http2_tls = http2_tls.or_else(|| behind("  HTTP/2 and gRPC on https://"));
+            tls = tls.or_else(|| behind("  TLS on https://"));
+            engines = engines.or_else(|| behind("  engines join at "));
             if let (Some(http1), true) = (http1, line.starts_with("  stop with ")) {
-                let _ = found.send(Addresses { http1, http2, http2_tls });
+                let _ = found.send(Addresses { http1, http2, http2_tls, tls, engines });
             }
         }
     });

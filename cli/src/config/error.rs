@@ -128,6 +128,9 @@ pub enum Problem {
     /// A file of certificates or a key.
     #[error("{0}")]
     Credentials(CredentialError),
+    /// A port with TLS that has no certificate to show.
+    #[error("expected a section [gateway.tls], whose certificate is shown here")]
+    NoCertificate,
     /// More than one way to prove oneself, of which one would be ignored.
     #[error("expected only one of {expected}")]
     TwoProofs {

@@ -227,3 +227,60 @@ fn builder() -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, rustls::Error
 fn resolver(own: &Arc<CertifiedKey>) -> Arc<SingleCertAndKey> {
     Arc::new(SingleCertAndKey::from(CertifiedKey::clone(own)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Writes a certificate and its key.
+    fn sign(files: &CertificateFiles) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        fs::write(&files.certificate, made.cert.pem()).unwrap();
+        fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    }
+
+    fn files(directory: &tempfile::TempDir) -> CertificateFiles {
+        let path = |name| directory.path().join(name);
+        let files = CertificateFiles { certificate: path("cert.pem"), key: path("key.pem") };
+        sign(&files);
+        files
+    }
+
+    #[test]
+    fn a_reload_takes_what_can_be_used_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(&directory);
+        let certificates = Certificates::load(&files).unwrap();
+        assert_eq!(certificates.reload().unwrap(), Reloaded::Same);
+        sign(&files);
+        assert_eq!(certificates.reload().unwrap(), Reloaded::Changed);
+        let current = (certificates.current(), certificates.current_h2());
+        fs::write(&files.key, "no key").unwrap();
+        assert!(certificates.reload().is_err());
+        assert!(Arc::ptr_eq(&current.0, &certificates.current()));
+        assert!(Arc::ptr_eq(&current.1, &certificates.current_h2()));
+    }
+
+    #[test]
+    fn each_protocol_is_named_where_it_is_spoken() {
+        let directory = tempfile::tempdir().unwrap();
+        let certificates = Certificates::load(&files(&directory)).unwrap();
+        assert_eq!(certificates.current().alpn_protocols, [b"http/1.1"]);
+        assert_eq!(certificates.current_h2().alpn_protocols, [b"h2"]);
+        assert_eq!(certificates.current().max_early_data_size, 0, "it could be replayed");
+    }
+
+    #[test]
+    fn links_are_not_resumed() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(&directory);
+        let certificates = LinkCertificates::load(&files, &files.certificate).unwrap();
+        assert_eq!(certificates.current().send_tls13_tickets, 0);
+        assert!(!certificates.current().session_storage.can_cache());
+        assert_eq!(certificates.reload().unwrap(), Reloaded::Same);
+        sign(&files);
+        assert_eq!(certificates.reload().unwrap(), Reloaded::Changed);
+    }
+}

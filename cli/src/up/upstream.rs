@@ -39,6 +39,10 @@ impl gateway::Upstream for ShardUpstream<'_> {
         here.or_else(|| self.remote.resolve(name).map(|function| function | ELSEWHERE))
     }
 
+    fn is_incomplete(&self) -> bool {
+        self.role == Role::Gateway && self.remote.links() == 0
+    }
+
     fn submit(
         &mut self,
         reactor: &mut Reactor,

@@ -163,7 +163,12 @@ impl Remote {
         let slot = self.peers.vacant_key();
         let key = LinkKey::new(slot, self.generation).ok_or(JoinError::Full)?;
         let tokens = [key.token(Purpose::Receive), key.token(Purpose::Send)];
-        let limits = Limits::for_payloads(self.config.payload_max);
+        // Engines may let their functions answer more than clients here are given: such a call gets an
+        // error, and the link lives on.
+        let payload_max = ipc::layout::PAYLOAD_LIMIT;
+        let bytes_max = Limits::for_payloads(self.config.payload_max).partial_bytes_max;
+        let partial_bytes_max = bytes_max.max(protocol::message::BLOCK_MAX);
+        let limits = Limits { partial_bytes_max, ..Limits::for_payloads(payload_max) };
         let address = address(&established.socket);
         let link = Link::new(reactor, now, established, Side::Gateway, limits, tokens)?;
         let peer = Peer {

@@ -10,4 +10,5 @@ mod departures;
 mod doors;
 mod framing;
 mod requests;
+mod secured;
 mod server;

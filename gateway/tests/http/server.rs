@@ -3,8 +3,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -19,6 +19,7 @@ use ipc::worker_side::{OutboundBuffer, WorkerChannel, WorkerLane};
 use ipc::{Geometry, LaneIndex, Outcome};
 use reactor::clock::{self, Nanos};
 use reactor::{Event, Reactor, Token, Wait};
+use rustls::{ServerConfig, ServerConnection};
 
 const LISTENER: Token = Token(1);
 const COMMANDS: Token = Token(2);
@@ -62,12 +63,21 @@ pub struct Server {
 
 impl Server {
     pub fn start(config: Config) -> Server {
+        Server::start_with(config, None)
+    }
+
+    /// With TLS, of which the handshake is done by the server's own thread.
+    pub fn start_secured(config: Config, tls: Arc<ServerConfig>) -> Server {
+        Server::start_with(config, Some(tls))
+    }
+
+    fn start_with(config: Config, tls: Option<Arc<ServerConfig>>) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (commands, received) = mpsc::channel();
         let (bell, rung) = UnixStream::pair().unwrap();
         rung.set_nonblocking(true).unwrap();
-        let thread = std::thread::spawn(move || serve(config, &listener, &rung, &received));
+        let thread = std::thread::spawn(move || serve(config, tls, &listener, &rung, &received));
         Server { address, commands, bell, thread: Some(thread) }
     }
 
@@ -101,7 +111,13 @@ impl Drop for Server {
     }
 }
 
-fn serve(config: Config, listener: &TcpListener, rung: &UnixStream, commands: &Receiver<Command>) {
+fn serve(
+    config: Config,
+    tls: Option<Arc<ServerConfig>>,
+    listener: &TcpListener,
+    rung: &UnixStream,
+    commands: &Receiver<Command>,
+) {
     let mut reactor = Reactor::new(&reactor::Config::default()).unwrap();
     let mut gateway = Gateway::new(config, 7);
     let mut upstream = Functions::new();
@@ -118,6 +134,10 @@ fn serve(config: Config, listener: &TcpListener, rung: &UnixStream, commands: &R
         let now = clock::now();
         for event in events.drain(..) {
             match event {
+                Event::Accepted { socket, .. } if tls.is_some() => {
+                    let arrival = shake(socket, tls.as_ref().unwrap());
+                    gateway.adopt_secured(&mut reactor, now, &mut upstream, arrival);
+                }
                 Event::Accepted { socket, .. } => {
                     let arrival = Arrival { socket, door: Door::Public, tls: None };
                     gateway.adopt(&mut reactor, now, arrival);
@@ -166,6 +186,17 @@ fn serve(config: Config, listener: &TcpListener, rung: &UnixStream, commands: &R
             gateway.take_over(&mut reactor, now, socket);
         }
     }
+}
+
+fn shake(socket: OwnedFd, config: &Arc<ServerConfig>) -> Arrival {
+    let mut socket = TcpStream::from(socket);
+    socket.set_nonblocking(false).unwrap();
+    let mut session = ServerConnection::new(Arc::clone(config)).unwrap();
+    while session.is_handshaking() {
+        session.complete_io(&mut socket).unwrap();
+    }
+    socket.set_nonblocking(true).unwrap();
+    Arrival { socket: socket.into(), door: Door::Public, tls: Some(Box::new(session)) }
 }
 
 fn send_all_away(gateway: &mut Gateway, reactor: &mut Reactor, now: Nanos) {

@@ -32,7 +32,7 @@ use super::mail::ShardMail;
 use super::rebalance::Balance;
 use super::tls::Identities;
 use crate::admin::Purpose;
-use crate::config::{Config, CredentialError, Trust, shared_key};
+use crate::config::{Config, Trust, shared_key};
 
 /// How far the doorman's life has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,20 +93,21 @@ impl Plan {
     ) -> Result<Plan, (SocketAddr, io::Error)> {
         let bind =
             |purpose, address| listeners.bind(purpose, address).map_err(|error| (address, error));
-        let gateway = &config.gateway;
-        let clients = match (&gateway.tls, &identities.clients) {
+        let has_door = config.overrides.role.has_door();
+        let (tls, engines) = (&config.gateway.tls, &config.gateway.engines);
+        let clients = match (tls, &identities.clients) {
             (Some(tls), Some(certificates)) => {
                 Some((bind(Purpose::Tls, tls.listen)?, Clients::new(Arc::clone(certificates))))
             }
             _ => None,
         };
-        let engines = match &gateway.engines {
-            Some(port) => {
-                let proof = Proof::of(&port.trust, identities)
-                    .map_err(|error| (port.listen, io::Error::other(error)))?;
+        let engines = match engines {
+            Some(port) if has_door => {
+                let proof =
+                    Proof::of(&port.trust, identities).map_err(|error| (port.listen, error))?;
                 Some((bind(Purpose::Engines, port.listen)?, proof))
             }
-            None => None,
+            _ => None,
         };
         let annex = Annex {
             stage: Arc::new(watch::Sender::new(Stage::Joining)),
@@ -241,11 +242,16 @@ impl Drop for Attendance {
 }
 
 impl Proof {
-    fn of(trust: &Trust, identities: &Identities) -> Result<Proof, CredentialError> {
-        match (trust, &identities.engines) {
-            (Trust::SharedKey { file }, _) => Ok(Proof::Key(shared_key(file)?)),
-            (Trust::Certificates { .. }, Some(own)) => Ok(Proof::Certificates(Arc::clone(own))),
-            (Trust::Certificates { .. }, None) | (Trust::Insecure, _) => Ok(Proof::None),
+    fn of(trust: &Trust, identities: &Identities) -> io::Result<Proof> {
+        match trust {
+            Trust::SharedKey { file } => {
+                Ok(Proof::Key(shared_key(file).map_err(io::Error::other)?))
+            }
+            Trust::Certificates { .. } => match &identities.engines {
+                Some(own) => Ok(Proof::Certificates(Arc::clone(own))),
+                None => Err(io::Error::other("the certificates of the port were not read")),
+            },
+            Trust::Insecure => Ok(Proof::None),
         }
     }
 }
