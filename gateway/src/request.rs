@@ -257,6 +257,7 @@ impl Connection {
             return Err(fault);
         }
         let route = route(head.method, head.target)?;
+        let route = route.permitted(self.door, io.shared.config.documents)?;
         if let (Route::Function { name, .. }, Some(access)) = (route, &mut self.access) {
             access.name(name);
         }
@@ -284,8 +285,8 @@ impl Connection {
         let resource = match (route, self.door) {
             // A balancer in front has no key, and they tell nothing.
             (Route::Health | Route::Ready, _) => return Ok(()),
-            (Route::Metrics | Route::Functions, Door::Admin) => return Ok(()),
-            (Route::Metrics | Route::Functions, Door::Public) => Resource::Own,
+            (Route::Metrics | Route::Functions | Route::Engines, Door::Admin) => return Ok(()),
+            (Route::Metrics | Route::Functions | Route::Engines, Door::Public) => Resource::Own,
             (Route::Function { name, .. }, _) => Resource::Function(name),
         };
         let fields = head.headers.iter().map(|header| (header.name.as_bytes(), header.value));
@@ -355,6 +356,10 @@ impl Connection {
             }
             Route::Functions => {
                 upstream.functions_json(&mut io.shared.text);
+                b"application/json"
+            }
+            Route::Engines => {
+                upstream.engines_json(&mut io.shared.text);
                 b"application/json"
             }
         };

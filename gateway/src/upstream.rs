@@ -50,6 +50,12 @@ pub trait Upstream {
 
     /// The body of `/v1/functions`.
     fn functions_json(&self, out: &mut String);
+
+    /// The body of `/v1/engines`: those elsewhere that are joined to this host, and what waits for
+    /// them. None, unless the host has a port for them.
+    fn engines_json(&self, out: &mut String) {
+        out.push_str("{\"engines\":[],\"queues\":[]}");
+    }
 }
 
 /// A request that became a call.

@@ -114,6 +114,17 @@ pub enum Problem {
          (keys in [auth], or insecure = true in [gateway], permit it)"
     )]
     Exposed(SocketAddr),
+    /// Everyone could see what runs here.
+    #[error(
+        "expected a loopback address, because whoever reaches it sees the state of the host, \
+         got \"{address}\" (insecure = true in {section} permits it)"
+    )]
+    StateExposed {
+        /// The address.
+        address: SocketAddr,
+        /// The section that says so.
+        section: &'static str,
+    },
     /// A file of certificates or a key.
     #[error("{0}")]
     Credentials(CredentialError),

@@ -25,13 +25,14 @@ use reactor::clock::{self, Nanos};
 use reactor::{Address, Event, Reactor, SetupError, Token, Wait};
 
 use super::ThreadHook;
-use super::acceptor::{self, Acceptor};
+use super::acceptor::{Acceptor, Waiting};
 use super::balance::Meter;
 use super::doorman;
 use super::entrance::Entrance;
 use super::hosts::Hosts;
 use super::http2::Annex;
-use super::mail::{Dialled, NewLink, ShardMail};
+use super::listeners::Listening;
+use super::mail::{Dialled, NewLink, ShardMail, Succession};
 use super::passage::Message;
 use super::policy::Move;
 use super::priority::Priority;
@@ -445,6 +446,11 @@ impl Shard {
         while let Some(mail) = self.mail.take() {
             match mail {
                 ShardMail::Serve { listener, door } => self.accept_from(now, listener, door),
+                ShardMail::Succession(Succession::Expected) => self.remote.drain(),
+                ShardMail::Succession(Succession::Off) if self.phase == Phase::Serving => {
+                    self.remote.stay();
+                }
+                ShardMail::Succession(Succession::Off) => {}
                 ShardMail::Arrived(arrival) => {
                     let Parts { gateway, reactor, mut upstream, .. } = self.parts();
                     gateway.adopt_secured(reactor, now, &mut upstream, *arrival);
@@ -478,7 +484,7 @@ impl Shard {
         }
     }
 
-    fn accept_from(&mut self, now: Nanos, listener: OwnedFd, door: Door) {
+    fn accept_from(&mut self, now: Nanos, listener: Arc<Listening>, door: Door) {
         let token = Token(ACCEPT + self.acceptors.len() as u64);
         self.acceptors.push(Acceptor::open(&mut self.reactor, listener, door, token));
         if self.phase != Phase::Serving {
@@ -508,8 +514,8 @@ impl Shard {
     fn accept_ended(&mut self, now: Nanos, token: Token, error: &io::Error) {
         let Some(acceptor) = self.acceptor(token) else { return };
         let door = acceptor.door();
-        if let Some(listener) = acceptor.ended(now, error) {
-            self.accept_the_rest(now, &listener, door);
+        if let Some(waiting) = acceptor.ended(now, error) {
+            self.accept_the_rest(now, &waiting, door);
         }
     }
 
@@ -538,16 +544,16 @@ impl Shard {
         for index in 0..self.acceptors.len() {
             let acceptor = &mut self.acceptors[index];
             let door = acceptor.door();
-            if let Some(listener) = acceptor.close(&mut self.reactor) {
-                self.accept_the_rest(now, &listener, door);
+            if let Some(waiting) = acceptor.close(&mut self.reactor) {
+                self.accept_the_rest(now, &waiting, door);
             }
         }
     }
 
-    /// Whoever had connected before the drain is served; after that the listener closes, and the other
-    /// shards learn that no connection will come from here any more.
-    fn accept_the_rest(&mut self, now: Nanos, listener: &OwnedFd, door: Door) {
-        for socket in acceptor::accept_the_rest(listener) {
+    /// Whoever had connected before the drain is served, here or by a successor; after that the listener
+    /// closes, and the other shards learn that no connection will come from here any more.
+    fn accept_the_rest(&mut self, now: Nanos, waiting: &Waiting, door: Door) {
+        for socket in waiting.accept() {
             self.gateway.adopt(&mut self.reactor, now, Arrival { socket, door, tls: None });
         }
         if door == Door::Public {
@@ -578,6 +584,10 @@ pub(super) fn gateway_config(config: &Config) -> gateway::Config {
         body_timeout: config.gateway.body_timeout,
         idle_timeout: config.gateway.idle_timeout,
         write_timeout: config.gateway.write_timeout,
+        documents: match config.admin_listen() {
+            Some(_) => gateway::Documents::Apart,
+            None => gateway::Documents::Everywhere,
+        },
         ..gateway::Config::default()
     }
 }

@@ -108,6 +108,10 @@ impl gateway::Upstream for ShardUpstream<'_> {
     fn functions_json(&self, out: &mut String) {
         self.engine.write_functions_json(out);
     }
+
+    fn engines_json(&self, out: &mut String) {
+        self.remote.engines_json(out);
+    }
 }
 
 impl ShardUpstream<'_> {

@@ -270,7 +270,9 @@ impl Remote {
 
     /// Tells engines that this gateway goes, so that they dial its successor. Calls go on.
     pub fn drain(&mut self) {
-        self.stage = Stage::Draining;
+        if std::mem::replace(&mut self.stage, Stage::Draining) == Stage::Draining {
+            return;
+        }
         let keys: Vec<LinkKey> = self.peers.iter().map(|(_, peer)| peer.key).collect();
         for key in keys {
             if let Some(peer) = self.peer_mut(key) {
@@ -278,6 +280,12 @@ impl Remote {
                 self.mark(key);
             }
         }
+    }
+
+    /// Takes back what [`Remote::drain`] said, to those who come from now on. Engines that were told have
+    /// links to here that serve on, until they dial again.
+    pub fn stay(&mut self) {
+        self.stage = Stage::Serving;
     }
 
     /// Says good-bye on every link. Calls that are still there end as lost.
