@@ -15,6 +15,7 @@
 //! - `gather`: its body
 //! - `desk`: the way to the shards and back
 //! - `body`: the answer on its way out
+//! - `line`: what the access log is told of it
 #![forbid(unsafe_code)]
 
 mod activity;
@@ -28,6 +29,7 @@ mod exchange;
 mod gather;
 mod grpc;
 mod ledger;
+mod line;
 mod runtime;
 mod stats;
 mod transport;
