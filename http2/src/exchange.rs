@@ -17,6 +17,7 @@ use gateway::portal::{Reply, Subject};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::activity::{Activity, Busy};
@@ -27,6 +28,7 @@ use crate::grpc;
 use crate::ledger::{Client, Hold};
 use crate::line::{Journal, Line};
 use crate::stats::{Protocol, Stats};
+use crate::unwanted::discard;
 
 /// The name under which ids come and go.
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -112,6 +114,9 @@ pub async fn serve(
             exchange.answer(&parts, &headers, &mut incoming).await
         };
     line.answered(&response);
+    if !incoming.is_end_stream() {
+        tokio::task::spawn_local(discard(incoming));
+    }
     Ok(response)
 }
 

@@ -12,7 +12,7 @@
 //! - `runtime`: what `hyper` needs of `tokio`
 //! - `activity`, `ledger`: what it is doing, and what it makes the server hold
 //! - `exchange`: one request; `grpc`: one that is a call of gRPC
-//! - `gather`: its body
+//! - `gather`: its body; `unwanted`: what is left of one that nobody asks for
 //! - `desk`: the way to the shards and back
 //! - `body`: the answer on its way out
 //! - `line`: what the access log is told of it
@@ -33,6 +33,7 @@ mod line;
 mod runtime;
 mod stats;
 mod transport;
+mod unwanted;
 
 pub use config::Config;
 pub use desk::Shards;
