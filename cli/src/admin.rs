@@ -6,6 +6,7 @@
 //! is the other side.
 
 mod client;
+mod handover;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::client::{AdminError, Answers, Place};
+pub(crate) use self::handover::{Acknowledged, Handed, Offer, Purpose, Socket, Word};
+pub(crate) use crate::config::Role;
 
 /// Longest request in bytes, its newline included.
 pub(crate) const REQUEST_SIZE_MAX: usize = 1 << 20;
@@ -51,6 +54,8 @@ pub enum Request {
     },
     /// Read the configuration file again: a [`Report`] of each function that differs.
     Reload {},
+    /// Lend the listening sockets of a gateway to its successor, which goes on asking: see `handover`.
+    HandOver {},
 }
 
 /// What became of one function.
@@ -74,6 +79,25 @@ pub struct About {
     pub version: String,
     /// Where it serves HTTP.
     pub address: Option<SocketAddr>,
+    /// Which command it is.
+    #[serde(default)]
+    pub role: Role,
+    /// Whether it is the one to ask.
+    #[serde(default)]
+    pub standing: Standing,
+}
+
+/// How far a process is between its start and its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It does not serve yet, and may never do so.
+    Starting,
+    /// As usual.
+    #[default]
+    Serving,
+    /// It takes nothing new, and ends with the last of what it has.
+    Draining,
 }
 
 /// A line that a function printed.

@@ -4,13 +4,15 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ureq::http::{HeaderValue, Request, Response, header};
-use ureq::middleware::MiddlewareNext;
-use ureq::{Agent, Body, SendBody};
+use ureq::Agent;
+use ureq::http::{HeaderValue, StatusCode};
 
 /// Time to connect. A gateway on this host answers at once or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Variable with the key or token that the gateway asks for. No option: others can read command lines.
+/// Documents are written at once: a gateway that takes longer hangs.
+const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Variable with the key or token that the gateway asks for, where no file is named. No option: others
+/// can read command lines.
 const KEY_VARIABLE: &str = "NIGHTCORE_KEY";
 /// Most bytes read of an answer that is parsed: several times the list of 1024 functions.
 pub(crate) const PARSED_SIZE_MAX: u64 = 4 << 20;
@@ -19,8 +21,62 @@ pub(crate) const PARSED_SIZE_MAX: u64 = 4 << 20;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Target {
     /// Address of the gateway
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = base_url)]
+    #[arg(
+        long, visible_alias = "gateway", value_name = "URL",
+        default_value = "http://127.0.0.1:8080", value_parser = base_url
+    )]
     pub url: String,
+    /// File that holds an API key or a token and nothing else; without it, the variable
+    /// NIGHTCORE_KEY is it, if it is set
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+impl Target {
+    /// The value of the header by which this client says who it is, if it has a key.
+    ///
+    /// # Errors
+    /// When there is to be one, and cannot be used.
+    pub(crate) fn authorization(&self) -> Result<Option<HeaderValue>, ClientError> {
+        let key = match &self.key_file {
+            Some(path) => {
+                let failed = |source| ClientError::Input { path: path.clone(), source };
+                Some(std::fs::read_to_string(path).map_err(failed)?)
+            }
+            None => std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty()),
+        };
+        let Some(key) = key else { return Ok(None) };
+        let key = key.trim();
+        // Never repeated in a message: it is a secret, though a broken one.
+        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let path = self.key_file.clone().unwrap_or_else(|| KEY_VARIABLE.into());
+            let source =
+                io::Error::new(io::ErrorKind::InvalidData, "it holds neither key nor token");
+            return Err(ClientError::Input { path, source });
+        }
+        let value = HeaderValue::try_from(format!("Bearer {key}"));
+        Ok(value.ok().map(|mut value| {
+            value.set_sensitive(true);
+            value
+        }))
+    }
+
+    /// Gets a document, with its status.
+    ///
+    /// # Errors
+    /// When there is no answer within 5 s, or no key where there is to be one.
+    pub(crate) fn get(&self, url: &str) -> Result<(StatusCode, String), ClientError> {
+        let no_answer = |source| ClientError::NoAnswer { url: url.to_owned(), source };
+        let mut request = agent().get(url);
+        if let Some(authorization) = self.authorization()? {
+            request = request.header("authorization", authorization);
+        }
+        let request = request.config().timeout_global(Some(DOCUMENT_TIMEOUT)).build();
+        let response = request.call().map_err(no_answer)?;
+        let status = response.status();
+        let body = response.into_body().into_with_config().limit(PARSED_SIZE_MAX);
+        Ok((status, body.read_to_string().map_err(no_answer)?))
+    }
 }
 
 /// Why a client command did not succeed.
@@ -90,24 +146,8 @@ pub(crate) fn agent() -> Agent {
         .http_status_as_error(false)
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .user_agent(concat!("nightcore/", env!("CARGO_PKG_VERSION")))
-        .middleware(show_key)
         .build()
         .new_agent()
-}
-
-/// Adds the key of the environment, if there is one. It goes to the gateway of the command line only, as
-/// no redirect is followed.
-fn show_key(
-    mut request: Request<SendBody>,
-    next: MiddlewareNext<'_>,
-) -> Result<Response<Body>, ureq::Error> {
-    if let Ok(key) = std::env::var(KEY_VARIABLE)
-        && let Ok(mut value) = HeaderValue::try_from(format!("Bearer {}", key.trim()))
-    {
-        value.set_sensitive(true);
-        request.headers_mut().insert(header::AUTHORIZATION, value);
-    }
-    next.handle(request)
 }
 
 /// Accepts `http://HOST[:PORT]` and drops a slash at its end.
@@ -146,7 +186,12 @@ pub(crate) mod tests {
         let server = std::thread::spawn(move || {
             answers.into_iter().map(|answer| serve(&listener, &answer)).collect()
         });
-        (Target { url }, server)
+        (at(url), server)
+    }
+
+    /// A target without a key.
+    pub(crate) fn at(url: String) -> Target {
+        Target { url, key_file: None }
     }
 
     fn serve(listener: &TcpListener, answer: &str) -> String {
@@ -168,6 +213,34 @@ pub(crate) mod tests {
         let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
         body.len() >= length.map_or(0, |digits| digits.parse().unwrap())
+    }
+
+    #[test]
+    fn a_key_comes_from_a_file_and_is_told_to_nobody_else() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let target = Target { key_file: Some(file.path().to_owned()), ..at(String::new()) };
+        std::fs::write(file.path(), "nck_1_abc\n").unwrap();
+        assert_eq!(target.authorization().unwrap().unwrap(), "Bearer nck_1_abc");
+        for broken in ["", "\n", "nck_ 1", "nck_1\nnck_2", "n\u{e4}"] {
+            std::fs::write(file.path(), broken).unwrap();
+            let error = target.authorization().unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().ends_with("it holds neither key nor token"), "{error}");
+        }
+        let target = Target { key_file: Some("/nonexistent/key".into()), ..target };
+        assert_eq!(target.authorization().unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn a_document_is_asked_for_with_the_key() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "nck_1_abc").unwrap();
+        let (target, server) = answer_once(answer("200 OK", "hi"));
+        let target = Target { key_file: Some(file.path().to_owned()), ..target };
+        let (status, body) = target.get(&format!("{}/v1/functions", target.url)).unwrap();
+        assert_eq!((status.as_u16(), body.as_str()), (200, "hi"));
+        let request = server.join().unwrap().to_ascii_lowercase();
+        assert!(request.contains("\r\nauthorization: bearer nck_1_abc\r\n"), "{request}");
     }
 
     #[test]

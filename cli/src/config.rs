@@ -5,6 +5,7 @@
 //! cannot become one gives a [`ConfigError`] of a single line (file, line, key, what was expected),
 //! and nothing has been started by then.
 
+mod admin;
 mod auth;
 mod credentials;
 mod door;
@@ -25,8 +26,10 @@ use std::time::Duration;
 use engine::container::ContainerKind;
 use gateway::access_log::Destination;
 use gateway::auth::AuthSource;
+use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
+use admin::read_admin_listen;
 pub use auth::is_exposed;
 use auth::{Lock, read_auth, refuse_exposed};
 pub use credentials::{CertificateFiles, CredentialError, authorities, shared_key};
@@ -93,6 +96,8 @@ pub struct Config {
 pub struct Gateway {
     /// Address and port; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Where the state of the host is to be seen, and nowhere else then; `None`: at `listen`.
+    pub admin_listen: Option<SocketAddr>,
     /// Largest request body, and largest payload of any call, in bytes.
     pub body_max: u32,
     /// Most connections of one shard at once.
@@ -141,6 +146,8 @@ pub struct Engine {
     /// Directory with the root file system of `oci` containers; `None`: the host's own system
     /// directories, read-only.
     pub oci_rootfs: Option<PathBuf>,
+    /// Where the state of a host without a door is to be seen; `None`: nowhere.
+    pub admin_listen: Option<SocketAddr>,
     /// Gateways on other hosts; `None`: none.
     pub link: Option<Link>,
 }
@@ -160,7 +167,8 @@ pub enum Priority {
 }
 
 /// Which parts of the system a process is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Gateway, engine and containers: `nightcore up`.
     #[default]
@@ -169,6 +177,16 @@ pub enum Role {
     Gateway,
     /// Engine and containers, for gateways elsewhere: `nightcore engine`.
     Engine,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Role::Host => "a host",
+            Role::Gateway => "a gateway",
+            Role::Engine => "an engine",
+        })
+    }
 }
 
 impl Role {
@@ -248,6 +266,7 @@ fn read_gateway(
 ) -> Result<Gateway, ConfigError> {
     let mut gateway = Gateway {
         listen: LISTEN_DEFAULT,
+        admin_listen: None,
         body_max: 16 << 20,
         connections_max: 8192,
         head_timeout: Duration::from_secs(10),
@@ -266,6 +285,7 @@ fn read_gateway(
     if let Some(section) = section {
         let table = section.table(&[
             "listen",
+            "admin_listen",
             "insecure",
             "body_max",
             "connections_max",
@@ -284,9 +304,11 @@ fn read_gateway(
             gateway.listen = value.parsed(LISTEN_EXPECTED)?;
             place = Some(value.place());
         }
-        if table.get("insecure").map(|value| value.flag()).transpose()? == Some(true) {
+        let insecure = table.get("insecure").map(|value| value.flag()).transpose()? == Some(true);
+        if insecure {
             lock = lock.or_insecure();
         }
+        gateway.admin_listen = read_admin_listen(&table, "[gateway]", insecure)?;
         table.read("access_log", &mut gateway.access_log, |value| {
             door::destination(value, file).map(Some)
         })?;
@@ -346,6 +368,7 @@ fn read_engine(section: Option<&Value<'_>>, directory: &Path) -> Result<Engine, 
         require: false,
         oci_runtime: "runc".to_owned(),
         oci_rootfs: None,
+        admin_listen: None,
         link: None,
     };
     let Some(section) = section else { return Ok(engine) };
@@ -359,11 +382,16 @@ fn read_engine(section: Option<&Value<'_>>, directory: &Path) -> Result<Engine, 
         "require",
         "oci_runtime",
         "oci_rootfs",
+        "admin_listen",
+        "insecure",
         "node",
         "gateways",
         "resolver",
         "link",
     ])?;
+    let mut insecure = false;
+    table.read("insecure", &mut insecure, |value| value.flag())?;
+    engine.admin_listen = read_admin_listen(&table, "[engine]", insecure)?;
     table.read("container", &mut engine.container, |value| value.one_of(CONTAINER_KINDS))?;
     table.read("require", &mut engine.require, |value| value.flag())?;
     table.read("oci_runtime", &mut engine.oci_runtime, |value| {

@@ -54,6 +54,9 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<(), ClientError> {
     let data = read_data(options)?;
 
     let mut request = client::agent().post(&url);
+    if let Some(authorization) = options.target.authorization()? {
+        request = request.header("authorization", authorization);
+    }
     if let Some(timeout_ms) = options.timeout_ms {
         let patience = Duration::from_millis(timeout_ms) + ANSWER_GRACE;
         request = request.header(TIMEOUT_HEADER, timeout_ms.to_string());
@@ -146,7 +149,7 @@ fn report_failure(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::tests::{answer, answer_once};
+    use crate::client::tests::{answer, answer_once, at};
 
     fn options(target: Target) -> Options {
         Options {
@@ -201,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_read_is_named_before_anything_is_sent() {
-        let mut options = options(Target { url: "http://127.0.0.1:9".into() });
+        let mut options = options(at("http://127.0.0.1:9".into()));
         options.data_file = Some("/nonexistent/data".into());
         let error = run(&options, &mut Vec::new()).unwrap_err();
         assert_eq!(error.exit_code(), 2);
@@ -247,7 +250,7 @@ mod tests {
         // Bound but not listening: nobody else can take the port meanwhile.
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", socket.local_addr().unwrap());
-        let error = run(&options(Target { url }), &mut Vec::new()).unwrap_err();
+        let error = run(&options(at(url)), &mut Vec::new()).unwrap_err();
         assert_eq!(error.exit_code(), 3);
         assert!(error.to_string().starts_with("http://127.0.0.1:"), "{error}");
     }

@@ -11,5 +11,6 @@ pub mod ls;
 pub mod top;
 pub mod up;
 
+mod engines;
 mod listing;
 mod table;

@@ -1,14 +1,9 @@
 //! `/v1/functions` as a client reads it, for `ls` and `top`.
 
-use std::time::Duration;
-
 use engine::quantile;
 use serde::Deserialize;
 
-use crate::client::{self, ClientError, PARSED_SIZE_MAX, Target};
-
-/// The list is written at once: a gateway that takes longer hangs.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::client::{ClientError, Target};
 
 /// The answer. Fields that a newer gateway adds are passed over; what an older one does not have is
 /// empty.
@@ -64,12 +59,7 @@ impl Listing {
     /// When there is no answer within 5 s, or another one than a list.
     pub(crate) fn fetch(target: &Target) -> Result<(String, Listing), ClientError> {
         let url = format!("{}/v1/functions", target.url);
-        let no_answer = |source| ClientError::NoAnswer { url: url.clone(), source };
-        let request = client::agent().get(&url).config().timeout_global(Some(ANSWER_TIMEOUT));
-        let response = request.build().call().map_err(no_answer)?;
-        let status = response.status();
-        let body = response.into_body().into_with_config().limit(PARSED_SIZE_MAX);
-        let body = body.read_to_string().map_err(no_answer)?;
+        let (status, body) = target.get(&url)?;
         if !status.is_success() {
             return Err(ClientError::Failed { subject: url, failure: status.to_string() });
         }

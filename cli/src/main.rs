@@ -12,6 +12,7 @@ use nightcore_cli::client::ClientError;
 use nightcore_cli::config::{Config, Overrides, Role, SHARDS_MAX};
 use nightcore_cli::deploy::{self, DeployError};
 use nightcore_cli::key::{self, KeyError};
+use nightcore_cli::up::Start;
 use nightcore_cli::{invoke, logs, ls, top, up};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -150,7 +151,7 @@ enum Command {
     Up(UpOptions),
     /// Start a gateway, for engines on other hosts
     #[command(after_help = UP_HELP)]
-    Gateway(UpOptions),
+    Gateway(GatewayOptions),
     /// Start engine and containers on this host, for gateways on others
     #[command(after_help = UP_HELP)]
     Engine(EngineOptions),
@@ -194,6 +195,17 @@ struct UpOptions {
 }
 
 #[derive(Args)]
+struct GatewayOptions {
+    #[command(flatten)]
+    up: UpOptions,
+    /// Take over from the gateway that runs with the same `runtime_dir`, if one does: its listening
+    /// sockets go to the new process, which starts and serves, and the old one drains. No connection is
+    /// refused meanwhile
+    #[arg(long)]
+    takeover: bool,
+}
+
+#[derive(Args)]
 struct EngineOptions {
     /// Configuration file
     #[arg(short, long, value_name = "FILE", default_value = "nightcore.toml")]
@@ -210,10 +222,14 @@ fn main() -> ExitCode {
         return ExitCode::from(EXIT_USAGE);
     }
     match arguments.command {
-        Command::Up(options) => run_up(&options, Role::Host),
-        Command::Gateway(options) => run_up(&options, Role::Gateway),
+        Command::Up(options) => run_up(&options, Role::Host, Start::Afresh),
+        Command::Gateway(GatewayOptions { up, takeover }) => {
+            let start = if takeover { Start::Takeover } else { Start::Afresh };
+            run_up(&up, Role::Gateway, start)
+        }
         Command::Engine(EngineOptions { config, shards }) => {
-            run_up(&UpOptions { config, listen: None, shards }, Role::Engine)
+            let options = UpOptions { config, listen: None, shards };
+            run_up(&options, Role::Engine, Start::Afresh)
         }
         Command::Invoke(options) => client_exit(invoke::run(&options, &mut io::stdout().lock())),
         Command::Ls(options) => client_exit(ls::run(&options, &mut io::stdout().lock())),
@@ -234,10 +250,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_up(options: &UpOptions, role: Role) -> ExitCode {
+fn run_up(options: &UpOptions, role: Role, start: Start) -> ExitCode {
     let overrides = Overrides { role, listen: options.listen, shards: options.shards };
     match Config::load(&options.config, overrides) {
-        Ok(config) => up::run(&config),
+        Ok(config) => up::run(&config, start),
         Err(error) => {
             // Bare, so that the line begins with file and line as editors and people expect it.
             eprintln!("{error}");

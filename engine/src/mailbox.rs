@@ -143,6 +143,8 @@ pub enum ToSupervisor {
         /// Whether no call of it is there any more: none can come, so it stays so.
         empty: bool,
     },
+    /// Stop as at a signal.
+    Drain,
     /// Somebody wants a change of what is served.
     Change(Change),
     /// A draining shard has nothing left to answer.

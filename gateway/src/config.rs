@@ -42,12 +42,23 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Without the client taking a byte of its answer. Beyond it: closed.
     pub write_timeout: Duration,
+    /// Where the host's metrics and lists are.
+    pub documents: Documents,
     /// Who may call what; `None`: everybody everything.
     pub auth: Option<Arc<Authorities>>,
     /// Which web pages may read answers; `None`: nothing is said about it.
     pub cors: Option<Arc<Cors>>,
     /// Where answers are logged.
     pub access_log: Option<AccessLog>,
+}
+
+/// By which door the host's metrics and lists are to be had. Health and readiness are by every door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Documents {
+    /// By every one.
+    Everywhere,
+    /// By [`Door::Admin`](crate::Door::Admin) alone: to clients, the paths are none.
+    Apart,
 }
 
 /// Which of the process's descriptors connections may have. The kernel gives out the lowest number that
@@ -82,6 +93,7 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(30),
+            documents: Documents::Everywhere,
             auth: None,
             cors: None,
             access_log: None,

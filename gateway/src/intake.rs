@@ -182,7 +182,9 @@ impl Intake {
             Route::Health => Ok(Inquiry::Health),
             Route::Ready => Ok(Inquiry::Ready),
             // For operators, who have them where they ever were.
-            Route::Metrics | Route::Functions => Err(Reject::NotFound("no such path").into()),
+            Route::Metrics | Route::Functions | Route::Engines => {
+                Err(Reject::NotFound("no such path").into())
+            }
         }
     }
 

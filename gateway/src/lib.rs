@@ -60,7 +60,7 @@ mod transport;
 mod upstream;
 
 pub use arrival::{Arrival, Door};
-pub use config::{Config, Descriptors, HEAD_SIZE_LIMIT, HEADERS_LIMIT};
+pub use config::{Config, Descriptors, Documents, HEAD_SIZE_LIMIT, HEADERS_LIMIT};
 pub use cors::{Cors, ORIGINS_MAX, is_origin};
 pub use departure::{Departed, Departure};
 pub use gateway::Gateway;

@@ -195,7 +195,7 @@ impl Portal {
                 let time = deadline.map(|deadline| deadline.saturating_since(now));
                 let function = names.iter().find_map(|name| upstream.resolve(name));
                 match (function, envelope::parse_request(&envelope)) {
-                    (None, _) => Err(refused(Reject::NotFound("no such function"))),
+                    (None, _) => Err(refused(Reject::no_function(upstream))),
                     (_, Err(_)) => Err(refused(Reject::HeaderTooLarge)),
                     _ if time.is_some_and(|time| time.is_zero()) => {
                         Err(refused(Reject::NoTimeLeft))

@@ -3,6 +3,8 @@
 
 use ipc::Outcome;
 
+use crate::upstream::Upstream;
+
 use crate::auth::AuthReject;
 
 /// A request the gateway answers without asking anybody. The blame is the client's, but for
@@ -63,6 +65,14 @@ pub(crate) enum Reject {
 }
 
 impl Reject {
+    /// There is no function of the name that a request has.
+    pub(crate) fn no_function(upstream: &impl Upstream) -> Reject {
+        if upstream.is_incomplete() {
+            return Reject::NotReady("no engine has joined yet");
+        }
+        Reject::NotFound("no such function")
+    }
+
     /// The status code of the answer.
     pub(crate) fn status(self) -> u16 {
         match self {

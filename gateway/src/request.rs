@@ -258,6 +258,7 @@ impl Connection {
             return Err(fault);
         }
         let route = route(head.method, head.target)?;
+        let route = route.permitted(self.door, io.shared.config.documents)?;
         if let (Route::Function { name, .. }, Some(request)) = (route, self.logged()) {
             request.name(name);
         }
@@ -265,7 +266,7 @@ impl Connection {
         match route {
             Route::Function { name, suffix, query } => {
                 let function =
-                    upstream.resolve(name).ok_or(Reject::NotFound("no such function"))?;
+                    upstream.resolve(name).ok_or_else(|| Reject::no_function(upstream))?;
                 Ok(Target::Function { function, suffix, query })
             }
             own => Ok(Target::Own(own)),
@@ -285,8 +286,8 @@ impl Connection {
         let resource = match (route, self.door) {
             // A balancer in front has no key, and they tell nothing.
             (Route::Health | Route::Ready, _) => return Ok(()),
-            (Route::Metrics | Route::Functions, Door::Admin) => return Ok(()),
-            (Route::Metrics | Route::Functions, Door::Public) => Resource::Own,
+            (Route::Metrics | Route::Functions | Route::Engines, Door::Admin) => return Ok(()),
+            (Route::Metrics | Route::Functions | Route::Engines, Door::Public) => Resource::Own,
             (Route::Function { name, .. }, _) => Resource::Function(name),
         };
         let credentials = Credentials::collect(head.fields());
@@ -355,6 +356,10 @@ impl Connection {
             }
             Route::Functions => {
                 upstream.functions_json(&mut io.shared.text);
+                b"application/json"
+            }
+            Route::Engines => {
+                upstream.engines_json(&mut io.shared.text);
                 b"application/json"
             }
         };

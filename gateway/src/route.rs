@@ -1,6 +1,8 @@
 //! Which resource a request names. Paths are compared as bytes: nothing is decoded or normalised,
 //! so a name has one spelling, and what a function gets as suffix and query is what was sent.
 
+use crate::arrival::Door;
+use crate::config::Documents;
 use crate::http::head::Method;
 use crate::reject::Reject;
 
@@ -20,6 +22,24 @@ pub(crate) enum Route<'a> {
     Ready,
     Metrics,
     Functions,
+    Engines,
+}
+
+impl Route<'_> {
+    /// Whether it is there for those who come in by `door`.
+    pub(crate) fn permitted(self, door: Door, documents: Documents) -> Result<Self, Reject> {
+        match (door, documents, self) {
+            (Door::Admin, _, Route::Function { .. }) => {
+                Err(Reject::NotFound("functions are called at the public port, not at this one"))
+            }
+            (
+                Door::Public,
+                Documents::Apart,
+                Route::Metrics | Route::Functions | Route::Engines,
+            ) => Err(Reject::NotFound("no such path")),
+            _ => Ok(self),
+        }
+    }
 }
 
 pub(crate) fn route(method: Method, target: &[u8]) -> Result<Route<'_>, Reject> {
@@ -42,6 +62,7 @@ pub(crate) fn route(method: Method, target: &[u8]) -> Result<Route<'_>, Reject> 
         b"/readyz" => Route::Ready,
         b"/metrics" => Route::Metrics,
         b"/v1/functions" => Route::Functions,
+        b"/v1/engines" => Route::Engines,
         _ => return Err(Reject::NotFound("no such path")),
     };
     match method {
@@ -119,12 +140,13 @@ mod tests {
         check("HEAD /readyz?verbose", Ok(Route::Ready));
         check("GET /metrics", Ok(Route::Metrics));
         check("GET /v1/functions", Ok(Route::Functions));
+        check("GET /v1/engines", Ok(Route::Engines));
     }
 
     #[test]
     fn other_methods_are_told_which_ones_there_are() {
         let own = Err(Reject::MethodNotAllowed { allow: "GET, HEAD" });
-        for path in ["/healthz", "/readyz", "/metrics", "/v1/functions"] {
+        for path in ["/healthz", "/readyz", "/metrics", "/v1/functions", "/v1/engines"] {
             for method in ["POST", "PUT", "OPTIONS"] {
                 check(&format!("{method} {path}"), own);
             }
@@ -132,6 +154,27 @@ mod tests {
         let function = Err(Reject::MethodNotAllowed { allow: "GET, HEAD, POST" });
         check("DELETE /function/f", function);
         check("post /function/f", function);
+    }
+
+    #[test]
+    fn what_is_there_depends_on_the_door() {
+        let function = function("f", "", "");
+        let documents = [Route::Metrics, Route::Functions, Route::Engines];
+        for place in [Documents::Everywhere, Documents::Apart] {
+            for route in [Route::Health, Route::Ready] {
+                assert_eq!(route.permitted(Door::Public, place), Ok(route));
+                assert_eq!(route.permitted(Door::Admin, place), Ok(route));
+            }
+            assert_eq!(function.permitted(Door::Public, place), Ok(function));
+            let elsewhere = function.permitted(Door::Admin, place);
+            assert!(matches!(elsewhere, Err(Reject::NotFound(why)) if why.contains("public port")));
+        }
+        for route in documents {
+            assert_eq!(route.permitted(Door::Public, Documents::Everywhere), Ok(route));
+            assert_eq!(route.permitted(Door::Admin, Documents::Apart), Ok(route));
+            let hidden = route.permitted(Door::Public, Documents::Apart);
+            assert_eq!(hidden, Err(Reject::NotFound("no such path")));
+        }
     }
 
     #[test]

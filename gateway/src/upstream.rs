@@ -19,6 +19,11 @@ pub trait Upstream {
     /// The function of that name.
     fn resolve(&self, name: &[u8]) -> Option<u32>;
 
+    /// Whether functions may come that are not known yet, so that a name without one is no mistake.
+    fn is_incomplete(&self) -> bool {
+        false
+    }
+
     /// Takes a call, or refuses it. Everything in `call` is borrowed for the duration of this.
     /// The id returned names the call in `cancel`.
     ///
@@ -45,6 +50,12 @@ pub trait Upstream {
 
     /// The body of `/v1/functions`.
     fn functions_json(&self, out: &mut String);
+
+    /// The body of `/v1/engines`: those elsewhere that are joined to this host, and what waits for
+    /// them. None, unless the host has a port for them.
+    fn engines_json(&self, out: &mut String) {
+        out.push_str("{\"engines\":[],\"queues\":[]}");
+    }
 }
 
 /// A request that became a call.

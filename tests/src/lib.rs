@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod config;
 pub mod fault;
 pub mod functions;
+pub mod gateway;
 pub mod http2;
 pub mod load;
 pub mod process;

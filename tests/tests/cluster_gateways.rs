@@ -56,7 +56,7 @@ fn a_gateway_that_is_killed_costs_the_requests_that_it_had_and_serves_again_once
 }
 
 fn is_of_a_start(record: &nightcore_tests::cluster::report::Record) -> bool {
-    matches!(record.outcome, Outcome::Failed(404 | 503, _))
+    matches!(record.outcome, Outcome::Failed(503, _))
 }
 
 #[test]

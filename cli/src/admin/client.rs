@@ -10,7 +10,7 @@ use nix::unistd::geteuid;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{About, DIRECTORY_PREFIX, Failure, FailureKind, Request, socket_in};
+use super::{About, DIRECTORY_PREFIX, Failure, FailureKind, Request, Standing, socket_in};
 use crate::config::{Config, ConfigError, Overrides};
 
 /// Which engine to ask.
@@ -73,8 +73,8 @@ impl AdminError {
 
 fn list(engines: &[About]) -> String {
     let one = |about: &About| match about.address {
-        Some(address) => format!("{} (http://{address})", about.pid),
-        None => format!("{} (an engine)", about.pid),
+        Some(address) => format!("{} ({} at http://{address})", about.pid, about.role),
+        None => format!("{} ({})", about.pid, about.role),
     };
     engines.iter().map(one).collect::<Vec<_>>().join(", ")
 }
@@ -110,9 +110,7 @@ impl Place {
     pub fn ask(&self, request: &Request) -> Result<Answers, AdminError> {
         let parent = self.parent()?;
         let mut engines = match self.pid {
-            Some(pid) => connect(&parent.join(format!("{DIRECTORY_PREFIX}{pid}")))?
-                .into_iter()
-                .collect::<Vec<_>>(),
+            Some(pid) => in_directory(&parent, pid)?.into_iter().collect::<Vec<_>>(),
             None => engines_in(&parent)?,
         };
         match (engines.pop(), engines.is_empty()) {
@@ -120,12 +118,26 @@ impl Place {
             (Some(engine), true) => Ok(engine.ask(request)),
             (Some(engine), false) => {
                 engines.push(engine);
-                // One that has gone meanwhile is none.
-                let about = |engine: Connection| engine.ask(&Request::About {}).read().ok()?;
-                let mut engines: Vec<About> = engines.into_iter().filter_map(about).collect();
-                engines.sort_by_key(|about| about.pid);
-                Err(AdminError::Several(engines))
+                let engine = choose(&parent, engines, |_| true)?;
+                Ok(engine.ask(request))
             }
+        }
+    }
+
+    /// Asks the one that is meant of those that `fit`, and leaves the connection to the caller.
+    ///
+    /// # Errors
+    /// As [`Place::ask`].
+    pub(crate) fn open(
+        &self,
+        request: &Request,
+        fit: impl Fn(&About) -> bool,
+    ) -> Result<UnixStream, AdminError> {
+        let parent = self.parent()?;
+        let engine = choose(&parent, engines_in(&parent)?, fit)?.ask(request);
+        match engine.unsent {
+            None => Ok(engine.lines.into_inner()),
+            Some(source) => Err(AdminError::Socket { path: engine.path, source }),
         }
     }
 
@@ -137,6 +149,42 @@ impl Place {
         };
         Ok(configured.unwrap_or_else(std::env::temp_dir))
     }
+}
+
+/// The one of several that is to be asked. While one takes over from another, there are two: the one
+/// that drains is on its way out, and the one that starts may never serve.
+fn choose(
+    parent: &Path,
+    engines: Vec<Connection>,
+    fit: impl Fn(&About) -> bool,
+) -> Result<Connection, AdminError> {
+    // One that has gone meanwhile is none.
+    let about = |engine: Connection| {
+        let path = engine.path.clone();
+        let about = engine.ask(&Request::About {}).read::<About>().ok()??;
+        fit(&about).then_some((path, about))
+    };
+    let mut engines: Vec<_> = engines.into_iter().filter_map(about).collect();
+    engines.sort_by_key(|(_, about)| about.pid);
+    for passed_over in [Standing::Draining, Standing::Starting] {
+        if engines.iter().any(|(_, about)| about.standing != passed_over) {
+            engines.retain(|(_, about)| about.standing != passed_over);
+        }
+    }
+    match engines.pop() {
+        Some((path, _)) if engines.is_empty() => {
+            connect(path)?.ok_or_else(|| AdminError::Absent(parent.to_owned()))
+        }
+        None => Err(AdminError::Absent(parent.to_owned())),
+        Some(last) => {
+            engines.push(last);
+            Err(AdminError::Several(engines.into_iter().map(|(_, about)| about).collect()))
+        }
+    }
+}
+
+fn in_directory(parent: &Path, pid: u32) -> Result<Option<Connection>, AdminError> {
+    connect(socket_in(&parent.join(format!("{DIRECTORY_PREFIX}{pid}"))))
 }
 
 /// The engines of this user that live.
@@ -154,14 +202,13 @@ fn engines_in(parent: &Path) -> Result<Vec<Connection>, AdminError> {
         if !entry.metadata().is_ok_and(|data| data.is_dir() && data.uid() == geteuid().as_raw()) {
             continue;
         }
-        engines.extend(connect(&entry.path())?);
+        engines.extend(connect(socket_in(&entry.path()))?);
     }
     Ok(engines)
 }
 
 /// Nothing where nobody listens: an engine that was killed leaves its socket behind.
-fn connect(directory: &Path) -> Result<Option<Connection>, AdminError> {
-    let path = socket_in(directory);
+fn connect(path: PathBuf) -> Result<Option<Connection>, AdminError> {
     match UnixStream::connect(&path) {
         Ok(stream) => Ok(Some(Connection { path, stream })),
         Err(error)

@@ -114,12 +114,20 @@ pub enum Problem {
          (keys in [auth], or insecure = true in [gateway], permit it)"
     )]
     Exposed(SocketAddr),
+    /// Everyone could see what runs here.
+    #[error(
+        "expected a loopback address, because whoever reaches it sees the state of the host, \
+         got \"{address}\" (insecure = true in {section} permits it)"
+    )]
+    StateExposed {
+        /// The address.
+        address: SocketAddr,
+        /// The section that says so.
+        section: &'static str,
+    },
     /// A file of certificates or a key.
     #[error("{0}")]
     Credentials(CredentialError),
-    /// A port with TLS that has no certificate to show.
-    #[error("expected a section [gateway.tls], whose certificate is shown here")]
-    NoCertificate,
     /// More than one way to prove oneself, of which one would be ignored.
     #[error("expected only one of {expected}")]
     TwoProofs {

@@ -62,6 +62,7 @@ fn an_empty_file_gives_the_defaults() {
     let config = Fixture::new().parse("").unwrap();
     assert_eq!(config.gateway.listen, "127.0.0.1:8080".parse().unwrap());
     assert_eq!(config.gateway.body_max, 16 << 20);
+    assert_eq!(config.admin_listen(), None);
     assert_eq!(config.engine.shards, None);
     assert_eq!(config.engine.depth_max, 16);
     assert_eq!(config.engine.drain_timeout, Duration::from_secs(30));
@@ -107,6 +108,7 @@ fn every_key_is_read() {
     let text = r#"
         [gateway]
         listen = "0.0.0.0:80"
+        admin_listen = "0.0.0.0:81"
         insecure = true
         body_max = "1MiB"
         connections_max = 100
@@ -128,6 +130,8 @@ fn every_key_is_read() {
         require = true
         oci_runtime = "crun"
         oci_rootfs = "/srv/rootfs"
+        admin_listen = "0.0.0.0:82"
+        insecure = true
         [[function]]
         name = "first"
         library = "lib.so"
@@ -165,6 +169,7 @@ fn every_key_is_read() {
     let seconds = Duration::from_secs;
     let gateway = Gateway {
         listen: "0.0.0.0:80".parse().unwrap(),
+        admin_listen: Some("0.0.0.0:81".parse().unwrap()),
         body_max: 1 << 20,
         connections_max: 100,
         head_timeout: seconds(1),
@@ -193,6 +198,7 @@ fn every_key_is_read() {
         require: true,
         oci_runtime: "crun".into(),
         oci_rootfs: Some("/srv/rootfs".into()),
+        admin_listen: Some("0.0.0.0:82".parse().unwrap()),
         link: None,
     };
     assert_eq!(config.engine, engine);
@@ -214,7 +220,7 @@ fn every_key_is_read() {
     assert_eq!(first.placement, Placement::Free);
     assert_eq!(first.env, [("A".into(), "1".into()), ("B".into(), "2".into())]);
     assert_eq!(second.env, [("C".into(), "3".into())]);
-    assert_eq!((first.line, second.line), (25, 50));
+    assert_eq!((first.line, second.line), (28, 53));
 }
 
 #[test]
@@ -255,7 +261,8 @@ fn an_unknown_key_is_refused_with_the_known_ones() {
         refusal("[engine]\nshards = 1\nshard = 2\n"),
         "nightcore.toml:3: engine.shard: unknown key, \
          expected one of shards, runtime_dir, drain_timeout, depth_max, priority, \
-         container, require, oci_runtime, oci_rootfs, node, gateways, resolver, link"
+         container, require, oci_runtime, oci_rootfs, admin_listen, insecure, \
+         node, gateways, resolver, link"
     );
     assert_eq!(
         refused_function("time_out = \"3s\""),
@@ -485,6 +492,39 @@ fn a_bad_environment_is_refused() {
             "expected a variable name that is not empty, has no \"=\" and no prefix NIGHTCORE_";
         assert!(message.starts_with("nightcore.toml:4: function.env."), "{message}");
         assert!(message.ends_with(end), "{message}");
+    }
+}
+
+#[test]
+fn a_state_that_others_see_is_refused_unless_called_insecure() {
+    let reason =
+        "expected a loopback address, because whoever reaches it sees the state of the host";
+    for section in ["gateway", "engine"] {
+        assert_eq!(
+            refusal(&format!("[{section}]\nadmin_listen = \"0.0.0.0:81\"")),
+            format!(
+                "nightcore.toml:2: {section}.admin_listen: {reason}, got \"0.0.0.0:81\" \
+                 (insecure = true in [{section}] permits it)"
+            )
+        );
+        assert_eq!(
+            refusal(&format!("[{section}]\nadmin_listen = 81")),
+            format!(
+                "nightcore.toml:2: {section}.admin_listen: \
+                 expected an address and port such as \"127.0.0.1:8079\", got 81"
+            )
+        );
+    }
+}
+
+#[test]
+fn the_state_is_to_be_seen_where_the_section_of_the_role_says() {
+    let text = "[gateway]\nadmin_listen = \"127.0.0.1:1\"\n\
+                [engine]\nadmin_listen = \"127.0.0.1:2\"\n";
+    for (role, port) in [(Role::Host, 1), (Role::Gateway, 1), (Role::Engine, 2)] {
+        let overrides = Overrides { role, ..Overrides::default() };
+        let config = Fixture::new().parse_with(text, overrides).unwrap();
+        assert_eq!(config.admin_listen().map(|address| address.port()), Some(port));
     }
 }
 

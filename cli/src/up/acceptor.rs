@@ -2,12 +2,15 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::Door;
 use nix::sys::socket::{SockFlag, accept4};
 use reactor::clock::Nanos;
 use reactor::{Operation, Reactor, Token};
+
+use super::listeners::Listening;
 
 /// After an accept that failed for lack of descriptors or memory: time for some to become free.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -23,19 +26,22 @@ pub(super) struct Acceptor {
     pause_told_again: Nanos,
 }
 
+/// A listener that is to be closed, and whose connections are to be taken in before.
+pub(super) struct Waiting(Arc<Listening>);
+
 enum State {
     Open {
-        listener: OwnedFd,
+        listener: Arc<Listening>,
         operation: Operation,
     },
     /// Out of descriptors: tried again later.
     Paused {
-        listener: OwnedFd,
+        listener: Arc<Listening>,
         until: Nanos,
     },
     /// The ring's accept is being cancelled.
     Closing {
-        listener: OwnedFd,
+        listener: Arc<Listening>,
     },
     Closed,
 }
@@ -44,7 +50,7 @@ impl Acceptor {
     /// Accepts from a socket that listens already.
     pub(super) fn open(
         reactor: &mut Reactor,
-        listener: OwnedFd,
+        listener: Arc<Listening>,
         door: Door,
         token: Token,
     ) -> Acceptor {
@@ -87,9 +93,8 @@ impl Acceptor {
         }
     }
 
-    /// Takes the end of its operation. What it returns is the listener, if it is to be closed: whoever
-    /// has connected by now is to be taken in first, by [`accept_the_rest`].
-    pub(super) fn ended(&mut self, now: Nanos, error: &io::Error) -> Option<OwnedFd> {
+    /// Takes the end of its operation. What it returns is the listener, if it is to be closed.
+    pub(super) fn ended(&mut self, now: Nanos, error: &io::Error) -> Option<Waiting> {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Open { listener, .. } => {
                 if now >= self.pause_told_again {
@@ -99,7 +104,7 @@ impl Acceptor {
                 self.state = State::Paused { listener, until: now + PAUSE };
                 None
             }
-            State::Closing { listener } => Some(listener),
+            State::Closing { listener } => Some(Waiting(listener)),
             other => {
                 self.state = other;
                 None
@@ -109,14 +114,14 @@ impl Acceptor {
 
     /// Begins to close. Returns the listener as [`Acceptor::ended`] does, where nothing is to be waited
     /// for.
-    pub(super) fn close(&mut self, reactor: &mut Reactor) -> Option<OwnedFd> {
+    pub(super) fn close(&mut self, reactor: &mut Reactor) -> Option<Waiting> {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Open { listener, operation } => {
                 reactor.cancel(operation);
                 self.state = State::Closing { listener };
                 None
             }
-            State::Paused { listener, .. } => Some(listener),
+            State::Paused { listener, .. } => Some(Waiting(listener)),
             other => {
                 self.state = other;
                 None
@@ -125,12 +130,17 @@ impl Acceptor {
     }
 }
 
-/// Whoever has connected to a listener that is about to be closed.
-pub(super) fn accept_the_rest(listener: &OwnedFd) -> impl Iterator<Item = OwnedFd> + '_ {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    std::iter::from_fn(move || {
-        let fd = accept4(listener.as_raw_fd(), flags).ok()?;
-        // SAFETY: accept4 has just made this descriptor for us, and nobody else knows it.
-        Some(unsafe { OwnedFd::from_raw_fd(fd) })
-    })
+impl Waiting {
+    /// Whoever has connected and is ours.
+    pub(super) fn accept(&self) -> impl Iterator<Item = OwnedFd> + '_ {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        std::iter::from_fn(move || {
+            if self.0.is_successors() {
+                return None;
+            }
+            let fd = accept4(self.0.as_raw_fd(), flags).ok()?;
+            // SAFETY: accept4 has just made this descriptor for us, and nobody else knows it.
+            Some(unsafe { OwnedFd::from_raw_fd(fd) })
+        })
+    }
 }

@@ -8,7 +8,7 @@ use engine::uplink::Notice;
 use reactor::mailbox::Post;
 
 use super::mail::{Dialled, ShardMail};
-use crate::config::{Config, CredentialError, Link, Trust, authorities, shared_key};
+use crate::config::{Config, CredentialError, Link, Role, Trust, authorities, shared_key};
 
 /// How shards reach the dialer, which comes after them.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +48,12 @@ pub(super) fn start(
     wire: &Wire,
 ) -> Result<Option<Dialer>, DialError> {
     let link = config.engine.link.as_ref().filter(|_| config.overrides.role.has_functions());
-    let Some(link) = link else { return Ok(None) };
+    let Some(link) = link else {
+        if config.overrides.role == Role::Engine {
+            tracing::warn!("nobody will call: [engine] gateways is not there");
+        }
+        return Ok(None);
+    };
     let count = u16::try_from(mail.len()).unwrap_or(u16::MAX);
     let settings = Settings {
         gateways: link.gateways.clone(),

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gateway::portal::{Mail, Portal};
 use http2::{Door, Handle, Ledger, Security, Shards, Stats};
@@ -10,9 +10,11 @@ use reactor::mailbox::Post;
 
 use super::entrance::Entrance;
 use super::listener::Listener;
+use super::listeners::{Listeners, Listening};
 use super::mail::ShardMail;
 use super::shard::gateway_config;
 use super::tls::{Certificates, Identities};
+use crate::admin::Purpose;
 use crate::config::Config;
 
 /// What a shard has of it.
@@ -23,6 +25,8 @@ pub(super) struct Annex(Option<Shared>);
 struct Shared {
     handle: Handle,
     stats: Arc<Stats>,
+    /// While clients are let in: the sockets, for a successor.
+    sockets: Arc<Mutex<Vec<Arc<Listening>>>>,
 }
 
 /// The door before it is opened: its address is taken, nobody is let in.
@@ -59,14 +63,18 @@ impl Plan {
     /// Takes its addresses, if there are any.
     pub(super) fn bind(
         config: &Config,
+        listeners: &Listeners,
         identities: &Identities,
         entrance: &Entrance,
     ) -> Result<Option<Plan>, (SocketAddr, io::Error)> {
         let Some(http2) = config.gateway.http2.as_ref() else { return Ok(None) };
-        let bind = |address| Listener::bind(address).map_err(|error| (address, error));
-        let plain = http2.listen.map(bind).transpose()?;
+        let bind =
+            |purpose, address| listeners.bind(purpose, address).map_err(|error| (address, error));
+        let plain = http2.listen.map(|address| bind(Purpose::Http2, address)).transpose()?;
         let tls = match (http2.tls_listen, &identities.clients) {
-            (Some(address), Some(certificates)) => Some((bind(address)?, certificates.clone())),
+            (Some(address), Some(certificates)) => {
+                Some((bind(Purpose::Http2Tls, address)?, certificates.clone()))
+            }
             // The configuration has one only with the other.
             _ => None,
         };
@@ -79,7 +87,7 @@ impl Plan {
         let config = config.bounded();
         let ledger = Ledger::new(config.memory);
         let stats = Arc::new(Stats::new(Arc::clone(&ledger)));
-        let shared = Shared { handle: Handle::default(), stats };
+        let shared = Shared { handle: Handle::default(), stats, sockets: Arc::default() };
         Ok(Some(Plan { config, plain, tls, ledger, shared }))
     }
 
@@ -97,19 +105,37 @@ impl Plan {
     }
 
     /// Lets clients in.
-    pub(super) fn open(self, shards: Vec<Post<ShardMail>>) -> io::Result<Door> {
-        let Plan { config, plain, tls, ledger, shared: Shared { handle, stats } } = self;
-        let mut listeners = Vec::new();
+    pub(super) fn open(
+        self,
+        shards: Vec<Post<ShardMail>>,
+        listeners: &Listeners,
+    ) -> io::Result<Door> {
+        let Plan { config, plain, tls, ledger, shared } = self;
+        let mut sockets = Vec::new();
+        let mut doors = Vec::new();
         if let Some(listener) = plain {
-            let socket = listener.listen()?.into();
-            listeners.push(http2::Listener { socket, security: Security::Plain });
+            let listening = listeners.open(Purpose::Http2, listener)?;
+            let socket = listening.duplicate()?.into();
+            sockets.push(listening);
+            doors.push(http2::Listener { socket, security: Security::Plain });
         }
         if let Some((listener, certificates)) = tls {
-            let socket = listener.listen()?.into();
+            let listening = listeners.open(Purpose::Http2Tls, listener)?;
+            let socket = listening.duplicate()?.into();
+            sockets.push(listening);
             let security = Security::Tls(Arc::new(move || certificates.current_h2()));
-            listeners.push(http2::Listener { socket, security });
+            doors.push(http2::Listener { socket, security });
         }
+        shared.lend(sockets);
+        let (Shared { handle, stats, .. }, listeners) = (shared, doors);
         Door::open(config, listeners, Box::new(Posts(shards)), stats, ledger, handle)
+    }
+}
+
+impl Shared {
+    /// Lets a successor have these sockets and no others.
+    fn lend(&self, sockets: Vec<Arc<Listening>>) {
+        *self.sockets.lock().unwrap_or_else(PoisonError::into_inner) = sockets;
     }
 }
 
@@ -122,6 +148,7 @@ impl Annex {
     /// Has it finish what is under way.
     pub(super) fn drain(&self) {
         if let Some(shared) = &self.0 {
+            shared.lend(Vec::new());
             shared.handle.drain();
         }
     }

@@ -16,7 +16,8 @@ use nix::sys::socket::{
 const PREDECESSOR_TIME: Duration = Duration::from_secs(2);
 const TRY_PAUSE: Duration = Duration::from_millis(5);
 
-/// A bound socket that does not listen yet: who connects now is refused instead of left waiting.
+/// A bound socket that does not listen yet, unless it is a predecessor's: who connects now is refused
+/// instead of left waiting.
 pub(super) struct Listener {
     socket: OwnedFd,
     address: SocketAddr,
@@ -38,6 +39,11 @@ impl Listener {
         }
     }
 
+    /// Of a predecessor: it listens already.
+    pub(super) fn adopt(socket: OwnedFd, address: SocketAddr) -> Self {
+        Self { socket, address }
+    }
+
     fn try_bind(address: SocketAddr) -> io::Result<Self> {
         let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -46,12 +52,7 @@ impl Listener {
         // Inherited by every accepted connection.
         setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
         bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
-        let bound: SockaddrStorage = getsockname(socket.as_raw_fd())?;
-        let address = bound
-            .as_sockaddr_in()
-            .map(|v4| SocketAddr::from(std::net::SocketAddrV4::from(*v4)))
-            .or_else(|| bound.as_sockaddr_in6().map(|v6| std::net::SocketAddrV6::from(*v6).into()))
-            .unwrap_or(address);
+        let address = local_address(&socket).unwrap_or(address);
         Ok(Self { socket, address })
     }
 
@@ -65,4 +66,17 @@ impl Listener {
         listen(&self.socket, Backlog::MAXCONN)?;
         Ok(self.socket)
     }
+}
+
+/// Where a socket is bound.
+///
+/// # Errors
+/// When it is no socket of the Internet's protocols.
+pub(super) fn local_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    let bound: SockaddrStorage = getsockname(socket.as_raw_fd())?;
+    bound
+        .as_sockaddr_in()
+        .map(|v4| SocketAddr::from(std::net::SocketAddrV4::from(*v4)))
+        .or_else(|| bound.as_sockaddr_in6().map(|v6| std::net::SocketAddrV6::from(*v6).into()))
+        .ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }

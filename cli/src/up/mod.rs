@@ -1,4 +1,5 @@
-//! `nightcore up`: gateway, engine and containers on one host.
+//! `nightcore up`: gateway, engine and containers on one host; `nightcore gateway` and `nightcore
+//! engine`: the parts of it.
 //!
 //! The main thread becomes the supervisor of the containers; every shard runs on a thread of its own
 //! (`shard`). Nothing is served before everything stands, and a failed start leaves nothing behind.
@@ -12,9 +13,11 @@ mod doorman;
 mod doors;
 mod entrance;
 mod gateways;
+mod handover;
 mod hosts;
 mod http2;
 mod listener;
+mod listeners;
 mod mail;
 mod passage;
 mod plan;
@@ -22,10 +25,13 @@ mod policy;
 mod priority;
 mod rebalance;
 mod shard;
+mod standing;
+mod summary;
+mod takeover;
 mod tls;
 mod upstream;
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,16 +53,20 @@ use thiserror::Error;
 
 use self::admin::Admin;
 use self::deploy::Deployer;
-use self::doors::{Addresses, Doors};
+use self::doors::{Doors, Within};
 use self::entrance::Entrance;
 use self::gateways::{DialError, Wire};
+use self::handover::{HandOver, UnderWay};
 use self::hosts::Hosts;
 use self::mail::ShardMail;
 use self::plan::Plan;
 use self::rebalance::Balance;
 use self::shard::Blueprint;
+use self::standing::SharedStanding;
+use self::takeover::TakeoverError;
 use self::tls::{CertificateError, Identities};
-use crate::config::{Config, Placement, Priority};
+use crate::admin::Standing;
+use crate::config::Config;
 
 /// Functions and versions of functions for which there is room beside those of the start.
 const PLACES_SPARE: usize = 128;
@@ -73,6 +83,8 @@ enum UpError {
     Certificates { section: &'static str, error: CertificateError },
     #[error("no directory for control sockets in {parent}: {error}")]
     Sockets { parent: PathBuf, error: io::Error },
+    #[error("{0}")]
+    Takeover(#[from] TakeoverError),
     #[error("{0}")]
     Setup(#[from] reactor::SetupError),
     #[error("{0}")]
@@ -112,16 +124,29 @@ fn system<T>(what: &'static str, result: Result<T, impl Into<io::Error>>) -> Res
 /// Called on each shard's thread before it does anything: lets an embedding test look at the threads.
 pub type ThreadHook = fn(shard: u16);
 
-/// Runs the stack until a signal ends it.
+/// What a start finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Nobody.
+    Afresh,
+    /// Perhaps a gateway that is to be relieved of its listening sockets.
+    Takeover,
+}
+
+/// Runs the stack until a signal, or a successor, ends it.
 #[must_use]
-pub fn run(config: &Config) -> ExitCode {
-    run_with_hook(config, |_| {})
+pub fn run(config: &Config, start: Start) -> ExitCode {
+    exit(serve(config, start, |_| {}))
 }
 
 /// The same, with a hook on every shard's thread.
 #[must_use]
 pub fn run_with_hook(config: &Config, hook: ThreadHook) -> ExitCode {
-    match serve(config, hook) {
+    exit(serve(config, Start::Afresh, hook))
+}
+
+fn exit(served: Result<Stopped, UpError>) -> ExitCode {
+    match served {
         Ok(Stopped::Drained) => ExitCode::SUCCESS,
         Ok(Stopped::Cut) => {
             eprintln!("nightcore: stopped before every request was answered");
@@ -150,78 +175,110 @@ struct Shards {
     mailbox: Mailbox<ToSupervisor>,
     supervisor: Post<ToSupervisor>,
     balance: Arc<Balance>,
+    hosts: Hosts,
     wire: Wire,
     stats: Arc<Stats>,
     plan: Plan,
     raised: bool,
 }
 
-fn serve(config: &Config, hook: ThreadHook) -> Result<Stopped, UpError> {
+fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpError> {
     // Before any thread is made, so that all of them inherit the mask.
     let signals = read_signals(&[Signal::SIGTERM, Signal::SIGINT], SfdFlags::SFD_NONBLOCK)?;
     let hangups = read_signals(&[Signal::SIGHUP], SfdFlags::empty())?;
 
-    let role = config.overrides.role;
     let entrance = Entrance::open(config)?;
     let identities = Identities::load(config)
         .map_err(|(section, error)| UpError::Certificates { section, error })?;
-    let doors = Doors::bind(config, &identities, &entrance)?;
-    let addresses = doors.addresses();
     let parent = config.engine.runtime_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let (takeover, listeners) = doors::relieve(start, &parent)?;
+    let doors = Doors::bind(config, &entrance, &identities, listeners)?;
+    let addresses = doors.addresses();
     let sockets =
         SocketDirectory::create(&parent).map_err(|error| UpError::Sockets { parent, error })?;
     let directory = sockets.path().to_owned();
-    let worker = match role.has_functions() {
-        true => system("the container's host binary is not there", worker_binary())?,
-        false => PathBuf::new(),
-    };
-
-    let mut shards = start_shards(config, &entrance, &doors.annexes(), hook)?;
-    shards.plan.niceness(config, shards.raised);
-    let container = |function| shards.plan.container(function, 1);
-    let specs = config.functions.iter().map(container).collect();
-    let posts = shards.posts.clone();
-    let host = HostSpec {
-        worker,
-        require: config.engine.require,
-        oci_runtime: config.engine.oci_runtime.clone(),
-        oci_rootfs: config.engine.oci_rootfs.clone(),
-    };
+    let annexes = doors.annexes();
+    let shards = start_shards(config, &entrance, &annexes, hook)?;
+    let mut plan = shards.plan;
+    plan.niceness(config, shards.raised);
     let logs = shards.stats.logs.clone();
-    let capture = system("functions' output cannot be read", Capture::start(logs.clone()))?;
-    let (mail, stats, plan) = (shards.mailbox, shards.stats, shards.plan);
-    let supervisor = Supervisor::new(&host, sockets, specs, posts, mail, signals, stats, capture);
-    let mut supervisor = system("containers cannot be supervised", supervisor)?;
-    let deployer = Deployer::new(config, plan, entrance.clone(), identities, shards.supervisor);
+    let (mail, stats) = (shards.mailbox, shards.stats);
+    let posts = shards.posts.clone();
+    let mut supervisor = make_supervisor(config, sockets, &plan, posts, mail, signals, stats)?;
+    let deployer =
+        Deployer::new(config, plan, entrance.clone(), identities, shards.supervisor.clone());
     let deployer = Arc::new(deployer);
-    let address = addresses.public;
-    let asked = admin::Engine { address, logs, deployer: Arc::clone(&deployer) };
+    let standing = Arc::<SharedStanding>::default();
+    let handover = HandOver {
+        supervisor: shards.supervisor.clone(),
+        listeners: doors.listeners(),
+        shards: shards.mail.clone(),
+        engines: Some((annexes.1, Arc::clone(&shards.hosts.board))),
+        standing: Arc::clone(&standing),
+        under_way: UnderWay::default(),
+    };
+    let asked = admin::Engine {
+        address: addresses.public,
+        role: config.overrides.role,
+        logs,
+        deployer: Arc::clone(&deployer),
+        handover,
+    };
+    let within =
+        Within { mail: &shards.mail, balance: &shards.balance, board: &shards.hosts.board };
     let started = supervisor
         .start_all()
         .map_err(|error| UpError::start(config, error))
         .and_then(|()| system("no admin socket", Admin::start(&directory, asked)))
-        .and_then(|admin| Ok((admin, doors.open(&shards.mail, &shards.balance)?)))
-        .and_then(|(admin, doors)| {
-            Ok((admin, doors, gateways::start(config, &shards.mail, &shards.wire)?))
-        });
-    let (admin, doors, dialer) = match started {
-        Ok(open) => open,
+        .and_then(|admin| Ok((admin, gateways::start(config, &shards.mail, &shards.wire)?)))
+        .and_then(|(admin, dialer)| Ok((admin, dialer, doors.open(takeover, within)?)));
+    let (admin, dialer, open) = match started {
+        Ok(started) => started,
         Err(error) => {
             supervisor.shut_down();
             join(shards.threads);
             return Err(error);
         }
     };
-    summarize(config, &addresses, shards.posts.len(), shards.raised, &supervisor);
+    standing.set(Standing::Serving);
+    summary::Summary { config, addresses }.print(shards.posts.len(), shards.raised, &supervisor);
     deploy::reload_on_hangup(hangups, deployer);
-    let stopped = supervisor.run(config.engine.drain_timeout);
-    doors.close();
+    let draining = || standing.set(Standing::Draining);
+    let stopped = supervisor.run(config.engine.drain_timeout, draining);
+    open.stop();
     drop(dialer);
     supervisor.shut_down();
     join(shards.threads);
     entrance.close();
     drop(admin);
     Ok(stopped)
+}
+
+/// What looks after containers; none is started yet.
+fn make_supervisor(
+    config: &Config,
+    sockets: SocketDirectory,
+    plan: &Plan,
+    posts: Vec<Post<ToShard>>,
+    mail: Mailbox<ToSupervisor>,
+    signals: SignalFd,
+    stats: Arc<Stats>,
+) -> Result<Supervisor, UpError> {
+    let worker = match config.overrides.role.has_functions() {
+        true => system("the container's host binary is not there", worker_binary())?,
+        false => PathBuf::new(),
+    };
+    let host = HostSpec {
+        worker,
+        require: config.engine.require,
+        oci_runtime: config.engine.oci_runtime.clone(),
+        oci_rootfs: config.engine.oci_rootfs.clone(),
+    };
+    let specs = config.functions.iter().map(|function| plan.container(function, 1)).collect();
+    let capture = Capture::start(stats.logs.clone());
+    let capture = system("functions' output cannot be read", capture)?;
+    let supervisor = Supervisor::new(&host, sockets, specs, posts, mail, signals, stats, capture);
+    system("containers cannot be supervised", supervisor)
 }
 
 /// Has these signals come by a descriptor.
@@ -315,7 +372,19 @@ fn start_shards(
     balance.passage.open(&peers);
     rings.open(&peers);
     let (mailbox, supervisor, mail) = (supervisor_mail, to_supervisor, mail_posts);
-    Ok(Shards { posts, mail, threads, mailbox, supervisor, balance, wire, stats, plan, raised })
+    Ok(Shards {
+        posts,
+        mail,
+        threads,
+        mailbox,
+        supervisor,
+        balance,
+        hosts,
+        wire,
+        stats,
+        plan,
+        raised,
+    })
 }
 
 /// A mailbox for each shard.
@@ -331,58 +400,4 @@ fn usable_cores() -> io::Result<Vec<u16>> {
     let usable = (0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false));
     let cores: Vec<u16> = usable.filter_map(|core| u16::try_from(core).ok()).collect();
     if cores.is_empty() { Err(io::Error::other("the affinity mask is empty")) } else { Ok(cores) }
-}
-
-fn summarize(
-    config: &Config,
-    addresses: &Addresses,
-    shards: usize,
-    raised: bool,
-    supervisor: &Supervisor,
-) {
-    let version = env!("CARGO_PKG_VERSION");
-    let mut text = match addresses.public {
-        Some(address) => format!("nightcore {version} serves on http://{address}\n"),
-        None => format!("nightcore {version} serves gateways\n"),
-    };
-    if let Some(address) = addresses.http2.plain {
-        text.push_str(&format!("  HTTP/2 and gRPC on http://{address}\n"));
-    }
-    if let Some(address) = addresses.http2.tls {
-        text.push_str(&format!("  HTTP/2 and gRPC on https://{address}\n"));
-    }
-    if let Some(address) = addresses.strangers.clients {
-        text.push_str(&format!("  TLS on https://{address}\n"));
-    }
-    if let Some(address) = addresses.strangers.engines {
-        text.push_str(&format!("  engines join at {address}\n"));
-    }
-    let priority = match (config.engine.priority, raised) {
-        (Priority::Normal, _) => "same priority as functions",
-        (Priority::Groups, _) => "above functions, which have CPU groups of minimum weight",
-        (Priority::Adaptive, true) => "above functions unless many calls are in flight",
-        (Priority::High, true) => "above functions",
-        (Priority::Adaptive | Priority::High, false) => {
-            "above functions, which run at lower priority"
-        }
-    };
-    text.push_str(&format!("  {shards} shards pinned to cores, {priority}\n"));
-    if config.overrides.role.has_functions() {
-        text.push_str(&format!(
-            "  {:<20} {:>8} {:>9} {:>9}  library\n",
-            "function", "pid", "workers", "timeout"
-        ));
-    }
-    for (function, (name, pid)) in config.functions.iter().zip(supervisor.containers()) {
-        let workers = format!("{}..{}", function.min_workers, function.max_workers);
-        let place = if function.placement == Placement::Free { " (any core)" } else { "" };
-        let library = function.library.display();
-        let timeout = format!("{:?}", function.timeout);
-        text.push_str(&format!(
-            "  {name:<20} {pid:>8} {workers:>9} {timeout:>9}  {library}{place}\n"
-        ));
-    }
-    text.push_str("  stop with Ctrl-C or SIGTERM\n");
-    // Nobody may be reading; that is no reason to stop.
-    let _ = io::stdout().write_all(text.as_bytes());
 }

@@ -4,8 +4,9 @@
 //! The first shard also accepts connections and passes them on to shards that have room; later, a
 //! connection may move between two requests (`rebalance`).
 
+mod connections;
+
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use engine::stats::Stats;
 use engine::uplink::{self, Uplinks};
 use gateway::portal::Portal;
 use gateway::remote::{self, Remote};
-use gateway::{Answer, Arrival, Departed, Departure, Door, Gateway};
+use gateway::{Answer, Door, Gateway};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
@@ -25,17 +26,16 @@ use reactor::clock::{self, Nanos};
 use reactor::{Address, Event, Reactor, SetupError, Token, Wait};
 
 use super::ThreadHook;
-use super::acceptor::{self, Acceptor};
+use super::acceptor::Acceptor;
 use super::balance::Meter;
 use super::doorman;
 use super::entrance::Entrance;
 use super::hosts::Hosts;
 use super::http2::Annex;
-use super::mail::{Dialled, NewLink, ShardMail};
+use super::mail::{Dialled, NewLink, ShardMail, Succession};
 use super::passage::Message;
-use super::policy::Move;
 use super::priority::Priority;
-use super::rebalance::{Balance, DEPARTURE_TIME};
+use super::rebalance::Balance;
 use super::upstream::ShardUpstream;
 use crate::config::{Config, Role};
 
@@ -354,52 +354,6 @@ impl Shard {
         Parts { gateway, portal, reactor: &mut self.reactor, upstream }
     }
 
-    fn receive(&mut self, now: Nanos, message: Option<Message>) {
-        match message {
-            Some(Message::Accepted(socket)) => {
-                let arrival = Arrival { socket, door: Door::Public, tls: None };
-                self.gateway.adopt(&mut self.reactor, now, arrival);
-                self.balance.passage.arrived();
-            }
-            Some(Message::Moved(socket)) => {
-                self.gateway.take_over(&mut self.reactor, now, socket);
-                self.balance.passage.arrived();
-            }
-            Some(Message::SendAway { to, count }) => self.send_away(now, to, count),
-            None => {}
-        }
-    }
-
-    /// Connections that left the gateway go where they are wanted.
-    fn pass_connections(&mut self, now: Nanos) {
-        let balance = &self.balance;
-        while let Some(Departed { socket, to }) = self.gateway.next_departed() {
-            match balance.passage.send(&mut self.reactor, to, socket, Message::Moved) {
-                Ok(()) => balance.loads.count_move(self.index),
-                Err(socket) => self.gateway.take_over(&mut self.reactor, now, socket),
-            }
-        }
-        balance.loads.count(self.index, self.gateway.connections(), self.gateway.calling());
-    }
-
-    /// Looks at the cores, and has connections moved if that helps.
-    fn rebalance(&mut self, now: Nanos) {
-        let Some(Move { from, to, count }) = self.balance.look(self.index, now) else { return };
-        if from == self.index {
-            self.send_away(now, to, count);
-        } else {
-            self.balance.passage.ask(&mut self.reactor, from, to, count);
-        }
-    }
-
-    fn send_away(&mut self, now: Nanos, to: u16, count: u32) {
-        if self.phase == Phase::Serving {
-            tracing::debug!("up to {count} connections move from shard {} to {to}", self.index);
-            let departure = Departure { to, until: now + DEPARTURE_TIME };
-            self.gateway.send_away(&mut self.reactor, now, count, departure);
-        }
-    }
-
     /// Gives answers to whoever asked, until there are none.
     fn pass_answers(&mut self, now: Nanos) -> Settled {
         let mut settled = Settled::Yes;
@@ -445,6 +399,11 @@ impl Shard {
         while let Some(mail) = self.mail.take() {
             match mail {
                 ShardMail::Serve { listener, door } => self.accept_from(now, listener, door),
+                ShardMail::Succession(Succession::Expected) => self.remote.drain(),
+                ShardMail::Succession(Succession::Off) if self.phase == Phase::Serving => {
+                    self.remote.stay();
+                }
+                ShardMail::Succession(Succession::Off) => {}
                 ShardMail::Arrived(arrival) => {
                     let Parts { gateway, reactor, mut upstream, .. } = self.parts();
                     gateway.adopt_secured(reactor, now, &mut upstream, *arrival);
@@ -478,41 +437,6 @@ impl Shard {
         }
     }
 
-    fn accept_from(&mut self, now: Nanos, listener: OwnedFd, door: Door) {
-        let token = Token(ACCEPT + self.acceptors.len() as u64);
-        self.acceptors.push(Acceptor::open(&mut self.reactor, listener, door, token));
-        if self.phase != Phase::Serving {
-            self.close_acceptors(now);
-        }
-    }
-
-    /// Gives a connection to the shard that has room for it.
-    fn place(&mut self, now: Nanos, token: Token, socket: OwnedFd) {
-        let door = self.acceptor(token).map_or(Door::Public, |acceptor| acceptor.door());
-        let to = self.balance.loads.choose(now);
-        let here = to == self.index || door != Door::Public || self.phase != Phase::Serving;
-        let rest = if here {
-            Err(socket)
-        } else {
-            self.balance.passage.send(&mut self.reactor, to, socket, Message::Accepted)
-        };
-        if let Err(socket) = rest {
-            self.gateway.adopt(&mut self.reactor, now, Arrival { socket, door, tls: None });
-        }
-    }
-
-    fn acceptor(&mut self, token: Token) -> Option<&mut Acceptor> {
-        self.acceptors.iter_mut().find(|acceptor| acceptor.token() == token)
-    }
-
-    fn accept_ended(&mut self, now: Nanos, token: Token, error: &io::Error) {
-        let Some(acceptor) = self.acceptor(token) else { return };
-        let door = acceptor.door();
-        if let Some(listener) = acceptor.ended(now, error) {
-            self.accept_the_rest(now, &listener, door);
-        }
-    }
-
     fn drain(&mut self, now: Nanos) {
         if self.phase != Phase::Serving {
             return;
@@ -530,27 +454,6 @@ impl Shard {
         self.close_acceptors(now);
         // The first one is told by the supervisor, and the others when no connection comes any more.
         if self.index == 0 && !self.acceptors.iter().any(|open| open.door() == Door::Public) {
-            self.engine.tell_siblings(|| ToShard::Drain);
-        }
-    }
-
-    fn close_acceptors(&mut self, now: Nanos) {
-        for index in 0..self.acceptors.len() {
-            let acceptor = &mut self.acceptors[index];
-            let door = acceptor.door();
-            if let Some(listener) = acceptor.close(&mut self.reactor) {
-                self.accept_the_rest(now, &listener, door);
-            }
-        }
-    }
-
-    /// Whoever had connected before the drain is served; after that the listener closes, and the other
-    /// shards learn that no connection will come from here any more.
-    fn accept_the_rest(&mut self, now: Nanos, listener: &OwnedFd, door: Door) {
-        for socket in acceptor::accept_the_rest(listener) {
-            self.gateway.adopt(&mut self.reactor, now, Arrival { socket, door, tls: None });
-        }
-        if door == Door::Public {
             self.engine.tell_siblings(|| ToShard::Drain);
         }
     }
@@ -578,6 +481,10 @@ pub(super) fn gateway_config(config: &Config) -> gateway::Config {
         body_timeout: config.gateway.body_timeout,
         idle_timeout: config.gateway.idle_timeout,
         write_timeout: config.gateway.write_timeout,
+        documents: match config.admin_listen() {
+            Some(_) => gateway::Documents::Apart,
+            None => gateway::Documents::Everywhere,
+        },
         ..gateway::Config::default()
     }
 }

@@ -39,6 +39,10 @@ impl gateway::Upstream for ShardUpstream<'_> {
         here.or_else(|| self.remote.resolve(name).map(|function| function | ELSEWHERE))
     }
 
+    fn is_incomplete(&self) -> bool {
+        self.role == Role::Gateway && self.remote.links() == 0
+    }
+
     fn submit(
         &mut self,
         reactor: &mut Reactor,
@@ -103,6 +107,10 @@ impl gateway::Upstream for ShardUpstream<'_> {
 
     fn functions_json(&self, out: &mut String) {
         self.engine.write_functions_json(out);
+    }
+
+    fn engines_json(&self, out: &mut String) {
+        self.remote.engines_json(out);
     }
 }
 

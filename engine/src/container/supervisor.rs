@@ -100,7 +100,7 @@ pub struct Supervisor {
     capture: Capture,
 }
 
-/// Whether a signal asked to stop.
+/// Whether somebody asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Signal {
     None,
@@ -163,9 +163,10 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Supervises until a signal, then lets the shards finish within `drain_timeout`.
+    /// Supervises until a signal, or [`ToSupervisor::Drain`], then tells `draining` and lets the shards
+    /// finish within `drain_timeout`.
     #[must_use]
-    pub fn run(&mut self, drain_timeout: Duration) -> Stopped {
+    pub fn run(&mut self, drain_timeout: Duration, draining: impl FnOnce()) -> Stopped {
         while self.failure.is_none() && self.step(self.next_due()) == Signal::None {
             self.go_on_with_changes();
             self.restart_ended();
@@ -175,6 +176,7 @@ impl Supervisor {
             return Stopped::Failed(reason);
         }
         self.is_stopping = true;
+        draining();
         // The first shard accepts for all: it passes this on once it has stopped, so that no connection
         // reaches a shard that believes it is done.
         if let Some(acceptor) = self.shards.first() {
@@ -257,7 +259,11 @@ impl Supervisor {
         let mut signal = Signal::None;
         for source in self.wait(due) {
             match source {
-                Source::Mailbox => self.read_mail(),
+                Source::Mailbox => {
+                    if self.read_mail() == Signal::Stop {
+                        signal = Signal::Stop;
+                    }
+                }
                 Source::Signals => {
                     if matches!(self.signals.read_signal(), Ok(Some(_))) {
                         signal = Signal::Stop;
@@ -300,11 +306,15 @@ impl Supervisor {
         watch.wait(deadline)
     }
 
-    fn read_mail(&mut self) {
+    fn read_mail(&mut self) -> Signal {
+        let mut signal = Signal::None;
         self.mailbox.hush();
         while let Some(message) = self.mailbox.take() {
             match message {
                 ToSupervisor::Drained { .. } => self.drained += 1,
+                // A signal that came before is no reason to cut the drain short.
+                ToSupervisor::Drain if self.is_stopping => {}
+                ToSupervisor::Drain => signal = Signal::Stop,
                 ToSupervisor::ShardFailed { shard, reason } => {
                     self.failure = Some(format!("shard {shard}: {reason}"));
                 }
@@ -328,6 +338,7 @@ impl Supervisor {
                 }
             }
         }
+        signal
     }
 
     /// The pidfd became readable. A refusal that the launcher left in its socket says more than its exit code.

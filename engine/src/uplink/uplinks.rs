@@ -360,9 +360,12 @@ impl Uplinks {
         key: Key,
         stream: u64,
     ) {
-        let found = peer(&mut self.peers, key).and_then(|peer| peer.streams.remove(&stream));
-        // It may have crossed the answer.
-        if let Some(pending) = found.and_then(|call| self.calls.remove(call)) {
+        let Some(peer) = peer(&mut self.peers, key) else { return };
+        let Some(call) = peer.streams.remove(&stream) else {
+            // It has crossed the answer, of which the rest is saved.
+            return peer.link.cancel(stream);
+        };
+        if let Some(pending) = self.calls.remove(call) {
             self.cell().cancelled.add(1);
             engine.cancel(reactor, now, pending.call);
         }

@@ -1,6 +1,6 @@
 //! Where the shards of a gateway tell of their engines, so that any of them can answer for all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
@@ -86,6 +86,19 @@ impl Board {
     pub fn is_empty(&self) -> bool {
         let mut shards = self.shards.iter();
         shards.all(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).links.is_empty())
+    }
+
+    /// Functions that calls can be sent for on every shard, when the shards told last.
+    #[must_use]
+    pub fn functions(&self) -> BTreeSet<String> {
+        let of = |shard: &Mutex<Told>| -> BTreeSet<String> {
+            let told = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let functions = told.links.iter().flat_map(|entry| &entry.functions);
+            let there = functions.filter(|function| function.condition != Condition::Draining);
+            there.map(|function| function.name.clone()).collect()
+        };
+        let both = |all: BTreeSet<String>, of: BTreeSet<String>| &all & &of;
+        self.shards.iter().map(of).reduce(both).unwrap_or_default()
     }
 
     /// Appends the body of `/v1/engines`.

@@ -163,7 +163,12 @@ impl Remote {
         let slot = self.peers.vacant_key();
         let key = LinkKey::new(slot, self.generation).ok_or(JoinError::Full)?;
         let tokens = [key.token(Purpose::Receive), key.token(Purpose::Send)];
-        let limits = Limits::for_payloads(self.config.payload_max);
+        // Engines may let their functions answer more than clients here are given: such a call gets an
+        // error, and the link lives on.
+        let payload_max = ipc::layout::PAYLOAD_LIMIT;
+        let bytes_max = Limits::for_payloads(self.config.payload_max).partial_bytes_max;
+        let partial_bytes_max = bytes_max.max(protocol::message::BLOCK_MAX);
+        let limits = Limits { partial_bytes_max, ..Limits::for_payloads(payload_max) };
         let address = address(&established.socket);
         let link = Link::new(reactor, now, established, Side::Gateway, limits, tokens)?;
         let peer = Peer {
@@ -265,7 +270,9 @@ impl Remote {
 
     /// Tells engines that this gateway goes, so that they dial its successor. Calls go on.
     pub fn drain(&mut self) {
-        self.stage = Stage::Draining;
+        if std::mem::replace(&mut self.stage, Stage::Draining) == Stage::Draining {
+            return;
+        }
         let keys: Vec<LinkKey> = self.peers.iter().map(|(_, peer)| peer.key).collect();
         for key in keys {
             if let Some(peer) = self.peer_mut(key) {
@@ -273,6 +280,12 @@ impl Remote {
                 self.mark(key);
             }
         }
+    }
+
+    /// Takes back what [`Remote::drain`] said, to those who come from now on. Engines that were told have
+    /// links to here that serve on, until they dial again.
+    pub fn stay(&mut self) {
+        self.stage = Stage::Serving;
     }
 
     /// Says good-bye on every link. Calls that are still there end as lost.

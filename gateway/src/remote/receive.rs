@@ -36,6 +36,9 @@ enum Said {
     Draining,
 }
 
+/// A function may answer more on its engine than this gateway passes on.
+const ANSWER_TOO_LARGE: &str = "the answer is over the body_max of this gateway";
+
 impl Remote {
     /// Takes what has come on a link.
     pub(super) fn hear(&mut self, reactor: &mut Reactor, now: Nanos, key: LinkKey) {
@@ -230,6 +233,13 @@ impl Remote {
             let AnswerHead { outcome, retry_after_s, queued_ns, ran_ns, .. } = *head;
             let (queued, ran) = (Duration::from_nanos(queued_ns), Duration::from_nanos(ran_ns));
             let times = Some(Times { queued, ran });
+            if outcome == Outcome::Ok && head.payload_size > self.config.payload_max {
+                let (outcome, message) = (Outcome::FunctionError, ANSWER_TOO_LARGE);
+                let answer = Answer { outcome, message, retry_after_s: None, block: None, times };
+                self.finish(key, answer);
+                self.settle(now, function, Standing::Lost { since: now });
+                return Ok(());
+            }
             let block = (!bytes.is_empty() || outcome == Outcome::Ok)
                 .then(|| SharedBlock::from_bytes(bytes, envelope_size));
             self.finish(key, Answer { outcome, message: "", retry_after_s, block, times });

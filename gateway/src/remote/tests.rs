@@ -298,11 +298,17 @@ fn answers_that_are_none_end_the_link() {
 }
 
 #[test]
-fn an_answer_above_the_limit_ends_the_link() {
-    is_closed_for("", |stage, engine, stream| {
-        let body = vec![0; PAYLOAD_MAX as usize + 1];
-        stage.engines[engine].say(stream, Outcome::Ok, Started::Perhaps, &body);
-    });
+fn an_answer_above_the_limit_is_an_error_and_its_link_lives_on() {
+    let mut stage = Stage::with_engines(1, 8, NEVER);
+    let call = stage.call("echo", b"x").unwrap();
+    let heard = stage.heard(0);
+    let body = vec![0; PAYLOAD_MAX as usize + 1];
+    stage.engines[0].say(heard.stream, Outcome::Ok, Started::Perhaps, &body);
+    assert_eq!(stage.answer(call).0, Outcome::FunctionError);
+    let next = stage.call("echo", b"y").unwrap();
+    let heard = stage.heard(0);
+    stage.engines[0].echo(&heard);
+    assert_eq!(stage.answer(next), (Outcome::Ok, b"y".to_vec()));
 }
 
 #[test]

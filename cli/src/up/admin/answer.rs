@@ -10,18 +10,23 @@ use engine::logs::Logs;
 use super::connection::write_line;
 use super::logs::{self, Query};
 use crate::admin::{About, Failure, FailureKind, Report, Request};
-use crate::config::{Config, Function, Overrides};
+use crate::config::{Config, Function, Overrides, Role};
 use crate::up::deploy::Deployer;
+use crate::up::handover::HandOver;
 
 /// What the requests are about.
 #[derive(Debug)]
 pub(in crate::up) struct Engine {
     /// Where it serves HTTP.
     pub(in crate::up) address: Option<SocketAddr>,
+    /// Which command it is.
+    pub(in crate::up) role: Role,
     /// What its functions print.
     pub(in crate::up) logs: Logs,
     /// Changes what it serves.
     pub(in crate::up) deployer: Arc<Deployer>,
+    /// Lets a successor have its sockets.
+    pub(in crate::up) handover: HandOver,
 }
 
 impl Engine {
@@ -30,6 +35,7 @@ impl Engine {
     /// # Errors
     /// What is to be answered instead, before any line was written.
     pub(super) fn answer(&self, request: Request, stream: &UnixStream) -> Result<(), Failure> {
+        self.check_role(&request)?;
         match request {
             Request::About {} => self.about(stream),
             Request::Logs { function, lines, follow } => {
@@ -47,13 +53,33 @@ impl Engine {
                 let reloaded = self.deployer.reload(|report| tell(stream, &report));
                 reloaded.map_err(|error| Failure::new(FailureKind::BadRequest, error))?;
             }
+            Request::HandOver {} => self.handover.serve(stream)?,
         }
         Ok(())
     }
 
+    /// Turns away what a process of this role cannot do.
+    fn check_role(&self, request: &Request) -> Result<(), Failure> {
+        let message = match (request, self.role) {
+            (Request::Deploy { .. } | Request::Remove { .. }, Role::Gateway) => {
+                "this is a gateway, which has no functions: deploy and remove them at the engines"
+            }
+            (Request::Logs { .. }, Role::Gateway) => {
+                "this is a gateway, which has no functions: their output is at the engines"
+            }
+            (Request::HandOver {}, Role::Host | Role::Engine) => {
+                "only what `nightcore gateway` started can be taken over"
+            }
+            _ => return Ok(()),
+        };
+        Err(Failure::new(FailureKind::BadRequest, message))
+    }
+
     fn about(&self, stream: &UnixStream) {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let about = About { pid: std::process::id(), version, address: self.address };
+        let standing = self.handover.standing.get();
+        let Engine { address, role, .. } = *self;
+        let about = About { pid: std::process::id(), version, address, role, standing };
         // Who does not stay for the answer does not need it.
         let _ = write_line(stream, &about);
     }

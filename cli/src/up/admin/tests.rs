@@ -7,10 +7,11 @@ use engine::logs::Logs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::admin::{About, AdminError, Place, REQUEST_SIZE_MAX, Report, Request};
-use crate::config::{Config, Overrides};
+use crate::admin::{About, AdminError, Place, REQUEST_SIZE_MAX, Report, Request, Standing};
+use crate::config::{Config, Overrides, Role};
 use crate::up::deploy::Deployer;
 use crate::up::entrance::Entrance;
+use crate::up::handover::{HandOver, UnderWay};
 use crate::up::plan::Plan;
 use crate::up::tls::Identities;
 
@@ -23,19 +24,28 @@ fn parent() -> TempDir {
 
 /// An engine's socket as if its process had this id.
 fn start(parent: &TempDir, pid: u32) -> Admin {
+    start_as(parent, pid, Role::Host, Standing::Serving)
+}
+
+fn start_as(parent: &TempDir, pid: u32, role: Role, standing: Standing) -> Admin {
     let directory = parent.path().join(format!("nightcore-{pid}"));
     std::fs::create_dir(&directory).unwrap();
     let config = Config::read("", "nightcore.toml".as_ref(), Overrides::default()).unwrap();
     let (supervisor, _) = engine::mailbox::mailbox().unwrap();
-    let deployer = Arc::new(Deployer::new(
-        &config,
-        Plan::new(&config, 1, 1),
-        Entrance::default(),
-        Identities::default(),
+    let plan = Plan::new(&config, 1, 1);
+    let (entrance, identities) = (Entrance::default(), Identities::default());
+    let deployer = Deployer::new(&config, plan, entrance, identities, supervisor.clone());
+    let handover = HandOver {
         supervisor,
-    ));
-    let engine = Engine { address: Some(ADDRESS), logs: Logs::default(), deployer };
-    Admin::start(&directory, engine).unwrap()
+        listeners: Arc::default(),
+        shards: Vec::new(),
+        engines: None,
+        standing: Arc::default(),
+        under_way: UnderWay::default(),
+    };
+    handover.standing.set(standing);
+    let (address, logs, deployer) = (Some(ADDRESS), Logs::default(), Arc::new(deployer));
+    Admin::start(&directory, Engine { address, role, logs, deployer, handover }).unwrap()
 }
 
 fn place(parent: &TempDir, pid: Option<u32>) -> Place {
@@ -65,6 +75,8 @@ fn an_engine_is_found_in_its_directory_and_says_who_it_is() {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         address: Some(ADDRESS),
+        role: Role::Host,
+        standing: Standing::Serving,
     };
     for pid in [None, Some(1)] {
         assert_eq!(about(&place(&parent, pid)).unwrap(), expected);
@@ -90,6 +102,56 @@ fn of_several_engines_one_must_be_chosen_and_the_dead_do_not_count() {
         let absent = about(&place(&parent, pid)).unwrap_err();
         assert!(matches!(absent, AdminError::Absent(_)), "{absent}");
         assert_eq!(absent.exit_code(), 1);
+    }
+}
+
+#[test]
+fn while_one_takes_over_from_another_the_one_that_serves_is_asked() {
+    use Standing::{Draining, Serving, Starting};
+    for (first, second, asked) in [
+        (Serving, Starting, Serving),
+        (Draining, Starting, Starting),
+        (Draining, Serving, Serving),
+        (Serving, Draining, Serving),
+    ] {
+        let parent = parent();
+        let _first = start_as(&parent, 1, Role::Gateway, first);
+        let _second = start_as(&parent, 2, Role::Gateway, second);
+        let about = about(&place(&parent, None)).unwrap();
+        assert_eq!(about.standing, asked, "of {first:?} and {second:?}");
+    }
+    let parent = parent();
+    let _first = start_as(&parent, 1, Role::Gateway, Serving);
+    let _second = start_as(&parent, 2, Role::Engine, Serving);
+    let several = about(&place(&parent, None)).unwrap_err().to_string();
+    assert!(several.contains("(a gateway at http://127.0.0.1:8080)"), "{several}");
+}
+
+#[test]
+fn a_gateway_says_that_it_has_no_functions() {
+    let parent = parent();
+    let _admin = start_as(&parent, 1, Role::Gateway, Standing::Serving);
+    let deploy = Request::Deploy { file: "/f".into(), text: String::new(), functions: vec![] };
+    let logs = Request::Logs { function: None, lines: None, follow: false };
+    for request in [deploy, Request::Remove { functions: vec!["f".to_owned()] }, logs] {
+        let error = place(&parent, None).ask(&request).unwrap().read::<Report>().unwrap_err();
+        assert!(error.to_string().contains("a gateway, which has no functions"), "{error}");
+        assert_eq!(error.exit_code(), 1);
+    }
+}
+
+#[test]
+fn only_a_gateway_that_serves_is_taken_over() {
+    for (role, standing, words) in [
+        (Role::Host, Standing::Serving, "only what `nightcore gateway` started"),
+        (Role::Gateway, Standing::Starting, "does not serve"),
+        (Role::Gateway, Standing::Draining, "does not serve"),
+    ] {
+        let parent = parent();
+        let _admin = start_as(&parent, 1, role, standing);
+        let mut answers = place(&parent, None).ask(&Request::HandOver {}).unwrap();
+        let error = answers.read::<Report>().unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
     }
 }
 

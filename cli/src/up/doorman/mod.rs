@@ -27,15 +27,21 @@ use self::engine::{Engines, Proof};
 use self::port::Port;
 use self::stats::Stats;
 use super::listener::Listener;
+use super::listeners::Listeners;
 use super::mail::ShardMail;
 use super::rebalance::Balance;
 use super::tls::Identities;
+use crate::admin::Purpose;
 use crate::config::{Config, Trust, shared_key};
 
 /// How far the doorman's life has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    /// Engines are let in, clients are not yet.
+    Joining,
     Serving,
+    /// Engines are left to a successor, clients are let in.
+    Yielding,
     /// Nobody new; handshakes have a moment to end.
     Draining,
     /// Ends now.
@@ -83,13 +89,15 @@ impl Plan {
     pub(super) fn bind(
         config: &Config,
         identities: &Identities,
+        listeners: &Listeners,
     ) -> Result<Plan, (SocketAddr, io::Error)> {
-        let bind = |address| Listener::bind(address).map_err(|error| (address, error));
+        let bind =
+            |purpose, address| listeners.bind(purpose, address).map_err(|error| (address, error));
         let has_door = config.overrides.role.has_door();
         let (tls, engines) = (&config.gateway.tls, &config.gateway.engines);
         let clients = match (tls, &identities.clients) {
             (Some(tls), Some(certificates)) => {
-                Some((bind(tls.listen)?, Clients::new(Arc::clone(certificates))))
+                Some((bind(Purpose::Tls, tls.listen)?, Clients::new(Arc::clone(certificates))))
             }
             _ => None,
         };
@@ -97,12 +105,12 @@ impl Plan {
             Some(port) if has_door => {
                 let proof =
                     Proof::of(&port.trust, identities).map_err(|error| (port.listen, error))?;
-                Some((bind(port.listen)?, proof))
+                Some((bind(Purpose::Engines, port.listen)?, proof))
             }
             _ => None,
         };
         let annex = Annex {
-            stage: Arc::new(watch::Sender::new(Stage::Serving)),
+            stage: Arc::new(watch::Sender::new(Stage::Joining)),
             clients: clients.as_ref().map(|_| Arc::new(Stats::new("client"))),
             engines: engines.as_ref().map(|_| Arc::new(Stats::new("engine"))),
         };
@@ -121,7 +129,7 @@ impl Plan {
         self.annex.clone()
     }
 
-    /// Lets strangers in, if there is a port for them.
+    /// Lets engines in, and clients once [`Annex::serve`] says so, if there is a port for them.
     ///
     /// # Errors
     /// What the system says.
@@ -129,6 +137,7 @@ impl Plan {
         self,
         mail: &[Post<ShardMail>],
         balance: &Arc<Balance>,
+        listeners: &Listeners,
     ) -> io::Result<Option<Doorman>> {
         let Plan { clients, engines, annex } = self;
         if clients.is_none() && engines.is_none() {
@@ -139,12 +148,14 @@ impl Plan {
         let mut ports = Vec::new();
         if let (Some((listener, clients)), Some(stats)) = (clients, &annex.clients) {
             let greeter = port::Greeter::Client(Arc::new(clients));
-            ports.push(Port::new(listener.listen()?, greeter, &shards, stats, stage.clone()));
+            let listening = listeners.open(Purpose::Tls, listener)?;
+            ports.push(Port::new(listening, greeter, &shards, stats, stage.clone()));
         }
         if let (Some((listener, proof)), Some(stats)) = (engines, &annex.engines) {
             let count = u16::try_from(mail.len()).unwrap_or(u16::MAX);
             let greeter = port::Greeter::Engine(Arc::new(Engines::new(proof, count)?));
-            ports.push(Port::new(listener.listen()?, greeter, &shards, stats, stage));
+            let listening = listeners.open(Purpose::Engines, listener)?;
+            ports.push(Port::new(listening, greeter, &shards, stats, stage));
         }
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
@@ -160,14 +171,28 @@ impl Plan {
 }
 
 impl Annex {
+    /// Has it let clients in too.
+    pub(super) fn serve(&self) {
+        self.change(&[Stage::Joining, Stage::Yielding], Stage::Serving);
+    }
+
+    /// Has it leave engines to a successor, until [`Annex::serve`].
+    pub(super) fn yield_engines(&self) {
+        self.change(&[Stage::Serving], Stage::Yielding);
+    }
+
     /// Has it let nobody in any more.
     pub(super) fn drain(&self) {
+        self.change(&[Stage::Joining, Stage::Serving, Stage::Yielding], Stage::Draining);
+    }
+
+    fn change(&self, from: &[Stage], to: Stage) {
         self.stage.send_if_modified(|stage| {
-            let serves = *stage == Stage::Serving;
-            if serves {
-                *stage = Stage::Draining;
+            let changes = from.contains(stage);
+            if changes {
+                *stage = to;
             }
-            serves
+            changes
         });
     }
 

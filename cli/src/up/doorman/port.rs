@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use super::complaints::Complaints;
 use super::engine::Engines;
 use super::stats::Stats;
 use super::{Shards, Stage};
+use crate::up::listeners::Listening;
 
 /// A handshake is a few round trips and a signature: who needs longer is no use.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
@@ -43,7 +43,7 @@ pub(super) enum Greeter {
 
 /// See the module's description.
 pub(super) struct Port {
-    listener: OwnedFd,
+    listener: Arc<Listening>,
     desk: Arc<Desk>,
     stage: watch::Receiver<Stage>,
 }
@@ -75,7 +75,7 @@ pub(super) async fn serve_all(ports: Vec<Port>) {
 
 impl Port {
     pub(super) fn new(
-        listener: OwnedFd,
+        listener: Arc<Listening>,
         greeter: Greeter,
         shards: &Shards,
         stats: &Arc<Stats>,
@@ -87,24 +87,29 @@ impl Port {
     }
 
     async fn serve(self) {
-        let Port { listener, desk, mut stage } = self;
+        let Port { listener: listening, desk, mut stage } = self;
         let mut handshakes = Handshakes::new(desk.greeter.handshakes_max());
-        let listener = match TcpListener::from_std(listener.into()) {
+        let listener = listening.duplicate().map(Into::into).and_then(TcpListener::from_std);
+        let listener = match listener {
             Ok(listener) => listener,
             Err(error) => return tracing::error!("{} cannot connect: {error}", desk.greeter.who()),
         };
         let mut told = None;
-        while *stage.borrow_and_update() == Stage::Serving {
+        loop {
+            let now = *stage.borrow_and_update();
+            if matches!(now, Stage::Draining | Stage::Stopped) {
+                break;
+            }
             tokio::select! {
                 _ = stage.changed() => {}
-                accepted = listener.accept() => match accepted {
+                accepted = listener.accept(), if desk.greeter.is_met(now) => match accepted {
                     Ok((stream, peer)) => handshakes.begin(&desk, stream, peer),
                     Err(error) => pause(&error, &mut told).await,
                 },
             }
         }
-        // Whoever had connected before the drain is let in.
-        if let Ok(listener) = listener.into_std() {
+        // Whoever had connected before the drain is let in, here or by a successor.
+        if let (Ok(listener), false) = (listener.into_std(), listening.is_successors()) {
             for (stream, peer) in std::iter::from_fn(|| listener.accept().ok()).take(REST_MAX) {
                 if let Ok(stream) =
                     stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream))
@@ -113,6 +118,7 @@ impl Port {
                 }
             }
         }
+        drop(listening);
         handshakes.finish(stage).await;
     }
 }
@@ -192,6 +198,14 @@ impl Greeter {
         match self {
             Greeter::Client(_) => "a client",
             Greeter::Engine(_) => "an engine",
+        }
+    }
+
+    /// Whether such are let in now.
+    fn is_met(&self, stage: Stage) -> bool {
+        match self {
+            Greeter::Client(_) => matches!(stage, Stage::Serving | Stage::Yielding),
+            Greeter::Engine(_) => matches!(stage, Stage::Joining | Stage::Serving),
         }
     }
 
