@@ -48,6 +48,14 @@ pub struct Http2Answer {
     pub trailers: Option<HeaderMap>,
 }
 
+/// What comes behind the head of a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// It is the whole request.
+    Nothing,
+    Body,
+}
+
 /// The fields of a request.
 pub type Fields<'a> = &'a [(&'a str, &'a str)];
 
@@ -130,6 +138,9 @@ impl Http2 {
     /// # Panics
     /// If it cannot be sent.
     pub fn send(&mut self, method: &str, path: &str, fields: Fields<'_>, body: &[u8]) -> Awaited {
+        if body.is_empty() {
+            return self.open(method, path, fields, Rest::Nothing);
+        }
         let mut awaited = self.begin(method, path, fields);
         awaited.stream.send_data(Bytes::copy_from_slice(body), true).expect("the stream is open");
         awaited
@@ -140,6 +151,10 @@ impl Http2 {
     /// # Panics
     /// If it cannot be sent.
     pub fn begin(&mut self, method: &str, path: &str, fields: Fields<'_>) -> Awaited {
+        self.open(method, path, fields, Rest::Body)
+    }
+
+    fn open(&mut self, method: &str, path: &str, fields: Fields<'_>, rest: Rest) -> Awaited {
         let uri: Uri = format!("http://{}{path}", self.authority).parse().expect("a URI");
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
         let mut request = Request::builder().method(method).uri(uri);
@@ -151,7 +166,8 @@ impl Http2 {
         self.runtime.block_on(async {
             let ready = tokio::time::timeout(PATIENCE, sender.ready()).await;
             let mut sender = ready.expect("in time").expect("the connection is open");
-            let (response, stream) = sender.send_request(request, false).expect("it is valid");
+            let (response, stream) =
+                sender.send_request(request, rest == Rest::Nothing).expect("it is valid");
             Awaited { response, stream }
         })
     }
