@@ -25,6 +25,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 
 /// Our user and root only.
 const MODE: u32 = 0o600;
+/// Looked through for a file that was renamed: a directory of sockets has few.
+const ENTRIES_MAX: usize = 4096;
 
 /// Whether somebody who listens at the path may be displaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,13 +110,31 @@ impl SocketFile {
         Ok(())
     }
 
-    /// The predecessor will not go on.
-    pub(super) fn settle(&mut self) {
-        if self.place == Place::Swapped {
-            // Whoever removed it before did as well.
-            let _ = fs::remove_file(&self.aside);
-            self.place = Place::Alone;
+    /// This process serves, and no other is between its start and that: a predecessor will not go on, or
+    /// a successor has failed.
+    ///
+    /// # Errors
+    /// When a successor was killed with the path in its hands, and the path cannot be had back.
+    pub(super) fn settle(&mut self) -> io::Result<()> {
+        match self.place {
+            Place::Swapped => {
+                self.place = Place::Alone;
+                // Whoever removed it before did as well.
+                let _ = fs::remove_file(&self.aside);
+                Ok(())
+            }
+            Place::Alone if !self.is_ours(&self.path) => self.recover(),
+            Place::Aside | Place::Alone => Ok(()),
         }
+    }
+
+    /// Puts our file back from where a successor that was killed has left it.
+    fn recover(&self) -> io::Result<()> {
+        is_free(look(&self.path)?, Occupant::Stranger)?;
+        let parent = self.path.parent().unwrap_or(Path::new("/"));
+        let entries = fs::read_dir(parent)?.take(ENTRIES_MAX).filter_map(Result::ok);
+        let ours = entries.map(|entry| entry.path()).find(|path| self.is_ours(path));
+        fs::rename(ours.ok_or(io::ErrorKind::NotFound)?, &self.path)
     }
 
     fn exchange(&self) -> io::Result<()> {
@@ -255,12 +275,29 @@ mod tests {
         drop(failing);
         assert_eq!(identity(&fs::metadata(&path).unwrap()), inode);
         let (mut second, accepting) = stand(&path, Occupant::Predecessor);
-        second.settle();
+        second.settle().unwrap();
         drop((first, listener));
         let _client = UnixStream::connect(&path).unwrap();
         accepting.accept().unwrap();
         assert_eq!(count(&directory), 1);
         drop(second);
+        assert_eq!(count(&directory), 0);
+    }
+
+    #[test]
+    fn a_path_that_a_successor_took_is_had_back_when_that_one_is_killed() {
+        let (directory, path) = place();
+        let (mut first, accepting) = stand(&path, Occupant::Stranger);
+        first.aside = path.with_extension("first");
+        let (killed, its_listener) = stand(&path, Occupant::Predecessor);
+        assert!(first.settle().is_err(), "it lives");
+        std::mem::forget(killed);
+        drop(its_listener);
+        assert!(UnixStream::connect(&path).is_err());
+        first.settle().unwrap();
+        let _client = UnixStream::connect(&path).unwrap();
+        accepting.accept().unwrap();
+        drop(first);
         assert_eq!(count(&directory), 0);
     }
 }

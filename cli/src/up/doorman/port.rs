@@ -29,6 +29,9 @@ const DRAIN_GRACE: Duration = Duration::from_millis(500);
 const REST_MAX: usize = 4096;
 /// After an accept that failed for lack of descriptors or memory: time for some to become free.
 const PAUSE: Duration = Duration::from_millis(100);
+/// To have a path back from a successor that was killed, with a `PAUSE` between them: the kernel closes
+/// what that one had in its own time.
+const SETTLE_ATTEMPTS: u32 = 50;
 /// While descriptors or memory are out, this is told so often.
 const PAUSE_TOLD_EVERY: Duration = Duration::from_secs(10);
 
@@ -91,17 +94,24 @@ impl Port {
             Ok(acceptor) => acceptor,
             Err(error) => return tracing::error!("{} cannot connect: {error}", desk.greeter.who()),
         };
-        let mut told = None;
+        let (mut told, mut seen, mut unsettled) = (None, Stage::Joining, 0);
         loop {
             let now = *stage.borrow_and_update();
+            let before = std::mem::replace(&mut seen, now);
             if matches!(now, Stage::Draining | Stage::Stopped) {
                 break;
             }
-            if now == Stage::Serving {
-                source.settle();
+            match now {
+                Stage::Serving if before != now => unsettled = SETTLE_ATTEMPTS,
+                Stage::Serving => {}
+                _ => unsettled = 0,
+            }
+            if unsettled > 0 {
+                unsettled = settle(&mut source, unsettled);
             }
             tokio::select! {
                 _ = stage.changed() => {}
+                () = sleep(PAUSE), if unsettled > 0 => {}
                 accepted = acceptor.accept(), if desk.greeter.is_met(now) => match accepted {
                     Ok(stranger) => handshakes.begin(&desk, stranger),
                     Err(error) => pause(&error, &mut told).await,
@@ -118,6 +128,19 @@ impl Port {
         }
         drop(listening);
         handshakes.finish(stage).await;
+    }
+}
+
+/// Gives how many attempts are left.
+fn settle(source: &mut Source, attempts: u32) -> u32 {
+    match source.settle() {
+        Ok(()) => 0,
+        Err(error) => {
+            if attempts == 1 {
+                tracing::error!("engines of this host cannot join, their path is lost: {error}");
+            }
+            attempts - 1
+        }
     }
 }
 

@@ -86,10 +86,14 @@ impl Source {
         })
     }
 
-    /// This process goes on with it: nobody else will have it again.
-    pub(super) fn settle(&mut self) {
-        if let Source::Path(file, _) = self {
-            file.settle();
+    /// This process serves, and nobody is taking over.
+    ///
+    /// # Errors
+    /// As those of [`SocketFile::settle`].
+    pub(super) fn settle(&mut self) -> io::Result<()> {
+        match self {
+            Source::Port(_) => Ok(()),
+            Source::Path(file, _) => file.settle(),
         }
     }
 
