@@ -417,6 +417,8 @@ fn read_engine(section: Option<&Value<'_>>, directory: &Path) -> Result<Engine, 
 }
 
 #[cfg(test)]
+mod function_tests;
+#[cfg(test)]
 mod link_tests;
 #[cfg(test)]
 mod tests;

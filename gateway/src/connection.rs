@@ -9,6 +9,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use reactor::{Operation, ReceiveBuffer};
 
 use crate::access::Access;
+use crate::access_log::Entry;
 use crate::answer::{self, Outgoing};
 use crate::arrival::{Arrival, Door};
 use crate::backlog::Backlog;
@@ -118,6 +119,11 @@ impl Connection {
             Admission::Refused => connection.refuse(io, Reject::TooManyConnections),
         }
         connection
+    }
+
+    /// What the access log will be told of the request in progress; `None` where there is no log.
+    pub(crate) fn logged(&mut self) -> Option<&mut Entry> {
+        self.access.as_mut()?.request()
     }
 
     /// Gives everything back. The call in progress, if any, has been cancelled or answered.
@@ -234,8 +240,8 @@ impl Connection {
             return;
         }
         io.shared.calling -= 1;
-        if let Some(access) = &mut self.access {
-            access.time(answer.times);
+        if let Some(request) = self.logged() {
+            request.time(answer.times);
         }
         self.settle_persistence(io);
         let frame = io.shared.frame(&self.exchange, io.now);

@@ -3,9 +3,6 @@
 //! `Access-Control-Allow-Credentials` is never sent, and `"*"` opens to every page no more than a key
 //! would.
 
-use crate::http::head::Head;
-use crate::respond;
-
 /// Longest list of request fields that a preflight gets back, in bytes.
 const FIELDS_MAX: usize = 1024;
 /// Longest origin in bytes: a scheme, a host name of 253 and a port.
@@ -13,9 +10,12 @@ const ORIGIN_MAX: usize = 300;
 /// Most origins: each request with an `Origin` is compared with all of them.
 pub const ORIGINS_MAX: usize = 64;
 /// How long a browser need not ask again, in seconds.
-const MAX_AGE_S: u64 = 600;
+const MAX_AGE_S: &[u8] = b"600";
 /// What a page may read of an answer beside what it always may.
 const EXPOSED: &[u8] = b"X-Request-Id, Retry-After";
+
+/// Name and value of a field.
+type Field<'a> = (&'a [u8], &'a [u8]);
 
 /// The origins whose pages may read answers.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ enum Origins {
 
 /// What a request's `Origin` is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub enum Origin {
     /// There is none, or none that is listed.
     Other,
     /// All are welcome.
@@ -53,14 +53,15 @@ impl Cors {
         Cors { origins: Origins::Listed(listed) }
     }
 
-    pub(crate) fn origin_of(&self, head: &Head<'_>) -> Origin {
-        let mut sent = head.headers.iter().filter(|it| it.name.eq_ignore_ascii_case("origin"));
+    /// Whose page asks, by the fields of its request.
+    pub fn origin_of<'a>(&self, fields: impl Iterator<Item = Field<'a>>) -> Origin {
+        let mut sent = named(fields, b"origin");
         let (Some(origin), None) = (sent.next(), sent.next()) else { return Origin::Other };
         match &self.origins {
             Origins::Any => Origin::Any,
             // Bytes, as browsers write them: lower case, without a default port.
             Origins::Listed(listed) => {
-                let at = listed.iter().position(|listed| **listed == *origin.value);
+                let at = listed.iter().position(|listed| **listed == *origin);
                 at.and_then(|at| u16::try_from(at).ok()).map_or(Origin::Other, Origin::Listed)
             }
         }
@@ -68,7 +69,7 @@ impl Cors {
 
     /// The fields of every answer. `Vary` stands also where no page asked: a cache must not give one
     /// page the answer to another's request.
-    pub(crate) fn write(&self, origin: Origin, out: &mut Vec<u8>) {
+    pub fn write(&self, origin: Origin, mut field: impl FnMut(&'static [u8], &[u8])) {
         let allowed: Option<&[u8]> = match (origin, &self.origins) {
             (Origin::Any, _) => Some(b"*"),
             (Origin::Listed(at), Origins::Listed(listed)) => {
@@ -77,47 +78,59 @@ impl Cors {
             (Origin::Listed(_), Origins::Any) | (Origin::Other, _) => None,
         };
         if let Some(allowed) = allowed {
-            respond::field(out, b"Access-Control-Allow-Origin", allowed);
-            respond::field(out, b"Access-Control-Expose-Headers", EXPOSED);
+            field(b"Access-Control-Allow-Origin", allowed);
+            field(b"Access-Control-Expose-Headers", EXPOSED);
         }
         if matches!(self.origins, Origins::Listed(_)) {
-            respond::field(out, b"Vary", b"Origin");
+            field(b"Vary", b"Origin");
         }
     }
 }
 
 /// Whether a request is a preflight: a browser's question on behalf of a page. It shows no key, since
 /// a browser has none, and it reaches no function.
-pub(crate) fn is_preflight(head: &Head<'_>, origin: Origin) -> bool {
-    head.method_text == b"OPTIONS"
+pub(crate) fn is_preflight<'a>(
+    method: &[u8],
+    origin: Origin,
+    fields: impl Iterator<Item = Field<'a>>,
+) -> bool {
+    method == b"OPTIONS"
         && origin != Origin::Other
-        && head
-            .headers
-            .iter()
-            .any(|it| it.name.eq_ignore_ascii_case("access-control-request-method"))
+        && named(fields, b"access-control-request-method").next().is_some()
 }
 
-/// The fields of the answer to a preflight. The request's own fields are given back: which ones a
+/// The fields of the answer to a preflight with these. The request's own are given back: which ones a
 /// function understands is not known here.
-pub(crate) fn write_preflight(head: &Head<'_>, out: &mut Vec<u8>) {
-    let name = "access-control-request-headers";
-    let wanted = head.headers.iter().find(|it| it.name.eq_ignore_ascii_case(name));
-    respond::field(out, b"Access-Control-Allow-Methods", b"GET, HEAD, POST");
+pub fn write_preflight<'a>(
+    fields: impl Iterator<Item = Field<'a>>,
+    mut field: impl FnMut(&'static [u8], &[u8]),
+) {
+    let wanted = named(fields, b"access-control-request-headers").next();
+    field(b"Access-Control-Allow-Methods", b"GET, HEAD, POST");
     let is_list = |value: &[u8]| {
         let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_, ".contains(byte);
         (1..=FIELDS_MAX).contains(&value.len()) && value.iter().all(allowed)
     };
-    if let Some(wanted) = wanted.filter(|it| is_list(it.value)) {
-        respond::field(out, b"Access-Control-Allow-Headers", wanted.value);
+    if let Some(wanted) = wanted.filter(|value| is_list(value)) {
+        field(b"Access-Control-Allow-Headers", wanted);
     }
-    respond::number_field(out, b"Access-Control-Max-Age", MAX_AGE_S);
-    respond::field(out, b"Vary", b"Access-Control-Request-Method, Access-Control-Request-Headers");
+    field(b"Access-Control-Max-Age", MAX_AGE_S);
+    field(b"Vary", b"Access-Control-Request-Method, Access-Control-Request-Headers");
 }
 
-/// Whether a field is ours to write while this is on.
-pub(crate) fn is_ours(name: &[u8]) -> bool {
+/// Whether a field of an answer is ours to write while this is on.
+#[must_use]
+pub fn is_ours(name: &[u8]) -> bool {
     const PREFIX: &[u8] = b"access-control-";
     name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+}
+
+/// The values of the fields of this name.
+fn named<'a>(
+    fields: impl Iterator<Item = Field<'a>>,
+    name: &'static [u8],
+) -> impl Iterator<Item = &'a [u8]> {
+    fields.filter(|(it, _)| it.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
 /// Whether a text is `"*"` or an origin as browsers write it: scheme, host and perhaps a port, in lower

@@ -11,8 +11,10 @@ use ipc::Outcome;
 use ipc::envelope::{RequestFields, Sink};
 use reactor::clock;
 
+use crate::access_log::Entry;
 use crate::auth::{AuthReject, Credentials, Doorkeeper, Resource};
 use crate::config::{Config, HEADERS_LIMIT};
+use crate::cors::{self, Origin};
 use crate::http::head::{Method, TARGET_MAX, TimeLeft};
 use crate::http::rules::Fields;
 use crate::reject::Reject;
@@ -61,6 +63,8 @@ pub enum Inquiry {
     Health,
     /// `/readyz`: whether it can run calls; a shard knows.
     Ready,
+    /// The question of a browser whether its page may ask.
+    Preflight,
     /// A call.
     Call(Parcel),
 }
@@ -118,6 +122,12 @@ impl Sink for Text<'_> {
     }
 }
 
+impl<'a> Head<'a> {
+    fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        self.headers.iter().map(|(name, value)| (name.as_bytes(), *value))
+    }
+}
+
 impl Intake {
     /// With the limits that HTTP/1.1 has.
     #[must_use]
@@ -138,20 +148,36 @@ impl Intake {
         given.and_then(|(_, value)| RequestId::accept(value)).unwrap_or_else(|| self.ids.make())
     }
 
-    /// What a request asks for. A call counts against the rate of its key.
+    /// Whose page asks, where web pages are told about.
+    #[must_use]
+    pub fn origin(&self, headers: &[(&str, &[u8])]) -> Origin {
+        let Some(cors) = &self.config.cors else { return Origin::Other };
+        cors.origin_of(headers.iter().map(|(name, value)| (name.as_bytes(), *value)))
+    }
+
+    /// What a request asks for; `entry` learns what of it is logged. A call counts against the rate
+    /// of its key.
     ///
     /// # Errors
     /// What it is refused with.
-    pub fn read(&mut self, head: &Head<'_>, id: &RequestId) -> Result<Inquiry, Failure> {
+    pub fn read(
+        &mut self,
+        head: &Head<'_>,
+        id: &RequestId,
+        entry: &mut Entry,
+    ) -> Result<Inquiry, Failure> {
         let target = head.target;
         if target.len() > TARGET_MAX {
             return Err(Reject::UriTooLong.into());
+        }
+        if cors::is_preflight(head.method, self.origin(head.headers), head.fields()) {
+            return Ok(Inquiry::Preflight);
         }
         match route(Method::of(head.method), target)? {
             Route::Function { name, suffix, query } => {
                 let name = std::str::from_utf8(name).unwrap_or_default();
                 let destination = Destination { names: &[name], suffix, query };
-                self.send(head, &destination, id).map(Inquiry::Call)
+                self.send(head, &destination, id, entry).map(Inquiry::Call)
             }
             Route::Health => Ok(Inquiry::Health),
             Route::Ready => Ok(Inquiry::Ready),
@@ -162,8 +188,8 @@ impl Intake {
         }
     }
 
-    /// A call of a function that is named otherwise than by the path of the request. It counts against
-    /// the rate of its key.
+    /// A call of a function that is named otherwise than by the path of the request; `entry` learns
+    /// what of it is logged. It counts against the rate of its key.
     ///
     /// # Errors
     /// What the request is refused with.
@@ -172,6 +198,7 @@ impl Intake {
         head: &Head<'_>,
         destination: &Destination<'_>,
         id: &RequestId,
+        entry: &mut Entry,
     ) -> Result<Parcel, Failure> {
         let count = head.headers.len();
         if count > self.config.headers_max || head.target.len() > TARGET_MAX {
@@ -194,10 +221,11 @@ impl Intake {
         };
         let names = destination.names.iter().map(|name| name.as_bytes());
         let mut names: Vec<Box<[u8]>> = names.filter(|name| is_name(name)).map(Box::from).collect();
-        if names.is_empty() {
+        let Some(first) = names.first() else {
             return Err(Reject::NotFound("no such function").into());
-        }
-        let credentials = self.admit(head, &mut names)?;
+        };
+        entry.name(first);
+        let credentials = self.admit(head, &mut names, entry)?;
         let request = RequestFields {
             method: head.method,
             suffix: destination.suffix,
@@ -217,11 +245,12 @@ impl Intake {
         &mut self,
         head: &Head<'_>,
         names: &mut Vec<Box<[u8]>>,
+        entry: &mut Entry,
     ) -> Result<CredentialFields, Reject> {
         let Some(doorkeeper) = &mut self.doorkeeper else { return Ok(CredentialFields::Forwarded) };
-        let fields = head.headers.iter().map(|(name, value)| (name.as_bytes(), *value));
-        let client = doorkeeper.authenticate(Credentials::collect(fields));
+        let client = doorkeeper.authenticate(Credentials::collect(head.fields()));
         let client = client.map_err(Reject::Auth)?;
+        entry.recognise(&client);
         names.retain(|name| client.authorize(Resource::Function(name)).is_ok());
         if names.is_empty() {
             return Err(Reject::Auth(AuthReject::Forbidden));
@@ -279,7 +308,7 @@ mod tests {
         let mut intake = Intake::new(Config::default());
         let head = Head { method: method.as_bytes(), target: target.as_bytes(), headers };
         let id = intake.request_id(headers);
-        intake.read(&head, &id)
+        intake.read(&head, &id, &mut Entry::new(b"", 0))
     }
 
     fn status(method: &str, target: &str, headers: Fields<'_>) -> u16 {
@@ -334,7 +363,7 @@ mod tests {
         let id = intake.request_id(&[]);
         let mut read = |target: &str, headers: Fields<'_>| {
             let head = Head { method: b"GET", target: target.as_bytes(), headers };
-            intake.read(&head, &id)
+            intake.read(&head, &id, &mut Entry::new(b"", 0))
         };
         let failure = read("/function/f", &[]).unwrap_err();
         assert_eq!((failure.status, failure.kind), (401, "unauthorized"));
@@ -350,9 +379,10 @@ mod tests {
         let names = &["pay.Service", "Service"][..];
         let destination = Destination { names, suffix: b"/M", query: b"" };
         let head = Head { method: b"POST", target: b"/pay.Service/M", headers: shown };
-        let parcel = intake.send(&head, &destination, &id).unwrap();
+        let mut send = || intake.send(&head, &destination, &id, &mut Entry::new(b"", 0));
+        let parcel = send().unwrap();
         assert_eq!(parcel.names, [Box::from(*b"pay.Service")]);
-        let limited = (0..50).find_map(|_| intake.send(&head, &destination, &id).err()).unwrap();
+        let limited = (0..50).find_map(|_| send().err()).unwrap();
         assert_eq!((limited.status, limited.retry_after_s), (429, Some(1)));
         assert_eq!(limited.outcome, Outcome::LimitReached);
     }

@@ -35,7 +35,7 @@ mod backlog;
 mod body;
 mod config;
 mod connection;
-mod cors;
+pub mod cors;
 mod date;
 mod deadline;
 mod departure;

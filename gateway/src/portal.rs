@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use ipc::envelope;
+use ipc::{Times, envelope};
 use reactor::Reactor;
 use reactor::clock::Nanos;
 
@@ -64,8 +64,8 @@ pub enum Subject {
     },
 }
 
-/// Takes an answer to the thread that asked. Must not block.
-pub type ReplyTo = Box<dyn FnOnce(Reply) + Send>;
+/// Takes an answer to the thread that asked, and the times of a call that ran. Must not block.
+pub type ReplyTo = Box<dyn FnOnce(Reply, Option<Times>) + Send>;
 
 /// What became of a request.
 #[derive(Debug)]
@@ -177,7 +177,8 @@ impl Portal {
     /// Takes the answer to a call of a caller that is [owned](Portal::owns).
     pub fn on_answer(&mut self, caller: u64, answer: Answer) {
         let Some(waiting) = self.waiting.remove(&Ticket::new(caller)) else { return };
-        (waiting.reply)(tell(answer, &mut self.scratch));
+        let times = answer.times;
+        (waiting.reply)(tell(answer, &mut self.scratch), times);
     }
 
     fn ask(
@@ -225,7 +226,7 @@ impl Portal {
                 self.taken += 1;
                 self.waiting.insert(ticket, Waiting { call, reply });
             }
-            Err(told) => reply(told),
+            Err(told) => reply(told, None),
         }
     }
 }

@@ -202,10 +202,11 @@ impl Connection {
         head: &Head<'_>,
         body: &[u8],
     ) {
-        if let Some(access) = &mut self.access {
-            access.count_body(body.len());
+        if let Some(request) = self.logged() {
+            request.count_body(body.len());
         }
-        if cors::is_preflight(head, self.exchange.origin) && head.fault.is_none() {
+        let origin = self.exchange.origin;
+        if cors::is_preflight(head.method_text, origin, head.fields()) && head.fault.is_none() {
             return self.answer_preflight(io, head);
         }
         match self.target(io, &*upstream, head, Look::Final) {
@@ -258,8 +259,8 @@ impl Connection {
         }
         let route = route(head.method, head.target)?;
         let route = route.permitted(self.door, io.shared.config.documents)?;
-        if let (Route::Function { name, .. }, Some(access)) = (route, &mut self.access) {
-            access.name(name);
+        if let (Route::Function { name, .. }, Some(request)) = (route, self.logged()) {
+            request.name(name);
         }
         self.admit(io, head, route, look)?;
         match route {
@@ -289,11 +290,10 @@ impl Connection {
             (Route::Metrics | Route::Functions | Route::Engines, Door::Public) => Resource::Own,
             (Route::Function { name, .. }, _) => Resource::Function(name),
         };
-        let fields = head.headers.iter().map(|header| (header.name.as_bytes(), header.value));
-        let credentials = Credentials::collect(fields);
+        let credentials = Credentials::collect(head.fields());
         let client = doorkeeper.authenticate(credentials).map_err(Reject::Auth)?;
-        if let Some(access) = &mut self.access {
-            access.recognise(&client);
+        if let Some(request) = self.logged() {
+            request.recognise(&client);
         }
         client.authorize(resource).map_err(Reject::Auth)?;
         match look {

@@ -29,7 +29,7 @@ impl Exchange {
             method: head.method,
             version: head.version,
             persistence: head.persistence,
-            origin: cors.map_or(Origin::Other, |cors| cors.origin_of(head)),
+            origin: cors.map_or(Origin::Other, |cors| cors.origin_of(head.fields())),
         }
     }
 
@@ -100,7 +100,7 @@ pub(crate) fn begin(out: &mut Vec<u8>, status: u16, frame: &Frame<'_>) {
         (Persistence::KeepAlive, Version::Http11) => b"\r\n",
     });
     if let Some(cors) = &frame.cors {
-        cors.write(frame.exchange.origin, out);
+        cors.write(frame.exchange.origin, |name, value| field(out, name, value));
     }
 }
 
@@ -135,7 +135,7 @@ pub(crate) fn document(
 /// A whole answer to a page's preflight.
 pub(crate) fn preflight(out: &mut Vec<u8>, frame: &Frame<'_>, head: &Head<'_>) {
     begin(out, 204, frame);
-    cors::write_preflight(head, out);
+    cors::write_preflight(head.fields(), |name, value| field(out, name, value));
     out.extend_from_slice(b"\r\n");
 }
 

@@ -56,6 +56,18 @@ impl Body {
         Body { parts, trailers: Some(trailers), answering: Some(busy.answer()) }
     }
 
+    /// Bytes that are left, without the trailers.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.parts.iter().map(|part| part.len() as u64).sum()
+    }
+
+    /// What follows them.
+    #[must_use]
+    pub fn trailers(&self) -> Option<&HeaderMap> {
+        self.trailers.as_ref()
+    }
+
     fn next(&mut self) -> Option<Frame<Bytes>> {
         let part = self.parts.iter_mut().find(|part| !part.is_empty());
         if let Some(part) = part {
@@ -92,7 +104,7 @@ impl http_body::Body for Body {
         match self.trailers {
             // The length of a message is told by the message.
             Some(_) => SizeHint::default(),
-            None => SizeHint::with_exact(self.parts.iter().map(|part| part.len() as u64).sum()),
+            None => SizeHint::with_exact(self.size()),
         }
     }
 }

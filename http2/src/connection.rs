@@ -1,5 +1,6 @@
 //! One connection, from its acceptance to its end.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,8 +34,12 @@ pub struct House {
 }
 
 /// Serves a connection until it ends.
-pub async fn run<S>(house: Rc<House>, stream: S, mut stage: watch::Receiver<Stage>)
-where
+pub async fn run<S>(
+    house: Rc<House>,
+    stream: S,
+    peer: SocketAddr,
+    mut stage: watch::Receiver<Stage>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let member = house.ledger.join();
@@ -42,7 +47,7 @@ where
     let activity = Rc::new(Activity::new(Instant::now()));
     let limits = &house.config.gateway;
     let transport = Transport::new(stream, limits.head_timeout, limits.write_timeout);
-    let origin = Origin { client: Arc::clone(&client), activity: Rc::clone(&activity) };
+    let origin = Origin { client: Arc::clone(&client), activity: Rc::clone(&activity), peer };
     let room = Rc::clone(&house.room);
     let service = service_fn(move |request| serve(Rc::clone(&room), origin.clone(), request));
     let mut connection = pin!(builder(&house.config).serve_connection(transport, service));

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use gateway::intake::Fault;
 use gateway::portal::{Mail, Question, Reply, Subject, Ticket};
+use ipc::Times;
 use tokio::sync::oneshot;
 
 use crate::ledger::{Client, Hold, Side};
@@ -56,6 +57,8 @@ pub struct Answered {
     pub reply: Reply,
     /// For the body.
     pub hold: Option<Hold>,
+    /// Of a call that ran.
+    pub times: Option<Times>,
 }
 
 /// Counts a call for as long as a shard has it.
@@ -107,10 +110,10 @@ impl Desk {
         let in_flight = InFlight::new(&self.in_flight[usize::from(shard)], &self.total);
         let (sender, answer) = oneshot::channel();
         let client = Arc::clone(client);
-        let reply = Box::new(move |reply| {
+        let reply = Box::new(move |reply, times| {
             let (_counted, _body) = (in_flight, body);
             // Whoever asked may be gone.
-            let _ = sender.send(hold(reply, &client));
+            let _ = sender.send(hold(reply, times, &client));
         });
         self.shards.post(shard, Mail::Ask(Box::new(Question { ticket, subject, reply })));
         Ok(Pending { desk: Rc::clone(self), shard, ticket, answer, settled: false })
@@ -145,14 +148,14 @@ impl Desk {
 }
 
 /// On the shard's thread: an answer is sent only if there is room for it.
-fn hold(reply: Reply, client: &Arc<Client>) -> Answered {
+fn hold(reply: Reply, times: Option<Times>, client: &Arc<Client>) -> Answered {
     let size = match &reply {
         Reply::Told { body, .. } => body.len(),
         Reply::Failed(_) => 0,
     };
     match client.hold(Side::Answer, size) {
-        Ok(hold) => Answered { reply, hold: Some(hold) },
-        Err(_) => Answered { reply, hold: None },
+        Ok(hold) => Answered { reply, hold: Some(hold), times },
+        Err(_) => Answered { reply, hold: None, times },
     }
 }
 
@@ -214,7 +217,7 @@ mod tests {
 
     fn answer(mail: Mail) {
         let Mail::Ask(question) = mail else { panic!("it is a question") };
-        (question.reply)(Reply::Told { status: 200, fields: Vec::new(), body: vec![1; 10] });
+        (question.reply)(Reply::Told { status: 200, fields: Vec::new(), body: vec![1; 10] }, None);
     }
 
     #[test]

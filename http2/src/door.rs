@@ -4,13 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use gateway::access_log::AccessLog;
 use gateway::intake::Intake;
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
@@ -122,7 +123,8 @@ impl Door {
             let desk = Rc::new(Desk::new(shards, RandomState::new().hash_one(0)));
             let last = LastWord(Rc::clone(&desk));
             let intake = RefCell::new(Intake::new(config.gateway.clone()));
-            let room = Rc::new(Room { intake, desk: Rc::clone(&desk), stats });
+            let log = RefCell::new(config.gateway.access_log.as_ref().map(AccessLog::feed));
+            let room = Rc::new(Room { intake, log, desk: Rc::clone(&desk), stats });
             let house = Rc::new(House { room, ledger, config });
             local.block_on(&runtime, serve(house, listeners, stage));
             // Its tasks end, and say what they have to say, before the shards hear the last.
@@ -208,7 +210,7 @@ impl Entrance {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => self.admit(stream),
+                Ok((stream, peer)) => self.admit(stream, peer),
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
                     tracing::warn!("accepting pauses: {error}");
@@ -221,7 +223,7 @@ impl Entrance {
             tokio::select! {
                 biased;
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => self.admit(stream),
+                    Ok((stream, peer)) => self.admit(stream, peer),
                     Err(_) => break,
                 },
                 () = std::future::ready(()) => break,
@@ -229,7 +231,7 @@ impl Entrance {
         }
     }
 
-    fn admit(&self, stream: TcpStream) {
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
         let config = &self.house.config;
         let stats = &self.house.room.stats;
         let number = u64::try_from(stream.as_raw_fd()).unwrap_or(0);
@@ -247,13 +249,13 @@ impl Entrance {
         let security = self.security.clone();
         tokio::task::spawn_local(async move {
             match security {
-                Security::Plain => run(house, stream, stage).await,
+                Security::Plain => run(house, stream, peer, stage).await,
                 Security::Tls(certificates) => {
                     let handshake = TlsAcceptor::from(certificates()).accept(stream);
                     let done = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
                     match done {
                         Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(ALPN) => {
-                            run(house, stream, stage).await;
+                            run(house, stream, peer, stage).await;
                         }
                         _ => house.room.stats.close(Closing::Handshake),
                     }

@@ -3,17 +3,21 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gateway::RequestId;
+use gateway::access_log::{Entry, Feed};
+use gateway::cors::{self, Cors};
 use gateway::intake::{Failure, Fault, Head, Inquiry, Intake, Parcel};
 use gateway::portal::{Reply, Subject};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::activity::{Activity, Busy};
@@ -22,7 +26,9 @@ use crate::desk::{Answered, Desk};
 use crate::gather::{GatherFault, Shape, Terms, gather};
 use crate::grpc;
 use crate::ledger::{Client, Hold};
+use crate::line::{Journal, Line};
 use crate::stats::{Protocol, Stats};
+use crate::unwanted::discard;
 
 /// The name under which ids come and go.
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -35,6 +41,8 @@ pub struct Room {
     pub desk: Rc<Desk>,
     /// Counts.
     pub stats: Arc<Stats>,
+    /// Where answers are logged, if they are.
+    pub log: RefCell<Option<Feed>>,
 }
 
 /// Whose request it is.
@@ -44,6 +52,8 @@ pub struct Origin {
     pub client: Arc<Client>,
     /// Its connection's.
     pub activity: Rc<Activity>,
+    /// Who connected.
+    pub peer: SocketAddr,
 }
 
 /// A request that was read as far as its head.
@@ -54,6 +64,12 @@ pub struct Exchange<'a> {
     /// When its head was complete.
     pub(crate) began: Instant,
     pub(crate) busy: Busy,
+    /// What the access log will be told.
+    pub(crate) line: &'a Line<'a>,
+    /// The page that asks.
+    origin: cors::Origin,
+    /// Where web pages are told about.
+    pub(crate) cors: Option<Arc<Cors>>,
 }
 
 /// A call that could not be sent, or was not answered.
@@ -79,14 +95,35 @@ pub async fn serve(
     let headers = fields(&parts, cookies.as_ref());
     let id = room.intake.borrow_mut().request_id(&headers);
     let began = Instant::now();
-    let exchange = Exchange { room: &room, client: &origin.client, id, began, busy };
-    Ok(if grpc::path::is_grpc(&parts.headers) && !parts.uri.path().starts_with("/function/") {
-        room.stats.request(Protocol::Grpc);
-        grpc::exchange::answer(exchange, &parts, &headers, &mut incoming).await
-    } else {
-        room.stats.request(Protocol::Http);
-        exchange.answer(&parts, &headers, &mut incoming).await
-    })
+    let (page, cors) = {
+        let intake = room.intake.borrow();
+        (intake.origin(&headers), intake.config().cors.clone())
+    };
+    let journal = Journal { feed: &room.log, stats: &room.stats };
+    let entry = Entry::new(parts.method.as_str().as_bytes(), head_size(&parts, &headers));
+    let line = Line::new(journal, id, origin.peer, entry);
+    let client = &origin.client;
+    let exchange =
+        Exchange { room: &room, client, id, began, busy, line: &line, origin: page, cors };
+    let response =
+        if grpc::path::is_grpc(&parts.headers) && !parts.uri.path().starts_with("/function/") {
+            room.stats.request(Protocol::Grpc);
+            grpc::exchange::answer(exchange, &parts, &headers, &mut incoming).await
+        } else {
+            room.stats.request(Protocol::Http);
+            exchange.answer(&parts, &headers, &mut incoming).await
+        };
+    line.answered(&response);
+    if !incoming.is_end_stream() {
+        tokio::task::spawn_local(discard(incoming));
+    }
+    Ok(response)
+}
+
+/// Bytes of a head before they are packed: what names and values have.
+fn head_size(parts: &Parts, headers: &[(&str, &[u8])]) -> usize {
+    let line = parts.method.as_str().len() + target(parts).len();
+    line + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
 }
 
 /// The fields as HTTP/1.1 has them: `:authority` is its Host, and a cookie is one field
@@ -127,7 +164,10 @@ impl Exchange<'_> {
     ) -> Response<Body> {
         let head =
             Head { method: parts.method.as_str().as_bytes(), target: target(parts), headers };
-        let inquiry = self.room.intake.borrow_mut().read(&head, &self.id);
+        let inquiry = {
+            let mut intake = self.room.intake.borrow_mut();
+            self.line.fill(|entry| intake.read(&head, &self.id, entry))
+        };
         let answered = match inquiry {
             Err(failure) => Err(failure),
             Ok(Inquiry::Health) => {
@@ -135,6 +175,7 @@ impl Exchange<'_> {
                 let response = self.begin(StatusCode::OK);
                 return self.end(response, text, Bytes::from_static(b"ok\n"), &parts.method);
             }
+            Ok(Inquiry::Preflight) => return self.allow(headers),
             Ok(Inquiry::Ready) => self.ask(Subject::Readiness, None).await,
             Ok(Inquiry::Call(parcel)) => {
                 let called = self.call(parcel, incoming, Shape::Any, None).await;
@@ -146,7 +187,7 @@ impl Exchange<'_> {
             }
         };
         match answered {
-            Ok(Answered { reply: Reply::Told { status, fields, body }, hold }) => {
+            Ok(Answered { reply: Reply::Told { status, fields, body }, hold, .. }) => {
                 self.tell(status, fields, held(body, hold), &parts.method)
             }
             Ok(Answered { reply: Reply::Failed(failure), .. }) | Err(failure) => {
@@ -173,8 +214,12 @@ impl Exchange<'_> {
         let (body, hold) = gathered.map_err(|fault| match fault {
             GatherFault::Limit(fault) => failure(fault),
             GatherFault::Message(fault) => CallFault::Message(fault),
-            GatherFault::Reset => failure(Fault::Gone),
+            GatherFault::Reset => {
+                self.line.abandon();
+                failure(Fault::Gone)
+            }
         })?;
+        self.line.count_body(body.len());
         let body = match shape {
             Shape::Any => body,
             Shape::Message => grpc::message::strip(body).map_err(CallFault::Message)?,
@@ -190,7 +235,9 @@ impl Exchange<'_> {
     async fn ask(&self, subject: Subject, body: Option<Hold>) -> Result<Answered, Failure> {
         let pending = self.room.desk.ask(subject, body, self.client);
         let pending = pending.map_err(|fault| self.refuse(fault))?;
-        pending.await.map_err(|fault| self.refuse(fault))
+        let answered = pending.await.map_err(|fault| self.refuse(fault))?;
+        self.line.time(answered.times);
+        Ok(answered)
     }
 
     pub(crate) fn refuse(&self, fault: Fault) -> Failure {
@@ -220,7 +267,27 @@ impl Exchange<'_> {
         if let Ok(id) = HeaderValue::from_bytes(self.id.as_bytes()) {
             response.headers_mut().insert(X_REQUEST_ID, id);
         }
+        if let Some(cors) = &self.cors {
+            cors.write(self.origin, |name, value| append(response.headers_mut(), name, value));
+        }
         response
+    }
+
+    /// Answers a preflight.
+    fn allow(self, headers: &[(&str, &[u8])]) -> Response<Body> {
+        let mut response = self.begin(StatusCode::NO_CONTENT);
+        let fields = headers.iter().map(|(name, value)| (name.as_bytes(), *value));
+        cors::write_preflight(fields, |name, value| append(response.headers_mut(), name, value));
+        self.finish(response, Bytes::new(), &Method::OPTIONS)
+    }
+
+    /// Adds what a function says. It was checked by the rules of HTTP/1.1.
+    pub(crate) fn relay(&self, headers: &mut HeaderMap, fields: Vec<(Vec<u8>, Vec<u8>)>) {
+        for (name, value) in fields {
+            if self.cors.is_none() || !cors::is_ours(&name) {
+                append(headers, &name, &value);
+            }
+        }
     }
 
     fn tell(
@@ -233,7 +300,7 @@ impl Exchange<'_> {
         // The portal lets no other status through.
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = self.begin(status);
-        append(response.headers_mut(), fields);
+        self.relay(response.headers_mut(), fields);
         self.finish(response, body, method)
     }
 
@@ -276,13 +343,9 @@ impl Exchange<'_> {
     }
 }
 
-/// Adds what a function says. It was checked by the rules of HTTP/1.1; what HTTP/2 does not take all
-/// the same is left out.
-pub(crate) fn append(headers: &mut HeaderMap, fields: Vec<(Vec<u8>, Vec<u8>)>) {
-    for (name, value) in fields {
-        let name = HeaderName::from_bytes(&name);
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(&value)) {
-            headers.append(name, value);
-        }
+/// Adds a field. What HTTP/2 does not take, although HTTP/1.1 does, is left out.
+fn append(headers: &mut HeaderMap, name: &[u8], value: &[u8]) {
+    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+        headers.append(name, value);
     }
 }

@@ -12,9 +12,10 @@
 //! - `runtime`: what `hyper` needs of `tokio`
 //! - `activity`, `ledger`: what it is doing, and what it makes the server hold
 //! - `exchange`: one request; `grpc`: one that is a call of gRPC
-//! - `gather`: its body
+//! - `gather`: its body; `unwanted`: what is left of one that nobody asks for
 //! - `desk`: the way to the shards and back
 //! - `body`: the answer on its way out
+//! - `line`: what the access log is told of it
 #![forbid(unsafe_code)]
 
 mod activity;
@@ -28,9 +29,11 @@ mod exchange;
 mod gather;
 mod grpc;
 mod ledger;
+mod line;
 mod runtime;
 mod stats;
 mod transport;
+mod unwanted;
 
 pub use config::Config;
 pub use desk::Shards;

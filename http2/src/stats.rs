@@ -16,6 +16,7 @@ pub struct Stats {
     http: AtomicU64,
     grpc: AtomicU64,
     closed: [AtomicU64; Closing::ALL.len()],
+    lines_dropped: AtomicU64,
     ledger: Arc<Ledger>,
 }
 
@@ -70,6 +71,7 @@ impl Stats {
             http: zero(),
             grpc: zero(),
             closed: std::array::from_fn(|_| zero()),
+            lines_dropped: zero(),
             ledger,
         }
     }
@@ -96,6 +98,11 @@ impl Stats {
 
     pub(crate) fn close(&self, closing: Closing) {
         self.closed[closing as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many lines of the access log did not fit so far.
+    pub(crate) fn count_dropped_lines(&self, count: u64) {
+        self.lines_dropped.store(count, Ordering::Relaxed);
     }
 
     /// Writes all of them.
@@ -132,6 +139,9 @@ impl Stats {
         let requests =
             [("{protocol=\"http\"}", read(&self.http)), ("{protocol=\"grpc\"}", read(&self.grpc))];
         metric("requests_total", "counter", "Requests begun.", &requests);
+        let dropped = read(&self.lines_dropped);
+        let help = "Lines of the access log that did not fit.";
+        metric("access_log_dropped_total", "counter", help, &[("", dropped)]);
         let held = self.ledger.held() as u64;
         metric("held_bytes", "gauge", "Bytes of requests and answers held.", &[("", held)]);
     }
@@ -157,6 +167,7 @@ mod tests {
             "nightcore_http2_connections_closed_total{reason=\"memory\"} 1",
             "nightcore_http2_connections_closed_total{reason=\"idle\"} 0",
             "nightcore_http2_requests_total{protocol=\"grpc\"} 1",
+            "nightcore_http2_access_log_dropped_total 0",
             "nightcore_http2_held_bytes 0",
         ] {
             assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");

@@ -48,6 +48,14 @@ pub struct Http2Answer {
     pub trailers: Option<HeaderMap>,
 }
 
+/// What comes behind the head of a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// It is the whole request.
+    Nothing,
+    Body,
+}
+
 /// The fields of a request.
 pub type Fields<'a> = &'a [(&'a str, &'a str)];
 
@@ -130,6 +138,9 @@ impl Http2 {
     /// # Panics
     /// If it cannot be sent.
     pub fn send(&mut self, method: &str, path: &str, fields: Fields<'_>, body: &[u8]) -> Awaited {
+        if body.is_empty() {
+            return self.open(method, path, fields, Rest::Nothing);
+        }
         let mut awaited = self.begin(method, path, fields);
         awaited.stream.send_data(Bytes::copy_from_slice(body), true).expect("the stream is open");
         awaited
@@ -140,6 +151,10 @@ impl Http2 {
     /// # Panics
     /// If it cannot be sent.
     pub fn begin(&mut self, method: &str, path: &str, fields: Fields<'_>) -> Awaited {
+        self.open(method, path, fields, Rest::Body)
+    }
+
+    fn open(&mut self, method: &str, path: &str, fields: Fields<'_>, rest: Rest) -> Awaited {
         let uri: Uri = format!("http://{}{path}", self.authority).parse().expect("a URI");
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
         let mut request = Request::builder().method(method).uri(uri);
@@ -151,7 +166,8 @@ impl Http2 {
         self.runtime.block_on(async {
             let ready = tokio::time::timeout(PATIENCE, sender.ready()).await;
             let mut sender = ready.expect("in time").expect("the connection is open");
-            let (response, stream) = sender.send_request(request, false).expect("it is valid");
+            let (response, stream) =
+                sender.send_request(request, rest == Rest::Nothing).expect("it is valid");
             Awaited { response, stream }
         })
     }
@@ -269,12 +285,27 @@ pub fn framed(message: &[u8]) -> Vec<u8> {
     [&[0][..], &size, message].concat()
 }
 
+/// A frame that came.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// As in [`kind`].
+    pub kind: u8,
+    /// Such as [`END_STREAM`].
+    pub flags: u8,
+    /// Zero: of the connection.
+    pub stream: u32,
+    /// What is in it.
+    pub payload: Vec<u8>,
+}
+
 /// A connection on which any bytes are sent.
 #[derive(Debug)]
 pub struct Raw(TcpStream);
 
 /// Kinds of frames.
 pub mod kind {
+    /// A piece of a body.
+    pub const DATA: u8 = 0;
     /// A request's head.
     pub const HEADERS: u8 = 1;
     /// The end of a stream.
@@ -283,10 +314,14 @@ pub mod kind {
     pub const SETTINGS: u8 = 4;
     /// A question whether one is there.
     pub const PING: u8 = 6;
+    /// Room for more bytes.
+    pub const WINDOW_UPDATE: u8 = 8;
     /// More of a head.
     pub const CONTINUATION: u8 = 9;
 }
 
+/// Of SETTINGS and PING: it is an answer.
+pub const ACK: u8 = 1;
 /// Of HEADERS: the request has no body.
 pub const END_STREAM: u8 = 1;
 /// Of HEADERS and CONTINUATION: the head is complete.
@@ -319,6 +354,44 @@ impl Raw {
         raw.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("it reads");
         raw.send(&frame(kind::SETTINGS, 0, 0, &payload)).expect("it reads");
         raw
+    }
+
+    /// Waits for the other side's greeting and agrees: only then is there room for more than the 64 KiB
+    /// that the protocol begins with.
+    pub fn settle(&mut self) {
+        self.read_until(|frame| frame.kind == kind::WINDOW_UPDATE && frame.stream == 0);
+        self.send(&frame(kind::SETTINGS, ACK, 0, &[])).expect("it reads");
+    }
+
+    /// Reads frames up to the first of which this is true, and gives all of them.
+    ///
+    /// # Panics
+    /// If none comes.
+    pub fn read_until(&mut self, is_last: impl Fn(&Frame) -> bool) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        loop {
+            let frame = self.read_frame();
+            let last = is_last(&frame);
+            frames.push(frame);
+            if last {
+                return frames;
+            }
+        }
+    }
+
+    /// Has the other side look at all that was sent, and gives the frames that came meanwhile.
+    pub fn round_trip(&mut self) -> Vec<Frame> {
+        self.send(&frame(kind::PING, 0, 0, &[7; 8])).expect("it reads");
+        self.read_until(|frame| frame.kind == kind::PING && frame.flags == ACK)
+    }
+
+    fn read_frame(&mut self) -> Frame {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head).expect("a frame");
+        let [a, b, c, kind, flags, stream @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        self.0.read_exact(&mut payload).expect("the whole frame");
+        Frame { kind, flags, stream: u32::from_be_bytes(stream), payload }
     }
 
     /// Sends bytes.

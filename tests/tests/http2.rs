@@ -3,7 +3,10 @@
 use std::process::Command;
 
 use nightcore_tests::functions::build;
-use nightcore_tests::{Http2, Http2Answer, Random, Stack, config, functions, post, wait_until};
+use nightcore_tests::http2::{END_HEADERS, END_STREAM, Frame, Raw, frame, kind, post_block};
+use nightcore_tests::{
+    Http2, Http2Answer, Random, Stack, config, functions, post, request, wait_until,
+};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -100,6 +103,82 @@ fn errors_are_those_of_http_1() {
         "GET, HEAD, POST"
     );
     assert_eq!(client.call("echo", &[7; 1_000]).status, 200, "the connection goes on");
+}
+
+#[test]
+fn a_refusal_is_told_at_once_and_the_body_behind_it_does_no_harm() {
+    let stack = start(&["echo"]);
+    let mut raw = Raw::greet(stack.http2_address(), &[]);
+    raw.settle();
+    let refused = |raw: &mut Raw, stream: u32| {
+        let block = post_block("/nothing");
+        raw.send(&frame(kind::HEADERS, END_HEADERS, stream, &block)).expect("it reads");
+        let is_end = |frame: &Frame| frame.stream == stream && frame.flags & END_STREAM != 0;
+        let frames = raw.read_until(is_end);
+        let body = &frames.last().expect("the body").payload;
+        assert!(body.starts_with(b"{\"error\":\"not_found\""), "{frames:?}");
+    };
+    let is_reset = |frames: &[Frame]| frames.iter().any(|frame| frame.kind == kind::RST_STREAM);
+    refused(&mut raw, 1);
+    for piece in 1..=4 {
+        assert!(!is_reset(&raw.round_trip()), "after {piece} pieces");
+        let end = if piece == 4 { END_STREAM } else { 0 };
+        raw.send(&frame(kind::DATA, end, 1, &[b'x'; 16_000])).expect("it reads");
+    }
+    assert!(!is_reset(&raw.round_trip()));
+    // A body that is not worth reading is: its stream ends, and the connection goes on.
+    refused(&mut raw, 3);
+    for _ in 0..5 {
+        raw.send(&frame(kind::DATA, 0, 3, &[b'x'; 16_000])).expect("it reads");
+    }
+    raw.read_until(|frame| (frame.kind, frame.stream) == (kind::RST_STREAM, 3));
+    refused(&mut raw, 5);
+}
+
+#[test]
+fn pages_are_told_what_they_are_told_over_http_1() {
+    let gateway = "[gateway]\ncors_origins = [\"https://a.example\"]\n";
+    let stack = Stack::start(&format!("{gateway}{SECTION}{}", functions(&["echo"])));
+    let mut second = Http2::connect(stack.http2_address());
+    let names = [
+        "access-control-allow-origin",
+        "access-control-expose-headers",
+        "access-control-allow-methods",
+        "access-control-allow-headers",
+        "access-control-max-age",
+        "vary",
+    ];
+    let asks = [
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "authorization, x-trace"),
+    ];
+    for (method, path, origin, asks) in [
+        ("POST", "/function/echo", "https://a.example", &[][..]),
+        ("POST", "/function/none", "https://a.example", &[]),
+        ("POST", "/function/echo", "https://b.example", &[]),
+        ("OPTIONS", "/function/echo", "https://a.example", &asks),
+        ("OPTIONS", "/function/echo", "https://b.example", &asks),
+        ("OPTIONS", "/function/echo", "https://a.example", &[]),
+    ] {
+        let fields = [&[("origin", origin)][..], asks].concat();
+        let over_http2 = second.request(method, path, &fields, b"");
+        let lines: String =
+            fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let over_http1 = stack.connect().exchange(&request(method, path, &lines, b""));
+        assert_eq!(over_http2.status, over_http1.status, "{method} {path} {origin}");
+        for name in names {
+            let all = over_http2.headers.get_all(name).iter();
+            let all: Vec<&str> = all.map(|value| value.to_str().expect("text")).collect();
+            let same = |it: &&(String, String)| it.0.eq_ignore_ascii_case(name);
+            let first: Vec<&str> =
+                over_http1.headers.iter().filter(same).map(|it| it.1.as_str()).collect();
+            assert_eq!(all, first, "{name} of {method} {path} {origin}");
+        }
+    }
+    let answer = second.grpc("/any.echo/Call", &[("origin", "https://a.example")], b"hi");
+    assert_eq!((answer.grpc_status(), answer.message()), (0, &b"hi"[..]));
+    assert_eq!(answer.header("access-control-allow-origin"), "https://a.example");
+    assert_eq!(answer.header("vary"), "Origin");
 }
 
 #[test]

@@ -35,7 +35,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
 
 use engine::container::{HostSpec, SocketDirectory, StartError, Stopped, Supervisor};
@@ -48,7 +49,7 @@ use nix::sched::CpuSet;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
-use reactor::Address;
+use reactor::{Address, SetupError};
 use thiserror::Error;
 
 use self::admin::Admin;
@@ -204,11 +205,10 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
     let mut plan = shards.plan;
     plan.niceness(config, shards.raised);
     let logs = shards.stats.logs.clone();
-    let (mail, stats) = (shards.mailbox, shards.stats);
-    let posts = shards.posts.clone();
+    let (mail, stats, posts) = (shards.mailbox, shards.stats, shards.posts.clone());
     let mut supervisor = make_supervisor(config, sockets, &plan, posts, mail, signals, stats)?;
-    let deployer =
-        Deployer::new(config, plan, entrance.clone(), identities, shards.supervisor.clone());
+    let to_supervisor = shards.supervisor.clone();
+    let deployer = Deployer::new(config, plan, entrance.clone(), identities, to_supervisor);
     let deployer = Arc::new(deployer);
     let standing = Arc::<SharedStanding>::default();
     let handover = HandOver {
@@ -245,8 +245,7 @@ fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpE
     standing.set(Standing::Serving);
     summary::Summary { config, addresses }.print(shards.posts.len(), shards.raised, &supervisor);
     deploy::reload_on_hangup(hangups, deployer);
-    let draining = || standing.set(Standing::Draining);
-    let stopped = supervisor.run(config.engine.drain_timeout, draining);
+    let stopped = supervisor.run(config.engine.drain_timeout, || standing.set(Standing::Draining));
     open.stop();
     drop(dialer);
     supervisor.shut_down();
@@ -362,15 +361,7 @@ fn start_shards(
         threads.push(system("a shard's thread cannot be started", thread)?);
     }
     drop(ready);
-    let mut peers = vec![None; threads.len()];
-    let mut raised = true;
-    for _ in 0..threads.len() {
-        let news = readiness.recv().map_err(io::Error::other);
-        let news: shard::Ready = system("a shard ended before it was ready", news)??;
-        peers[usize::from(news.index)] = Some(news.address);
-        raised &= news.raised;
-    }
-    let peers: Vec<Address> = peers.into_iter().flatten().collect();
+    let (peers, raised) = await_shards(threads.len(), &readiness)?;
     balance.passage.open(&peers);
     rings.open(&peers);
     let (mailbox, supervisor, mail) = (supervisor_mail, to_supervisor, mail_posts);
@@ -387,6 +378,22 @@ fn start_shards(
         plan,
         raised,
     })
+}
+
+/// Waits until all rings stand: where they are, by shard, and whether all threads have their priority.
+fn await_shards(
+    count: usize,
+    readiness: &Receiver<Result<shard::Ready, SetupError>>,
+) -> Result<(Vec<Address>, bool), UpError> {
+    let mut addresses = vec![None; count];
+    let mut raised = true;
+    for _ in 0..count {
+        let news = readiness.recv().map_err(io::Error::other);
+        let news = system("a shard ended before it was ready", news)??;
+        addresses[usize::from(news.index)] = Some(news.address);
+        raised &= news.raised;
+    }
+    Ok((addresses.into_iter().flatten().collect(), raised))
 }
 
 /// A mailbox for each shard.

@@ -29,6 +29,8 @@ pub struct Record {
     pub function: Option<Label<64>>,
     /// `None`: the client left before.
     pub status: Option<u16>,
+    /// As gRPC says it, where that was spoken.
+    pub grpc_status: Option<u16>,
     /// Of the request: head, and body without its framing.
     pub bytes_in: u64,
     /// Of the answer, with its head.
@@ -81,6 +83,7 @@ struct Line<'a> {
     method: Option<Label<16>>,
     function: Option<Label<64>>,
     status: Option<u16>,
+    grpc_status: Option<u16>,
     bytes_in: u64,
     bytes_out: u64,
     queued_us: Option<u64>,
@@ -107,6 +110,7 @@ impl Record {
             method: (self.method != Label::EMPTY).then_some(self.method),
             function: self.function,
             status: self.status,
+            grpc_status: self.grpc_status,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             queued_us: self.times.map(|times| micros(times.queued)),
@@ -143,6 +147,7 @@ mod tests {
             method: Label::new(b"POST"),
             function: Some(Label::new(b"f")),
             status: Some(200),
+            grpc_status: None,
             bytes_in: 10,
             bytes_out: 20,
             times: Some(Times { queued: Duration::from_micros(3), ran: Duration::from_millis(4) }),
@@ -160,9 +165,9 @@ mod tests {
     #[test]
     fn a_line_has_all_members_in_their_order() {
         let expected = "{\"time\":\"2024-02-29T12:34:56.000123Z\",\"request_id\":\"r-1\",\
-            \"method\":\"POST\",\"function\":\"f\",\"status\":200,\"bytes_in\":10,\"bytes_out\":20,\
-            \"queued_us\":3,\"ran_us\":4000,\"peer\":\"127.0.0.1:9\",\"client\":null,\"key\":null,\
-            \"subject\":null}\n";
+            \"method\":\"POST\",\"function\":\"f\",\"status\":200,\"grpc_status\":null,\
+            \"bytes_in\":10,\"bytes_out\":20,\"queued_us\":3,\"ran_us\":4000,\"peer\":\"127.0.0.1:9\",\
+            \"client\":null,\"key\":null,\"subject\":null}\n";
         assert_eq!(line(&record()), expected);
     }
 

@@ -246,6 +246,7 @@ mod tests {
             method: Label::new(b"GET"),
             function: None,
             status: Some(200),
+            grpc_status: None,
             bytes_in: 0,
             bytes_out: 0,
             times: None,

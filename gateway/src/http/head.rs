@@ -94,6 +94,13 @@ pub(crate) struct Head<'a> {
     pub fault: Option<Reject>,
 }
 
+impl<'a> Head<'a> {
+    /// Names and values of its fields.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        self.headers.iter().map(|header| (header.name.as_bytes(), header.value))
+    }
+}
+
 pub(crate) fn storage<'b>() -> Storage<'b> {
     [const { MaybeUninit::uninit() }; HEADERS_LIMIT]
 }

@@ -3,7 +3,7 @@
 //!
 //! A *seat* is one function at one link to an engine. Of two seats drawn at random
 //! - the one with fewer calls takes it if both answer about equally fast (latencies within
-//!   [`EQUAL_RATIO`]); the one that got fewer before, if they have equally many;
+//!   `EQUAL_RATIO`); the one that got fewer before, if they have equally many;
 //! - else the one from which the answer is expected first: (calls + 1) x weight, where the weight is
 //!   what a call has cost there lately, mean latency / (mean calls + 1); but never sooner than that mean.
 //!
@@ -12,7 +12,7 @@
 //!
 //! Calls are those in flight from here and, by the engine's reports, those from elsewhere. A seat that
 //! is passed over as slow is tried with one call now and then, rarely enough (1 in
-//! [`PROBE_SPACING`]) that no percentile up to the 99th notices.
+//! `PROBE_SPACING`) that no percentile up to the 99th notices.
 //!
 //! Invariant: `Function::candidates` holds the seats that may take a call now, each once, and
 //! `Seat::position` says where. What changes a seat's state keeps that up by `swap_remove`, so a

@@ -14,7 +14,7 @@ use super::status::{self, Code, Status};
 use super::timeout;
 use crate::body::{Body, held};
 use crate::desk::Answered;
-use crate::exchange::{CallFault, Exchange, append, target};
+use crate::exchange::{CallFault, Exchange, target};
 use crate::gather::Shape;
 use crate::ledger::Hold;
 
@@ -43,7 +43,7 @@ pub async fn answer(
         return refuse_method(exchange, content_type);
     }
     match call(&exchange, parts, headers, incoming).await {
-        Ok(Answered { reply: Reply::Told { status, fields, body }, hold }) => {
+        Ok(Answered { reply: Reply::Told { status, fields, body }, hold, .. }) => {
             tell(exchange, content_type, Told { status, fields, body, hold })
         }
         Ok(Answered { reply: Reply::Failed(failure), .. }) => {
@@ -111,7 +111,9 @@ fn parcel(
     let head = Head { method, target: target(parts), headers: &metadata };
     let (names, suffix) = (asked.names(), asked.suffix.as_bytes());
     let destination = Destination { names: &names, suffix, query: b"" };
-    exchange.room.intake.borrow_mut().send(&head, &destination, &exchange.id).map_err(Status::of)
+    let mut intake = exchange.room.intake.borrow_mut();
+    let sent = exchange.line.fill(|entry| intake.send(&head, &destination, &exchange.id, entry));
+    sent.map_err(Status::of)
 }
 
 /// The content type of the answer is that of the request, without parameters.
@@ -142,7 +144,7 @@ fn end(exchange: Exchange<'_>, content_type: HeaderValue, status: &Status) -> Re
 fn tell(exchange: Exchange<'_>, content_type: HeaderValue, told: Told) -> Response<Body> {
     let Told { status, fields, body, hold } = told;
     let mut headers = HeaderMap::new();
-    append(&mut headers, fields);
+    exchange.relay(&mut headers, fields);
     let mut trailers = HeaderMap::new();
     // What a function itself says of gRPC is what it means.
     for name in [GRPC_STATUS, GRPC_MESSAGE, GRPC_DETAILS] {
@@ -163,8 +165,10 @@ fn tell(exchange: Exchange<'_>, content_type: HeaderValue, told: Told) -> Respon
     let mut response = exchange.begin(StatusCode::OK);
     headers.insert(header::CONTENT_TYPE, content_type);
     headers.remove(header::CONTENT_LENGTH);
-    // Those of every answer stay.
-    response.headers_mut().extend(headers);
+    // Those of every answer stay, and `Vary` may be both ours and the function's.
+    for (name, value) in &headers {
+        response.headers_mut().append(name, value.clone());
+    }
     let parts = if body.len() <= COPY_MAX {
         let mut message = Vec::with_capacity(prefix.len() + body.len());
         message.extend_from_slice(&prefix);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use nightcore_tests::{request, wait_until};
+use nightcore_tests::{Http2, request, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -51,6 +51,63 @@ fn every_answer_has_a_line_and_no_line_has_a_key() {
         assert!(first[number].as_u64().is_some_and(|bytes| bytes > 50), "{number}: {first}");
     }
     assert!(first["queued_us"].is_u64() && first["ran_us"].is_u64(), "{first}");
+    assert!(lines[1]["ran_us"].is_null(), "it came to no engine");
+}
+
+#[test]
+fn answers_over_http_2_and_of_grpc_have_their_lines_too() {
+    let lock = Lock::new();
+    let key = lock.add_key("k-1", &["--function", "echo"]);
+    let log = lock.path("access.log");
+    let section = "[gateway.http2]\nlisten = \"127.0.0.1:0\"\n";
+    let stack = lock.start(&format!("[gateway]\naccess_log = \"{}\"\n{section}", log.display()));
+    let mut client = Http2::connect(stack.http2_address());
+    let (right, wrong) = (format!("Bearer {key}"), format!("{key}0"));
+    let shown = [("authorization", right.as_str())];
+    let fields = [shown[0], ("x-request-id", "one")];
+    assert_eq!(client.request("POST", "/function/echo/s?q=hidden", &fields, b"hi").body, b"hi");
+    assert_eq!(client.request("POST", "/function/inspect", &shown, b"").status, 403);
+    let failed = client.request("POST", "/function/echo", &[("x-api-key", &wrong)], b"hi");
+    assert_eq!(failed.status, 401);
+    assert_eq!(client.request("GET", "/healthz", &[], b"").status, 200);
+    assert_eq!(client.grpc("/echo/Call", &shown, b"hi").grpc_status(), 0);
+    assert_eq!(client.grpc("/inspect/Call", &shown, b"hi").grpc_status(), 7);
+    // One that is given up while its body comes. Its head was read before that of the next one.
+    let given_up = client.begin("POST", "/function/echo", &shown);
+    assert_eq!(client.request("GET", "/healthz", &[], b"").status, 200);
+    client.reset(given_up);
+    wait_until("all lines are there", || lock.read("access.log").lines().count() == 8);
+    drop(client);
+    assert_eq!(stack.stop().code, Some(0));
+
+    let text = lock.read("access.log");
+    for secret in [&key[8..], "hidden", "Bearer", "/s", "Call"] {
+        assert!(!text.contains(secret), "{secret}: {text}");
+    }
+    let lines = lines(&text);
+    let members = ["function", "status", "grpc_status", "key"];
+    let seen: Vec<_> = lines.iter().map(|line| members.map(|member| &line[member])).collect();
+    let expected = json!([
+        ["echo", 200, null, "k-1"],
+        ["inspect", 403, null, "k-1"],
+        ["echo", 401, null, null],
+        [null, 200, null, null],
+        ["echo", 200, 0, "k-1"],
+        ["inspect", 200, 7, "k-1"],
+        [null, 200, null, null],
+        ["echo", null, null, "k-1"],
+    ]);
+    assert_eq!(json!(seen), expected);
+    let first = &lines[0];
+    assert_eq!((&first["request_id"], &first["method"]), (&json!("one"), &json!("POST")));
+    assert_eq!(first["client"], "shop");
+    assert!(first["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{first}");
+    for number in ["bytes_in", "bytes_out"] {
+        assert!(first[number].as_u64().is_some_and(|bytes| bytes > 50), "{number}: {first}");
+    }
+    for called in [first, &lines[4]] {
+        assert!(called["queued_us"].is_u64() && called["ran_us"].is_u64(), "{called}");
+    }
     assert!(lines[1]["ran_us"].is_null(), "it came to no engine");
 }
 
