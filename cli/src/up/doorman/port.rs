@@ -110,6 +110,9 @@ impl Port {
                 unsettled = settle(&mut source, unsettled);
             }
             tokio::select! {
+                // In this order: engines dial when the stage has changed already, and one of them that was
+                // accepted here all the same would take the place of its own link and of the calls on it.
+                biased;
                 _ = stage.changed() => {}
                 () = sleep(PAUSE), if unsettled > 0 => {}
                 accepted = acceptor.accept(), if desk.greeter.is_met(now) => match accepted {
