@@ -1,7 +1,7 @@
 //! What it costs to have gateway and engine apart, and what TLS costs at the door.
 //!
 //! The same function behind one embedded process, behind a gateway with an engine of its own (link with
-//! a key, link with TLS), and behind TLS for clients; all of them stand at once and are measured in
+//! a key over TCP and over a unix socket, link with TLS), and behind TLS for clients; all of them stand at once and are measured in
 //! turns, with `wrk`, which speaks both HTTP and HTTPS.
 
 use std::fmt::Write as _;
@@ -90,7 +90,7 @@ pub fn run(options: &Options) -> Result<(PathBuf, String), Error> {
     suite::write(&out.join("environment.json"), &format!("{environment:#}\n"))?;
     write_secrets(scratch.path())?;
     let mut starter = Starter::new(&programs, scratch.path());
-    let (instances, kinds) = start(&mut starter)?;
+    let (instances, kinds) = start(&mut starter, scratch.path())?;
     let mut figures = Vec::new();
     // The first round warms them up.
     for round in 0..=options.rounds {
@@ -118,7 +118,7 @@ pub fn run(options: &Options) -> Result<(PathBuf, String), Error> {
 }
 
 /// Starts all that is compared.
-fn start(starter: &mut Starter<'_>) -> Result<(Vec<Instance>, Vec<Kind>), Error> {
+fn start(starter: &mut Starter<'_>, scratch: &Path) -> Result<(Vec<Instance>, Vec<Kind>), Error> {
     let tls = starter.address()?;
     let host = format!(
         "[gateway.tls]\nlisten = \"{tls}\"\ncertificate = \"end.pem\"\nkey = \"end.key\"\n{FUNCTION}"
@@ -132,9 +132,15 @@ fn start(starter: &mut Starter<'_>) -> Result<(Vec<Instance>, Vec<Kind>), Error>
     let key = "key_file = \"link.key\"\n";
     let certificates =
         "certificate = \"end.pem\"\nkey = \"end.key\"\nauthorities = \"authority.pem\"\n";
-    for (name, link) in [("apart, key", key), ("apart, TLS on the link", certificates)] {
-        let engines = starter.address()?;
-        let gateway = format!("[gateway.engines]\nlisten = \"{engines}\"\n{link}");
+    let path = scratch.join("engines.sock").display().to_string();
+    let (port, tls_port) = (starter.address()?.to_string(), starter.address()?.to_string());
+    for (name, link, place, engines) in [
+        ("apart, key", key, "listen", port),
+        ("apart, unix", key, "path", format!("unix:{path}")),
+        ("apart, TLS on the link", certificates, "listen", tls_port),
+    ] {
+        let at = engines.trim_start_matches("unix:");
+        let gateway = format!("[gateway.engines]\n{place} = \"{at}\"\n{link}");
         let engine =
             format!("[engine]\ngateways = [\"{engines}\"]\n[engine.link]\n{link}{FUNCTION}");
         let apart = starter.apart(&gateway, &engine, "nop")?;
@@ -206,6 +212,8 @@ fn table(figures: &[(&'static str, &'static str, f64)]) -> String {
     let rows = [
         ("apart over embedded, p50 of one connection: at most 1.6", Measure::Median, "apart, key"),
         ("apart over embedded, rate of 64: at least 0.6", Measure::Rate, "apart, key"),
+        ("the same over a unix socket, p50", Measure::Median, "apart, unix"),
+        ("the same over a unix socket, rate", Measure::Rate, "apart, unix"),
         ("the same with TLS on the link, p50", Measure::Median, "apart, TLS on the link"),
         ("the same with TLS on the link, rate", Measure::Rate, "apart, TLS on the link"),
         (

@@ -1,15 +1,19 @@
 //! One attempt to come to terms with a gateway.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use protocol::hello::{Challenge, Hello};
 use protocol::{Established, VERSION, handshake};
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::complaint::AttemptError;
+use crate::name::Address;
 use crate::resolve::Place;
 use crate::shared::Shared;
 use crate::{Settings, Trust};
@@ -27,15 +31,37 @@ pub(crate) async fn dial(
     epoch: u64,
 ) -> Result<(Established, Challenge), AttemptError> {
     let trust = &shared.settings.trust;
-    if matches!(trust, Trust::Insecure) && !place.address.ip().to_canonical().is_loopback() {
+    if matches!(trust, Trust::Insecure) && !place.address.is_loopback() {
         return Err(AttemptError::Elsewhere);
     }
-    let stream = match timeout(CONNECT_TIME, TcpStream::connect(place.address)).await {
-        Ok(connected) => connected.map_err(AttemptError::Unreachable)?,
-        Err(_) => return Err(AttemptError::Unanswered(CONNECT_TIME.as_millis())),
-    };
     let hello = hello(shared, connection, epoch);
-    match timeout(HANDSHAKE_TIME, prove(trust, place, stream, &hello)).await {
+    match &place.address {
+        Address::Tcp(address) => {
+            let stream = connected(TcpStream::connect(address)).await?;
+            // The handshake is a few small messages, each of which the other side waits for.
+            stream.set_nodelay(true).map_err(AttemptError::Unreachable)?;
+            let socket = |stream: TcpStream| stream.into_std().map(Into::into);
+            proved(prove(trust, place, stream, socket, &hello)).await
+        }
+        Address::Unix(path) => {
+            let stream = connected(UnixStream::connect(path)).await?;
+            let socket = |stream: UnixStream| stream.into_std().map(Into::into);
+            proved(prove(trust, place, stream, socket, &hello)).await
+        }
+    }
+}
+
+async fn connected<S>(connect: impl Future<Output = io::Result<S>>) -> Result<S, AttemptError> {
+    match timeout(CONNECT_TIME, connect).await {
+        Ok(connected) => connected.map_err(AttemptError::Unreachable),
+        Err(_) => Err(AttemptError::Unanswered(CONNECT_TIME.as_millis())),
+    }
+}
+
+async fn proved<T>(
+    prove: impl Future<Output = Result<T, AttemptError>>,
+) -> Result<T, AttemptError> {
+    match timeout(HANDSHAKE_TIME, prove).await {
         Ok(result) => result,
         Err(_) => Err(AttemptError::Silent(HANDSHAKE_TIME.as_millis())),
     }
@@ -56,14 +82,13 @@ fn hello(shared: &Shared, connection: u16, epoch: u64) -> Hello {
     }
 }
 
-async fn prove(
+async fn prove<S: AsyncRead + AsyncWrite + Unpin>(
     trust: &Trust,
     place: &Place,
-    mut stream: TcpStream,
+    mut stream: S,
+    into_socket: impl FnOnce(S) -> io::Result<OwnedFd>,
     hello: &Hello,
 ) -> Result<(Established, Challenge), AttemptError> {
-    // The handshake is a few small messages, each of which the other side waits for.
-    stream.set_nodelay(true).map_err(AttemptError::Unreachable)?;
     let (stream, tls, challenge) = match trust {
         Trust::SharedKey(key) => {
             let challenge = handshake::dial(&mut stream, hello, Some(key)).await?;
@@ -83,7 +108,7 @@ async fn prove(
             (stream, Some(Box::new(rustls::Connection::from(tls))), challenge)
         }
     };
-    let socket = stream.into_std().map_err(AttemptError::Unreachable)?.into();
+    let socket = into_socket(stream).map_err(AttemptError::Unreachable)?;
     Ok((Established { socket, tls, early: Vec::new() }, challenge))
 }
 

@@ -1,7 +1,6 @@
 //! The gateways that there are, as names come to lead to them and cease to.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use crate::keeper::Gateway;
-use crate::name::Name;
+use crate::name::{Address, Name};
 use crate::resolve::{Place, Resolver};
 use crate::shared::Shared;
 
@@ -27,7 +26,7 @@ pub(crate) type Found = (usize, Vec<Place>);
 /// See the module's description.
 pub(crate) struct Fleet {
     shared: Rc<Shared>,
-    gateways: HashMap<SocketAddr, Rc<Gateway>>,
+    gateways: HashMap<Address, Rc<Gateway>>,
     /// By the names' places in the configuration, so that the first ones win where there are too many.
     found: BTreeMap<usize, Vec<Place>>,
 }
@@ -59,10 +58,10 @@ impl Fleet {
                 );
                 break;
             }
-            wanted.insert(place.address);
+            wanted.insert(place.address.clone());
             let gateways = &mut self.gateways;
             let make = || Gateway::new(place.clone());
-            gateways.entry(place.address).or_insert_with(make).want(&self.shared);
+            gateways.entry(place.address.clone()).or_insert_with(make).want(&self.shared);
         }
         for (address, gateway) in &self.gateways {
             if !wanted.contains(address) {
@@ -73,7 +72,7 @@ impl Fleet {
     }
 }
 
-/// Looks a name up for ever; an address once.
+/// Looks a name up for ever; an address or a path once.
 async fn look(index: usize, name: Name, resolver: Resolver, found: mpsc::Sender<Found>) {
     let mut failed = false;
     loop {
@@ -94,7 +93,7 @@ async fn look(index: usize, name: Name, resolver: Resolver, found: mpsc::Sender<
                 failed = true;
             }
         }
-        if matches!(name, Name::Address(_)) {
+        if matches!(name, Name::Address(_) | Name::Unix(_)) {
             return;
         }
         sleep(RESOLVE_EVERY).await;

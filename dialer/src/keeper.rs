@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use crate::Dialled;
 use crate::attempt;
 use crate::backoff::{Backoff, PAUSE_MAX};
 use crate::complaint::Complaints;
+use crate::name::Address;
 use crate::resolve::Place;
 use crate::shared::Shared;
 
@@ -82,8 +82,8 @@ impl Gateway {
         }
     }
 
-    fn address(&self) -> SocketAddr {
-        self.place.address
+    fn address(&self) -> &Address {
+        &self.place.address
     }
 }
 

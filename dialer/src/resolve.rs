@@ -11,18 +11,20 @@ use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 
-use crate::name::Name;
+use crate::name::{Address, Name};
 
 /// How long one server may take for one question.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
 /// Addresses of one name at most: whoever answers for a name does not send this engine anywhere.
 pub(crate) const PLACES_MAX: usize = 64;
+/// What a certificate has for a host that is reached without the network.
+const LOCAL_HOST: &str = "localhost";
 
 /// One gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
-    pub(crate) address: SocketAddr,
-    /// The name that led there: the one its certificate must have.
+    pub(crate) address: Address,
+    /// The name that led there, `localhost` for a socket: the one its certificate must have.
     pub(crate) host: Arc<str>,
 }
 
@@ -45,13 +47,18 @@ impl Resolver {
     pub(crate) async fn resolve(&self, name: &Name) -> Result<Vec<Place>, Unresolved> {
         let mut places = match name {
             Name::Address(address) => {
-                vec![Place { address: *address, host: address.ip().to_string().into() }]
+                let host = address.ip().to_string().into();
+                vec![Place { address: Address::Tcp(*address), host }]
+            }
+            Name::Unix(path) => {
+                let address = Address::Unix(Arc::clone(path));
+                vec![Place { address, host: LOCAL_HOST.into() }]
             }
             Name::Host { host, port } => self.host(host, *port).await?,
             Name::Service(service) => self.service(service).await?,
         };
         let mut seen = HashSet::new();
-        places.retain(|place| seen.insert(place.address));
+        places.retain(|place| seen.insert(place.address.clone()));
         if places.len() > PLACES_MAX {
             tracing::warn!("gateway {name} has {} addresses: {PLACES_MAX} are used", places.len());
             places.truncate(PLACES_MAX);
@@ -60,7 +67,10 @@ impl Resolver {
     }
 
     async fn host(&self, host: &str, port: u16) -> Result<Vec<Place>, Unresolved> {
-        let place = |address| Place { address, host: host.trim_end_matches('.').into() };
+        let place = |address| {
+            let host = host.trim_end_matches('.').into();
+            Place { address: Address::Tcp(address), host }
+        };
         match self {
             Resolver::System => {
                 let found = tokio::net::lookup_host((host, port)).await;

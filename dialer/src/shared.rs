@@ -2,12 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use engine::uplink::Notice;
 use rustls::crypto::{SecureRandom, ring};
 use tokio::sync::{Notify, mpsc};
 
+use crate::name::Address;
 use crate::{Dialled, Settings};
 
 /// See the module's description. Used by the dialer's thread alone.
@@ -21,7 +21,7 @@ pub(crate) struct Shared {
     /// Those who wait for news of a link, by its epoch.
     links: RefCell<HashMap<u64, mpsc::UnboundedSender<Notice>>>,
     /// The address by which each gateway process is reached, and how many links it has.
-    owners: RefCell<HashMap<u64, (SocketAddr, u32)>>,
+    owners: RefCell<HashMap<u64, (Address, u32)>>,
     /// Rings when a gateway process has no link any more.
     pub(crate) released: Notify,
 }
@@ -83,10 +83,10 @@ impl Shared {
 
     /// Counts a link to a gateway process. False: it has links by another address, and one more would
     /// only take the place of one of those.
-    pub(crate) fn claim(&self, gateway: u64, address: SocketAddr) -> bool {
+    pub(crate) fn claim(&self, gateway: u64, address: &Address) -> bool {
         let mut owners = self.owners.borrow_mut();
-        let (owner, links) = owners.entry(gateway).or_insert((address, 0));
-        let is_owner = *owner == address;
+        let (owner, links) = owners.entry(gateway).or_insert_with(|| (address.clone(), 0));
+        let is_owner = owner == address;
         *links += u32::from(is_owner);
         is_owner
     }

@@ -8,15 +8,19 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use engine::uplink::Notice;
+use protocol::hello::Challenge;
+use protocol::{VERSION, handshake};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use self::certificates::{Authority, engine_trust, gateway_config};
 use self::names::{A, Names, Srv};
-use self::stage::{GATEWAY, Gateway, OTHER_KEY, Stage, key, within};
+use self::stage::{GATEWAY, Gateway, KEY, OTHER_KEY, Stage, key, within};
 use crate::backoff::PAUSE_MAX;
 use crate::complaint::AttemptError;
+use crate::name::Address;
 use crate::resolve::Place;
 use crate::shared::Shared;
 use crate::{Trust, attempt};
@@ -245,7 +249,8 @@ async fn an_engine_whose_certificate_the_gateway_does_not_know_gets_no_link() {
 async fn without_credentials_no_other_host_is_dialled() {
     let settings = stage::settings(1, &[], None, Trust::Insecure);
     let shared = Shared::new(settings, Box::new(|_| {}));
-    let place = Place { address: "192.0.2.1:8090".parse().unwrap(), host: "gw.test".into() };
+    let address = Address::Tcp("192.0.2.1:8090".parse().unwrap());
+    let place = Place { address, host: "gw.test".into() };
     let result = attempt::dial(&shared, &place, 0, 1).await;
     assert!(matches!(result, Err(AttemptError::Elsewhere)));
 }
@@ -262,4 +267,39 @@ async fn a_dialer_that_is_told_to_stop_dials_no_more() {
     assert_eq!(within(stream.read(&mut [0; 1])).await.unwrap(), 0);
     let again = timeout(PAUSE_MAX, gateway.listener.accept()).await;
     assert!(again.is_err());
+}
+
+#[tokio::test]
+async fn a_gateway_on_this_host_is_dialled_by_the_path_of_its_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("engines.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let name = format!("unix:{}", path.display());
+    let mut stage = Stage::start(1, std::slice::from_ref(&name));
+    for _ in 0..2 {
+        let (mut stream, _) = within(listener.accept()).await.unwrap();
+        let challenge =
+            Challenge { version: VERSION, shards: 1, instance: GATEWAY, nonce: [9; 32] };
+        let key = key(KEY);
+        let hello = within(handshake::answer(&mut stream, &challenge, key.as_ref())).await.unwrap();
+        let link = stage.delivered().await;
+        assert_eq!((&*link.identity.gateway, link.identity.epoch), (&*name, hello.epoch));
+        stage.tell(Notice::Ended { epoch: hello.epoch });
+    }
+}
+
+#[tokio::test]
+async fn certificates_of_a_gateway_on_this_host_are_for_localhost() {
+    let authority = Authority::new();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("engines.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let trust = engine_trust(&authority, &authority, None);
+    let mut stage = Stage::trusting(trust, &[format!("unix:{}", path.display())]);
+    let acceptor = TlsAcceptor::from(gateway_config(&authority, &authority, "localhost"));
+    let (stream, _) = within(listener.accept()).await.unwrap();
+    let mut stream = within(acceptor.accept(stream)).await.unwrap();
+    let challenge = Challenge { version: VERSION, shards: 1, instance: GATEWAY, nonce: [9; 32] };
+    within(handshake::answer(&mut stream, &challenge, None)).await.unwrap();
+    assert!(stage.delivered().await.established.tls.is_some());
 }

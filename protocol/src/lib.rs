@@ -1,4 +1,4 @@
-//! What engines and gateways on different hosts say to each other (`docs/protocol.md`): TCP, with or
+//! What engines and gateways say to each other (`docs/protocol.md`): TCP or a unix socket, with or
 //! without TLS, cut into frames of bounded size. Engines dial gateways, so that a live connection is
 //! registration and liveness at once. Calls go one way, answers the other.
 //!

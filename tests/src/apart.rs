@@ -83,6 +83,21 @@ impl Part {
         Part::start("gateway", &config)
     }
 
+    /// The same, where engines of this host join by a path, without a proof.
+    ///
+    /// # Panics
+    /// If it does not serve.
+    #[must_use]
+    pub fn gateway_by(path: &Path) -> Part {
+        let config = format!(
+            "[gateway]\nlisten = \"127.0.0.1:0\"\n\
+             [gateway.engines]\npath = \"{}\"\ninsecure = true\n\
+             [engine]\nshards = 1\ndrain_timeout = \"10s\"\n",
+            path.display()
+        );
+        Part::start("gateway", &config)
+    }
+
     /// An engine of two shards with these functions, as a configuration has them.
     ///
     /// # Panics
@@ -96,6 +111,21 @@ impl Part {
              [engine.link]\nkey_file = \"{}\"\n{functions}",
             names.join(", "),
             key.display()
+        );
+        Part::start("engine", &config)
+    }
+
+    /// The same, at the gateway that it reaches by a path.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn engine_by(path: &Path, functions: &str) -> Part {
+        let config = format!(
+            "[engine]\nnode = \"host-1\"\nshards = 2\ncontainer = \"process\"\n\
+             drain_timeout = \"10s\"\ngateways = [\"unix:{}\"]\n\
+             [engine.link]\ninsecure = true\n{functions}",
+            path.display()
         );
         Part::start("engine", &config)
     }

@@ -13,16 +13,40 @@ const PERIOD: Duration = Duration::from_millis(5);
 const CLIENTS: usize = 4;
 const CALLS: u64 = 100;
 
-const GATEWAY: &str = "[gateway]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n\
-                       [gateway.engines]\nlisten = \"127.0.0.1:0\"\ninsecure = true\n\
-                       [engine]\nshards = 2\n";
+/// Where engines join, as the gateway's configuration has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Port,
+    Path,
+}
 
 #[test]
 fn calls_of_an_engine_elsewhere_go_on_while_gateways_take_over_from_each_other() {
-    let site = Site::new(GATEWAY);
+    go_on(Way::Port);
+}
+
+#[test]
+fn calls_of_a_neighbour_go_on_while_gateways_take_over_from_each_other() {
+    go_on(Way::Path);
+}
+
+fn go_on(way: Way) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("engines.sock");
+    let place = match way {
+        Way::Port => "listen = \"127.0.0.1:0\"".to_owned(),
+        Way::Path => format!("path = \"{}\"", path.display()),
+    };
+    let site = Site::new(&format!(
+        "[gateway]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n\
+         [gateway.engines]\n{place}\ninsecure = true\n[engine]\nshards = 2\n"
+    ));
     let mut gateway = site.start(&[]);
     let address = gateway.address().expect("it serves");
-    let engines = gateway.engines_address().expect("it has a port for engines");
+    let engines = match way {
+        Way::Port => gateway.engines_address().expect("it has a port for engines").to_string(),
+        Way::Path => format!("unix:{}", path.display()),
+    };
     let host = Site::new(&format!(
         "[engine]\nshards = 2\nnode = \"host-1\"\ngateways = [\"{engines}\"]\n\
          [engine.link]\ninsecure = true\n{}",
@@ -80,6 +104,10 @@ fn calls_of_an_engine_elsewhere_go_on_while_gateways_take_over_from_each_other()
     assert_eq!(listed[0]["functions"][0]["name"], "echo");
     let shown = site.list(admin);
     assert!(shown.contains("host-1") && shown.contains("echo"), "{shown}");
+    if way == Way::Path {
+        let left = directory.path().read_dir().expect("a directory").count();
+        assert_eq!(left, 1, "the last successor's, and nothing of those before");
+    }
 }
 
 /// Ends the load, also when the test fails.

@@ -1,4 +1,5 @@
-//! `[gateway.engines]`: where engines on other hosts may join, and what they have to prove.
+//! `[gateway.engines]`: where engines on other hosts and on this one may join, and what they have to
+//! prove.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -6,13 +7,15 @@ use std::path::{Path, PathBuf};
 use super::credentials::{CertificateFiles, authorities, shared_key};
 use super::error::{ConfigError, Problem};
 use super::table::{Table, Value};
-use super::tls::{PEM_FILE, certificate_files, file, listen};
+use super::tls::{PEM_FILE, certificate_files, file};
 
 /// `[gateway.engines]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnginesPort {
-    /// Address and port; port 0 takes a free one.
-    pub listen: SocketAddr,
+    /// Address and port; port 0 takes a free one. This or `path` is there.
+    pub listen: Option<SocketAddr>,
+    /// The socket for engines of this host, absolute.
+    pub path: Option<PathBuf>,
     /// What an engine and this gateway prove to each other.
     pub trust: Trust,
 }
@@ -36,6 +39,10 @@ pub enum Trust {
     Insecure,
 }
 
+const LISTEN: &str = "an address and port such as \"127.0.0.1:8090\", or path instead of it";
+const PATH: &str = "an absolute path of at most 96 bytes";
+/// `sun_path` has room for 107, of which some are for the name under which the socket is made.
+const PATH_SIZE_MAX: usize = 96;
 const EXPECTED: &str = "key_file, or certificate, key and authorities, or insecure = true";
 
 /// The section. Its files are there and can be used.
@@ -43,14 +50,28 @@ pub(super) fn read_engines(
     section: &Value<'_>,
     directory: &Path,
 ) -> Result<EnginesPort, ConfigError> {
-    let known = &["listen", "key_file", "certificate", "key", "authorities", "insecure"];
+    let known = &["listen", "path", "key_file", "certificate", "key", "authorities", "insecure"];
     let table = section.table(known)?;
-    let (listen, place) = listen(&table, "an address and port such as \"127.0.0.1:8090\"")?;
+    let mut path = None;
+    table.read("path", &mut path, |value| read_path(value).map(Some))?;
+    let mut listen: Option<SocketAddr> = None;
+    table.read("listen", &mut listen, |value| value.parsed(LISTEN).map(Some))?;
+    let value =
+        if path.is_none() { Some(table.require("listen", LISTEN)?) } else { table.get("listen") };
     let trust = read_trust(section, &table, directory)?;
-    if trust == Trust::Insecure && !listen.ip().to_canonical().is_loopback() {
-        return Err(ConfigError::Refused { place, problem: Problem::InsecureLink(listen) });
+    // Who reaches the path is this user or root, and needs no other proof.
+    if let (Trust::Insecure, Some(listen), Some(value)) = (&trust, listen, value)
+        && !listen.ip().to_canonical().is_loopback()
+    {
+        return Err(value.refused(Problem::InsecureLink(listen)));
     }
-    Ok(EnginesPort { listen, trust })
+    Ok(EnginesPort { listen, path, trust })
+}
+
+fn read_path(value: &Value<'_>) -> Result<PathBuf, ConfigError> {
+    let text = value.text(PATH)?;
+    let fits = text.len() <= PATH_SIZE_MAX && !text.contains('\0') && !text.ends_with('/');
+    if fits && text.starts_with('/') { Ok(text.into()) } else { Err(value.unexpected(PATH)) }
 }
 
 /// Exactly one of the three ways.

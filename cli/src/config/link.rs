@@ -18,8 +18,8 @@ const GATEWAYS_MAX: usize = 64;
 /// Of a host, as the protocol has it.
 const NODE_SIZE_MAX: usize = 64;
 const NODE: &str = "a name of 1 to 64 letters, digits, \"_\", \".\" or \"-\"";
-const GATEWAY: &str =
-    "a gateway such as \"10.0.0.1:8090\", \"gw.example:8090\" or \"srv:_nightcore._tcp.example\"";
+const GATEWAY: &str = "a gateway such as \"10.0.0.1:8090\", \"gw.example:8090\", \"srv:_nightcore._tcp.example\" \
+                       or \"unix:/run/nightcore/engines.sock\"";
 const GATEWAYS: &str = "an array of 1 to 64 gateways";
 const LINK: &str = "a table [engine.link], by which gateways and this engine prove themselves";
 

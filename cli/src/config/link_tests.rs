@@ -51,15 +51,19 @@ const GATEWAYS: &str = "[engine]\ngateways = [\"10.0.0.1:8090\"]\n";
 const LINK: &str = "[engine]\ngateways = [\"10.0.0.1:8090\"]\n[engine.link]\n";
 
 #[test]
-fn gateways_have_three_forms_and_each_is_dialled_once() {
+fn gateways_have_four_forms_and_each_is_dialled_once() {
     let files = Files::new();
     let link = files.link(
         "[engine]\nnode = \"host-1\"\nresolver = \"127.0.0.1:5353\"\n\
-         gateways = [\"10.0.0.1:8090\", \"gw.example:8090\", \"srv:_n._tcp.example\", \"10.0.0.1:8090\"]\n\
+         gateways = [\"10.0.0.1:8090\", \"gw.example:8090\", \"srv:_n._tcp.example\", \"10.0.0.1:8090\",\n\
+         \"unix:/run/engines.sock\"]\n\
          [engine.link]\nkey_file = \"link.key\"\n",
     );
     let names: Vec<String> = link.gateways.iter().map(ToString::to_string).collect();
-    assert_eq!(names, ["10.0.0.1:8090", "gw.example:8090", "srv:_n._tcp.example"]);
+    assert_eq!(
+        names,
+        ["10.0.0.1:8090", "gw.example:8090", "srv:_n._tcp.example", "unix:/run/engines.sock"]
+    );
     assert_eq!((link.node.as_str(), link.server_name), ("host-1", None));
     assert_eq!(link.resolver, Some("127.0.0.1:5353".parse().unwrap()));
     assert_eq!(link.trust, Trust::SharedKey { file: files.path("link.key") });
@@ -93,9 +97,9 @@ fn certificates_may_have_a_name_that_is_not_the_one_that_is_dialled() {
 #[test]
 fn a_gateway_that_cannot_be_dialled_is_refused() {
     let files = Files::new();
-    let expected = "expected a gateway such as \"10.0.0.1:8090\", \"gw.example:8090\" or \
-                    \"srv:_nightcore._tcp.example\"";
-    for name in ["gw", "10.0.0.1", "gw:0", "http://gw:1", "srv:"] {
+    let expected = "expected a gateway such as \"10.0.0.1:8090\", \"gw.example:8090\", \
+                    \"srv:_nightcore._tcp.example\" or \"unix:/run/nightcore/engines.sock\"";
+    for name in ["gw", "10.0.0.1", "gw:0", "http://gw:1", "srv:", "unix:engines.sock"] {
         assert_eq!(
             files.refusal(&format!("[engine]\ngateways = [\"{name}\"]\n")),
             format!("nightcore.toml:2: engine.gateways: {expected}, got \"{name}\"")
@@ -147,7 +151,7 @@ fn without_credentials_only_gateways_of_this_host_are_dialled() {
     let files = Files::new();
     let insecure =
         |name: &str| format!("[engine]\ngateways = [\"{name}\"]\n[engine.link]\ninsecure = true\n");
-    for name in ["127.0.0.1:8090", "[::1]:8090", "localhost:8090"] {
+    for name in ["127.0.0.1:8090", "[::1]:8090", "localhost:8090", "unix:/run/engines.sock"] {
         assert_eq!(files.link(&insecure(name)).trust, Trust::Insecure);
     }
     for name in ["10.0.0.1:8090", "gw.example:8090", "srv:_n._tcp.example"] {

@@ -182,3 +182,37 @@ fn an_engines_port_that_everyone_could_join_is_refused() {
         assert_eq!(message, format!("nightcore.toml:{expected}"), "{lines}");
     }
 }
+
+#[test]
+fn engines_of_this_host_join_by_a_path_beside_an_address_or_instead_of_it() {
+    let files = Files::new();
+    let port = |lines: &str| {
+        let read = files.read(&format!("[gateway.engines]\n{lines}\n"));
+        read.unwrap().gateway.engines.unwrap()
+    };
+    let path = "path = \"/run/engines.sock\"";
+    let alone = port(&format!("{path}\ninsecure = true"));
+    assert_eq!((alone.listen, alone.trust), (None, Trust::Insecure));
+    assert_eq!(alone.path, Some("/run/engines.sock".into()));
+    let both = port(&format!("{path}\nlisten = \"10.0.0.1:8090\"\nkey_file = \"link.key\""));
+    assert_eq!(both.listen, Some("10.0.0.1:8090".parse().unwrap()));
+    assert_eq!(both.path, Some("/run/engines.sock".into()));
+}
+
+#[test]
+fn a_path_at_which_no_engine_could_join_is_refused() {
+    let files = Files::new();
+    let long = format!("/{}", "a".repeat(96));
+    for path in ["engines.sock", "", "/run/", "/run/a\\u0000b", &long] {
+        let message = files.refusal(&format!("[gateway.engines]\npath = \"{path}\"\n"));
+        let expected = "nightcore.toml:2: gateway.engines.path: expected an absolute path of at \
+                        most 96 bytes, got ";
+        assert!(message.starts_with(expected), "{message}");
+    }
+    let open = format!("{ENGINES}path = \"/run/engines.sock\"\ninsecure = true\n");
+    let message = files.refusal(&open);
+    assert!(message.starts_with("nightcore.toml:2: gateway.engines.listen: expected a loopback"));
+    let message = files.refusal("[gateway.engines]\ninsecure = true\n");
+    assert!(message.contains("gateway.engines.listen: expected an address and port"), "{message}");
+    assert!(message.ends_with("or path instead of it, but the key is missing"), "{message}");
+}

@@ -110,8 +110,7 @@ impl Doors {
             .then(|| http2::Plan::bind(config, &listeners, identities, entrance))
             .transpose();
         let http2 = http2.map_err(|(address, error)| UpError::Listen { address, error })?.flatten();
-        let doorman = doorman::Plan::bind(config, identities, &listeners)
-            .map_err(|(address, error)| UpError::Listen { address, error })?;
+        let doorman = doorman::Plan::bind(config, identities, &listeners)?;
         Ok(Doors { listeners: Arc::new(listeners), bound, http2, doorman })
     }
 
@@ -145,7 +144,7 @@ impl Doors {
         takeover: Option<Takeover>,
         within: Within<'_>,
     ) -> Result<Open, UpError> {
-        let Doors { listeners, bound, http2, doorman } = self;
+        let Doors { listeners, bound, http2, mut doorman } = self;
         let Within { mail, balance, board } = within;
         let adopted = listeners.settle();
         let mut open = Vec::new();
@@ -154,6 +153,7 @@ impl Doors {
             let opened = listeners.open(purpose, listener);
             open.push((opened.map_err(|error| UpError::Listen { address, error })?, door));
         }
+        system("the socket for engines of this host", doorman.stand())?;
         let awaited = takeover.as_ref().map(Takeover::join).transpose()?.unwrap_or_default();
         let strangers = doorman.annex();
         let doorman = doorman.open(mail, balance, &listeners);

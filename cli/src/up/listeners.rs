@@ -15,6 +15,7 @@ use crate::admin::{Handed, Purpose};
 /// See the module's description. Shared by all threads that accept.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
+    has_predecessor: bool,
     state: Mutex<State>,
 }
 
@@ -67,9 +68,15 @@ impl AsRawFd for Listening {
 }
 
 impl Listeners {
-    /// What a predecessor lent. Empty without one.
+    /// What a predecessor lent.
     pub(super) fn inherit(inherited: Vec<(Handed, OwnedFd)>) -> Listeners {
-        Listeners { state: Mutex::new(State { inherited, ..State::default() }) }
+        let state = Mutex::new(State { inherited, ..State::default() });
+        Listeners { has_predecessor: true, state }
+    }
+
+    /// Whether there is a gateway that is to be relieved.
+    pub(super) fn has_predecessor(&self) -> bool {
+        self.has_predecessor
     }
 
     /// Takes the address: from the predecessor if it listens there, else from the system. Port 0 takes

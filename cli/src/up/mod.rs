@@ -80,6 +80,8 @@ const WORKER_VARIABLE: &str = "NIGHTCORE_WORKER";
 enum UpError {
     #[error("cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
+    #[error("cannot listen at {}: {error}", path.display())]
+    ListenAt { path: PathBuf, error: io::Error },
     #[error("{section}: {error}")]
     Certificates { section: &'static str, error: CertificateError },
     #[error("no directory for control sockets in {parent}: {error}")]

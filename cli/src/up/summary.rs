@@ -40,6 +40,10 @@ impl Summary<'_> {
         if let Some(address) = strangers.engines {
             text.push_str(&format!("  engines join at {address}\n"));
         }
+        let engines = config.gateway.engines.as_ref().filter(|_| config.overrides.role.has_door());
+        if let Some(path) = engines.and_then(|engines| engines.path.as_ref()) {
+            text.push_str(&format!("  engines join at unix:{}\n", path.display()));
+        }
         if let Some(admin) = admin {
             text.push_str(&format!("  state and metrics on http://{admin}\n"));
         }

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The instance of most gateways.
 pub(super) const GATEWAY: u64 = 77;
 /// The keys of all engines, and that of somebody else.
-const KEY: u8 = 5;
+pub(super) const KEY: u8 = 5;
 pub(super) const OTHER_KEY: u8 = 6;
 
 pub(super) fn key(byte: u8) -> Option<Key> {

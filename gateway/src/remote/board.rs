@@ -297,3 +297,21 @@ impl Remote {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::message::Repeat;
+
+    use crate::remote::stage::{Stage, function};
+
+    #[test]
+    fn a_new_function_stands_on_the_board_as_soon_as_calls_can_go_to_it() {
+        let mut stage = Stage::new();
+        let engine = stage.join("host-1", 1).unwrap();
+        stage.until("the board has the link", |stage| !stage.remote.board.is_empty());
+        assert!(stage.remote.board.functions().is_empty());
+        stage.engines[engine].announce(&[function(1, "echo", 8, Repeat::Never)]);
+        stage.until("it is known", |stage| stage.room("echo") == 8);
+        assert!(stage.remote.board.functions().contains("echo"), "in the same turn");
+    }
+}

@@ -84,7 +84,8 @@ pub struct Remote {
     expired: Vec<Due>,
     /// Links that are to be flushed.
     owed: Vec<LinkKey>,
-    published: Nanos,
+    /// When the board was told last.
+    pub(super) published: Nanos,
 }
 
 /// A seat of the balance.

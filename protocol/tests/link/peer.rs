@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use ipc::Outcome;
@@ -22,14 +24,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A turn with nothing to do waits so long.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// What is around the frames.
+/// What is around the frames, or below them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrap {
     Plain,
     Tls,
+    /// A unix socket.
+    Local,
 }
 
-pub const WRAPS: [Wrap; 2] = [Wrap::Plain, Wrap::Tls];
+pub const WRAPS: [Wrap; 3] = [Wrap::Plain, Wrap::Tls, Wrap::Local];
 
 /// A message that came.
 #[derive(Debug, PartialEq, Eq)]
@@ -148,16 +152,25 @@ impl Peer {
 
 /// An engine and its gateway.
 pub fn pair(wrap: Wrap) -> (Peer, Peer) {
-    let (dialler, acceptor) = sockets();
+    let (dialler, acceptor): (OwnedFd, OwnedFd) = if wrap == Wrap::Local {
+        let (dialler, acceptor) = UnixStream::pair().unwrap();
+        for socket in [&dialler, &acceptor] {
+            socket.set_nonblocking(true).unwrap();
+        }
+        (dialler.into(), acceptor.into())
+    } else {
+        let (dialler, acceptor) = sockets();
+        (dialler.into(), acceptor.into())
+    };
     let (client, server) = match wrap {
-        Wrap::Plain => (None, None),
+        Wrap::Plain | Wrap::Local => (None, None),
         Wrap::Tls => {
             let (client, server) = tls::pair();
             (Some(client), Some(server))
         }
     };
-    let engine = Established { socket: dialler.into(), tls: client, early: Vec::new() };
-    let gateway = Established { socket: acceptor.into(), tls: server, early: Vec::new() };
+    let engine = Established { socket: dialler, tls: client, early: Vec::new() };
+    let gateway = Established { socket: acceptor, tls: server, early: Vec::new() };
     (Peer::new(engine, Side::Engine), Peer::new(gateway, Side::Gateway))
 }
 

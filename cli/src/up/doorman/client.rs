@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use gateway::{Arrival, Door};
 use reactor::clock;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::Shards;
+use super::stranger::Stream;
 use crate::up::mail::ShardMail;
 use crate::up::tls::Certificates;
 
@@ -26,13 +26,13 @@ impl Clients {
     ///
     /// # Errors
     /// Why that did not come to its end.
-    pub(super) async fn meet(&self, stream: TcpStream, shards: &Shards) -> Result<(), String> {
+    pub(super) async fn meet(&self, stream: impl Stream, shards: &Shards) -> Result<(), String> {
         let acceptor = TlsAcceptor::from(self.certificates.current());
         let stream = acceptor.accept(stream).await.map_err(|error| error.to_string())?;
         let (socket, session) = stream.into_inner();
-        let socket = socket.into_std().map_err(|error| error.to_string())?;
+        let socket = socket.into_socket().map_err(|error| error.to_string())?;
         let tls = Some(Box::new(session));
-        let arrival = Arrival { socket: socket.into(), door: Door::Public, tls };
+        let arrival = Arrival { socket, door: Door::Public, tls };
         let shard = shards.balance.loads.choose(clock::now());
         shards.post(shard, ShardMail::Arrived(Box::new(arrival)));
         Ok(())

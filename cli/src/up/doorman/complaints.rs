@@ -1,9 +1,10 @@
 //! What is said of handshakes that fail: who wants to fill a log needs only to connect, so one in a while
 //! is told, with the number of those that are not.
 
-use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::stranger::Origin;
 
 /// One line in this time, for each port.
 const EVERY: Duration = Duration::from_secs(1);
@@ -27,12 +28,12 @@ impl Complaints {
     }
 
     /// Tells it, or counts it. What a peer made us say is escaped.
-    pub(super) fn tell(&self, peer: SocketAddr, reason: &str) {
+    pub(super) fn tell(&self, origin: Origin, reason: &str) {
         let Some(untold) = self.due(Instant::now()) else { return };
         let (who, reason) = (self.who, reason.escape_debug());
         match untold {
-            0 => tracing::warn!("{who} at {peer} was not let in: {reason}"),
-            _ => tracing::warn!("{who} at {peer} was not let in: {reason} (and {untold} others)"),
+            0 => tracing::warn!("{who} {origin} was not let in: {reason}"),
+            _ => tracing::warn!("{who} {origin} was not let in: {reason} (and {untold} others)"),
         }
     }
 

@@ -1,17 +1,16 @@
 //! Engines that join: the proof that is demanded of them, then the shard that the link is for.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use protocol::handshake::answer;
 use protocol::hello::{Challenge, Hello, Key, NONCE_SIZE};
 use protocol::{Established, VERSION};
 use rustls::crypto::ring::default_provider;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::Shards;
+use super::stranger::Stream;
 use crate::up::mail::{NewLink, ShardMail};
 use crate::up::tls::LinkCertificates;
 
@@ -22,7 +21,7 @@ pub(super) enum Proof {
     Certificates(Arc<LinkCertificates>),
     /// That both have the key.
     Key(Key),
-    /// Nothing; on loopback only.
+    /// Nothing; on loopback or by a path only.
     None,
 }
 
@@ -48,14 +47,14 @@ impl Engines {
     ///
     /// # Errors
     /// Why that did not come to its end.
-    pub(super) async fn meet(&self, stream: TcpStream, shards: &Shards) -> Result<(), String> {
+    pub(super) async fn meet(&self, stream: impl Stream, shards: &Shards) -> Result<(), String> {
         let link = self.shake(stream).await?;
         let shard = link.hello.connection % self.shards.max(1);
         shards.post(shard, ShardMail::Engine(Box::new(link)));
         Ok(())
     }
 
-    async fn shake(&self, mut stream: TcpStream) -> Result<NewLink, String> {
+    async fn shake(&self, mut stream: impl Stream) -> Result<NewLink, String> {
         let nonce: [u8; NONCE_SIZE] = random()?;
         let challenge =
             Challenge { version: VERSION, shards: self.shards, instance: self.instance, nonce };
@@ -77,7 +76,7 @@ impl Engines {
                 (stream, None, hello)
             }
         };
-        let socket: OwnedFd = socket.into_std().map_err(|error| error.to_string())?.into();
+        let socket = socket.into_socket().map_err(|error| error.to_string())?;
         // The handshake reads exactly its own messages, and what TLS has beyond stays in it.
         let established = Established { socket, tls, early: Vec::new() };
         Ok(NewLink { established, hello })

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  client ──► port ──► TLS ───────────────────────────────► ShardMail::Arrived ──► shard with room
-//!  engine ──► port ──► TLS or none ──► hello, proof ──────► ShardMail::Engine  ──► shard it chose
+//!  engine ──► port or path ──► TLS or none ──► hello, proof ──────► ShardMail::Engine  ──► shard it chose
 //! ```
 //! Each port has a bounded number of handshakes at once, each of bounded time; beyond, the oldest gives
 //! way, since those who mean it are done long before. The thread exists only where a port is configured.
@@ -11,11 +11,14 @@
 mod client;
 mod complaints;
 mod engine;
+mod path;
 mod port;
 mod stats;
+mod stranger;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -24,13 +27,16 @@ use tokio::sync::watch;
 
 use self::client::Clients;
 use self::engine::{Engines, Proof};
+use self::path::{Occupant, SocketFile};
 use self::port::Port;
 use self::stats::Stats;
+use self::stranger::Source;
 use super::listener::Listener;
 use super::listeners::Listeners;
 use super::mail::ShardMail;
 use super::rebalance::Balance;
 use super::tls::Identities;
+use super::{UpError, system};
 use crate::admin::Purpose;
 use crate::config::{Config, Trust, shared_key};
 
@@ -59,8 +65,15 @@ pub(super) struct Annex {
 /// The ports before they are opened: their addresses are taken, nobody is let in.
 pub(super) struct Plan {
     clients: Option<(Listener, Clients)>,
-    engines: Option<(Listener, Proof)>,
+    engines: Option<Joining>,
     annex: Annex,
+}
+
+/// Where engines join; at least one of the two ways is there.
+struct Joining {
+    proof: Proof,
+    port: Option<Listener>,
+    path: Option<(SocketFile, UnixListener)>,
 }
 
 /// Where the ports are.
@@ -90,9 +103,11 @@ impl Plan {
         config: &Config,
         identities: &Identities,
         listeners: &Listeners,
-    ) -> Result<Plan, (SocketAddr, io::Error)> {
-        let bind =
-            |purpose, address| listeners.bind(purpose, address).map_err(|error| (address, error));
+    ) -> Result<Plan, UpError> {
+        let bind = |purpose, address| {
+            let bound = listeners.bind(purpose, address);
+            bound.map_err(|error| UpError::Listen { address, error })
+        };
         let has_door = config.overrides.role.has_door();
         let (tls, engines) = (&config.gateway.tls, &config.gateway.engines);
         let clients = match (tls, &identities.clients) {
@@ -102,10 +117,19 @@ impl Plan {
             _ => None,
         };
         let engines = match engines {
-            Some(port) if has_door => {
-                let proof =
-                    Proof::of(&port.trust, identities).map_err(|error| (port.listen, error))?;
-                Some((bind(Purpose::Engines, port.listen)?, proof))
+            Some(engines) if has_door => {
+                let proof = Proof::of(&engines.trust, identities);
+                let proof = system("[gateway.engines]", proof)?;
+                let port = engines.listen.map(|address| bind(Purpose::Engines, address));
+                let occupant = match listeners.has_predecessor() {
+                    true => Occupant::Predecessor,
+                    false => Occupant::Stranger,
+                };
+                let path = engines.path.as_ref().map(|path| {
+                    let bound = SocketFile::bind(path, occupant);
+                    bound.map_err(|error| UpError::ListenAt { path: path.clone(), error })
+                });
+                Some(Joining { proof, port: port.transpose()?, path: path.transpose()? })
             }
             _ => None,
         };
@@ -120,7 +144,22 @@ impl Plan {
     pub(super) fn addresses(&self) -> Addresses {
         Addresses {
             clients: self.clients.as_ref().map(|(listener, _)| listener.address()),
-            engines: self.engines.as_ref().map(|(listener, _)| listener.address()),
+            engines: self
+                .engines
+                .as_ref()
+                .and_then(|joining| Some(joining.port.as_ref()?.address())),
+        }
+    }
+
+    /// Has the path of the engines' socket lead here. A predecessor's engines dial when they are told,
+    /// and it does not accept them any more.
+    ///
+    /// # Errors
+    /// When somebody else has taken it meanwhile, and what the system says.
+    pub(super) fn stand(&mut self) -> io::Result<()> {
+        match self.engines.as_mut().and_then(|joining| joining.path.as_mut()) {
+            Some((file, _)) => file.stand(),
+            None => Ok(()),
         }
     }
 
@@ -149,13 +188,20 @@ impl Plan {
         if let (Some((listener, clients)), Some(stats)) = (clients, &annex.clients) {
             let greeter = port::Greeter::Client(Arc::new(clients));
             let listening = listeners.open(Purpose::Tls, listener)?;
-            ports.push(Port::new(listening, greeter, &shards, stats, stage.clone()));
+            let source = Source::Port(listening);
+            ports.push(Port::new(source, greeter, &shards, stats, stage.clone()));
         }
-        if let (Some((listener, proof)), Some(stats)) = (engines, &annex.engines) {
+        if let (Some(Joining { proof, port, path }), Some(stats)) = (engines, &annex.engines) {
             let count = u16::try_from(mail.len()).unwrap_or(u16::MAX);
-            let greeter = port::Greeter::Engine(Arc::new(Engines::new(proof, count)?));
-            let listening = listeners.open(Purpose::Engines, listener)?;
-            ports.push(Port::new(listening, greeter, &shards, stats, stage));
+            // One for both ways: an engine knows by the instance that it is one gateway.
+            let engines = Arc::new(Engines::new(proof, count)?);
+            let port = port.map(|listener| listeners.open(Purpose::Engines, listener));
+            let port = port.transpose()?.map(Source::Port);
+            let path = path.map(|(file, listener)| Source::Path(file, listener));
+            for source in port.into_iter().chain(path) {
+                let greeter = port::Greeter::Engine(Arc::clone(&engines));
+                ports.push(Port::new(source, greeter, &shards, stats, stage.clone()));
+            }
         }
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;

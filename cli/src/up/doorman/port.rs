@@ -1,13 +1,11 @@
-//! One listening port: who connects gets a task of its own, in a table of bounded size.
+//! One listening port, or path: who connects gets a task of its own, in a table of bounded size.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -16,8 +14,8 @@ use super::client::Clients;
 use super::complaints::Complaints;
 use super::engine::Engines;
 use super::stats::Stats;
+use super::stranger::{Source, Stranger, Stream};
 use super::{Shards, Stage};
-use crate::up::listeners::Listening;
 
 /// A handshake is a few round trips and a signature: who needs longer is no use.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
@@ -31,6 +29,9 @@ const DRAIN_GRACE: Duration = Duration::from_millis(500);
 const REST_MAX: usize = 4096;
 /// After an accept that failed for lack of descriptors or memory: time for some to become free.
 const PAUSE: Duration = Duration::from_millis(100);
+/// To have a path back from a successor that was killed, with a `PAUSE` between them: the kernel closes
+/// what that one had in its own time.
+const SETTLE_ATTEMPTS: u32 = 50;
 /// While descriptors or memory are out, this is told so often.
 const PAUSE_TOLD_EVERY: Duration = Duration::from_secs(10);
 
@@ -43,7 +44,7 @@ pub(super) enum Greeter {
 
 /// See the module's description.
 pub(super) struct Port {
-    listener: Arc<Listening>,
+    source: Source,
     desk: Arc<Desk>,
     stage: watch::Receiver<Stage>,
 }
@@ -75,7 +76,7 @@ pub(super) async fn serve_all(ports: Vec<Port>) {
 
 impl Port {
     pub(super) fn new(
-        listener: Arc<Listening>,
+        source: Source,
         greeter: Greeter,
         shards: &Shards,
         stats: &Arc<Stats>,
@@ -83,43 +84,66 @@ impl Port {
     ) -> Port {
         let complaints = Complaints::of(greeter.who());
         let (shards, stats) = (shards.clone(), Arc::clone(stats));
-        Port { listener, desk: Arc::new(Desk { greeter, shards, stats, complaints }), stage }
+        Port { source, desk: Arc::new(Desk { greeter, shards, stats, complaints }), stage }
     }
 
     async fn serve(self) {
-        let Port { listener: listening, desk, mut stage } = self;
+        let Port { mut source, desk, mut stage } = self;
         let mut handshakes = Handshakes::new(desk.greeter.handshakes_max());
-        let listener = listening.duplicate().map(Into::into).and_then(TcpListener::from_std);
-        let listener = match listener {
-            Ok(listener) => listener,
+        let acceptor = match source.acceptor() {
+            Ok(acceptor) => acceptor,
             Err(error) => return tracing::error!("{} cannot connect: {error}", desk.greeter.who()),
         };
-        let mut told = None;
+        let (mut told, mut seen, mut unsettled) = (None, Stage::Joining, 0);
         loop {
             let now = *stage.borrow_and_update();
+            let before = std::mem::replace(&mut seen, now);
             if matches!(now, Stage::Draining | Stage::Stopped) {
                 break;
             }
+            match now {
+                Stage::Serving if before != now => unsettled = SETTLE_ATTEMPTS,
+                Stage::Serving => {}
+                _ => unsettled = 0,
+            }
+            if unsettled > 0 {
+                unsettled = settle(&mut source, unsettled);
+            }
             tokio::select! {
+                // In this order: engines dial when the stage has changed already, and one of them that was
+                // accepted here all the same would take the place of its own link and of the calls on it.
+                biased;
                 _ = stage.changed() => {}
-                accepted = listener.accept(), if desk.greeter.is_met(now) => match accepted {
-                    Ok((stream, peer)) => handshakes.begin(&desk, stream, peer),
+                () = sleep(PAUSE), if unsettled > 0 => {}
+                accepted = acceptor.accept(), if desk.greeter.is_met(now) => match accepted {
+                    Ok(stranger) => handshakes.begin(&desk, stranger),
                     Err(error) => pause(&error, &mut told).await,
                 },
             }
         }
         // Whoever had connected before the drain is let in, here or by a successor.
-        if let (Ok(listener), false) = (listener.into_std(), listening.is_successors()) {
-            for (stream, peer) in std::iter::from_fn(|| listener.accept().ok()).take(REST_MAX) {
-                if let Ok(stream) =
-                    stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream))
-                {
-                    handshakes.begin(&desk, stream, peer);
-                }
+        let is_successors = source.is_successors();
+        let listening = source.hide();
+        if !is_successors {
+            for stranger in acceptor.rest(REST_MAX) {
+                handshakes.begin(&desk, stranger);
             }
         }
         drop(listening);
         handshakes.finish(stage).await;
+    }
+}
+
+/// Gives how many attempts are left.
+fn settle(source: &mut Source, attempts: u32) -> u32 {
+    match source.settle() {
+        Ok(()) => 0,
+        Err(error) => {
+            if attempts == 1 {
+                tracing::error!("engines of this host cannot join, their path is lost: {error}");
+            }
+            attempts - 1
+        }
     }
 }
 
@@ -140,12 +164,12 @@ impl Handshakes {
         Handshakes { tasks: JoinSet::new(), order: VecDeque::with_capacity(max), max }
     }
 
-    fn begin(&mut self, desk: &Arc<Desk>, stream: TcpStream, peer: SocketAddr) {
+    fn begin(&mut self, desk: &Arc<Desk>, stranger: Stranger) {
         desk.stats.count_started();
         if self.make_room() {
             desk.stats.count_displaced();
         }
-        self.spawn(meet(Arc::clone(desk), stream, peer));
+        self.spawn(meet(Arc::clone(desk), stranger));
     }
 
     fn spawn(&mut self, handshake: impl Future<Output = ()> + Send + 'static) {
@@ -176,12 +200,15 @@ impl Handshakes {
 }
 
 /// One handshake, from the first byte to the shard.
-async fn meet(desk: Arc<Desk>, stream: TcpStream, peer: SocketAddr) {
-    let shards = &desk.shards;
+async fn meet(desk: Arc<Desk>, stranger: Stranger) {
+    let origin = stranger.origin();
     let met = async {
-        match &desk.greeter {
-            Greeter::Client(clients) => clients.meet(stream, shards).await,
-            Greeter::Engine(engines) => engines.meet(stream, shards).await,
+        if !origin.is_admitted() {
+            return Err("it is another user's".to_owned());
+        }
+        match stranger {
+            Stranger::Remote(stream, _) => desk.greet(stream).await,
+            Stranger::Neighbour(stream) => desk.greet(stream).await,
         }
     };
     let reason = match timeout(HANDSHAKE_TIME, met).await {
@@ -190,7 +217,16 @@ async fn meet(desk: Arc<Desk>, stream: TcpStream, peer: SocketAddr) {
         Err(_) => format!("it took longer than {HANDSHAKE_TIME:?}"),
     };
     desk.stats.count_failed();
-    desk.complaints.tell(peer, &reason);
+    desk.complaints.tell(origin, &reason);
+}
+
+impl Desk {
+    async fn greet(&self, stream: impl Stream) -> Result<(), String> {
+        match &self.greeter {
+            Greeter::Client(clients) => clients.meet(stream, &self.shards).await,
+            Greeter::Engine(engines) => engines.meet(stream, &self.shards).await,
+        }
+    }
 }
 
 impl Greeter {
