@@ -94,6 +94,8 @@ async fn a_gateway_that_comes_back_with_other_shards_gets_other_connections() {
     let mut kept = Vec::new();
     while connections.len() < 3 {
         let (stream, hello) = gateway.answer_as(GATEWAY + 1, 3).await.unwrap();
+        // Until then nobody could tell of its end.
+        assert_eq!(stage.delivered().await.identity.epoch, hello.epoch);
         connections.insert(hello.connection);
         kept.push((stream, hello.epoch));
     }
@@ -103,7 +105,8 @@ async fn a_gateway_that_comes_back_with_other_shards_gets_other_connections() {
     // Of one, the others end: only the first one goes on for ever.
     let mut lonely = 0;
     while lonely < 3 {
-        let (_, hello) = gateway.answer_as(GATEWAY + 2, 1).await.unwrap();
+        let (_stream, hello) = gateway.answer_as(GATEWAY + 2, 1).await.unwrap();
+        assert_eq!(stage.delivered().await.identity.epoch, hello.epoch);
         lonely = if hello.connection == 0 { lonely + 1 } else { 0 };
         stage.tell(Notice::Ended { epoch: hello.epoch });
     }
