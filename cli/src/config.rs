@@ -258,28 +258,34 @@ impl Config {
     }
 }
 
+impl Default for Gateway {
+    fn default() -> Gateway {
+        Gateway {
+            listen: LISTEN_DEFAULT,
+            admin_listen: None,
+            body_max: 16 << 20,
+            connections_max: 8192,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(30),
+            access_log: None,
+            cors_origins: Vec::new(),
+            queue: 1024,
+            tls: None,
+            engines: None,
+            http2: None,
+        }
+    }
+}
+
 fn read_gateway(
     section: Option<&Value<'_>>,
     file: &Path,
     listen_option: Option<SocketAddr>,
     mut lock: Lock,
 ) -> Result<Gateway, ConfigError> {
-    let mut gateway = Gateway {
-        listen: LISTEN_DEFAULT,
-        admin_listen: None,
-        body_max: 16 << 20,
-        connections_max: 8192,
-        head_timeout: Duration::from_secs(10),
-        body_timeout: Duration::from_secs(30),
-        idle_timeout: Duration::from_secs(75),
-        write_timeout: Duration::from_secs(30),
-        access_log: None,
-        cors_origins: Vec::new(),
-        queue: 1024,
-        tls: None,
-        engines: None,
-        http2: None,
-    };
+    let mut gateway = Gateway::default();
     let directory = file.parent().unwrap_or(Path::new(""));
     let mut place = None;
     if let Some(section) = section {
@@ -309,28 +315,7 @@ fn read_gateway(
             lock = lock.or_insecure();
         }
         gateway.admin_listen = read_admin_listen(&table, "[gateway]", insecure)?;
-        table.read("access_log", &mut gateway.access_log, |value| {
-            door::destination(value, file).map(Some)
-        })?;
-        table.read("cors_origins", &mut gateway.cors_origins, |value| door::origins(value))?;
-        table.read("body_max", &mut gateway.body_max, |value| {
-            // The range keeps it within 32 bits.
-            value.size(1..=BODY_MAX).map(|size| u32::try_from(size).unwrap_or(u32::MAX))
-        })?;
-        table.read("queue", &mut gateway.queue, |value| {
-            value.integer(0..=QUEUE_MAX).map(usize::from)
-        })?;
-        table.read("connections_max", &mut gateway.connections_max, |value| {
-            value.integer(1..=CONNECTIONS_MAX).map(u32::from)
-        })?;
-        for (key, field) in [
-            ("head_timeout", &mut gateway.head_timeout),
-            ("body_timeout", &mut gateway.body_timeout),
-            ("idle_timeout", &mut gateway.idle_timeout),
-            ("write_timeout", &mut gateway.write_timeout),
-        ] {
-            table.read(key, field, |value| value.duration(DURATION_MIN..=DURATION_MAX))?;
-        }
+        read_limits(&table, file, &mut gateway)?;
         if let Some(section) = table.get("tls") {
             let (tls, place) = read_tls(&section, directory)?;
             refuse_exposed(tls.listen, place, lock)?;
@@ -355,6 +340,32 @@ fn read_gateway(
         refuse_exposed(gateway.listen, place, lock)?;
     }
     Ok(gateway)
+}
+
+/// What is the same at every door.
+fn read_limits(table: &Table<'_>, file: &Path, gateway: &mut Gateway) -> Result<(), ConfigError> {
+    table.read("access_log", &mut gateway.access_log, |value| {
+        door::destination(value, file).map(Some)
+    })?;
+    table.read("cors_origins", &mut gateway.cors_origins, |value| door::origins(value))?;
+    table.read("body_max", &mut gateway.body_max, |value| {
+        // The range keeps it within 32 bits.
+        value.size(1..=BODY_MAX).map(|size| u32::try_from(size).unwrap_or(u32::MAX))
+    })?;
+    table
+        .read("queue", &mut gateway.queue, |value| value.integer(0..=QUEUE_MAX).map(usize::from))?;
+    table.read("connections_max", &mut gateway.connections_max, |value| {
+        value.integer(1..=CONNECTIONS_MAX).map(u32::from)
+    })?;
+    for (key, field) in [
+        ("head_timeout", &mut gateway.head_timeout),
+        ("body_timeout", &mut gateway.body_timeout),
+        ("idle_timeout", &mut gateway.idle_timeout),
+        ("write_timeout", &mut gateway.write_timeout),
+    ] {
+        table.read(key, field, |value| value.duration(DURATION_MIN..=DURATION_MAX))?;
+    }
+    Ok(())
 }
 
 fn read_engine(section: Option<&Value<'_>>, directory: &Path) -> Result<Engine, ConfigError> {
