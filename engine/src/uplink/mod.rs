@@ -5,7 +5,7 @@
 //! In the order a call meets them:
 //! - [`Uplinks`] (`uplinks`): all links of a shard, their events and their end
 //! - `key`: what tokens and callers stand for
-//! - `peer`: one link
+//! - `peer`: one link; `end`: why it is over
 //! - `call`: from a message to the engine and back
 //! - `calls`: who waits for which answer
 //! - `numbers`: the numbers by which a link's calls name functions
@@ -18,6 +18,7 @@
 
 mod call;
 mod calls;
+mod end;
 mod key;
 mod numbers;
 mod peer;

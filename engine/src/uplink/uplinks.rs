@@ -11,6 +11,7 @@ use slab::Slab;
 
 use super::call::{Desk, Outgoing, Taken};
 use super::calls::{Calls, Pending};
+use super::end::Why;
 use super::key::{Key, Purpose};
 use super::numbers::Numbers;
 use super::peer::{Identity, Listed, Loads, Notice, Peer, Phase};
@@ -21,9 +22,6 @@ use crate::io::{Answer, Engine};
 
 /// Links of one shard at most: far beyond the gateways that anybody has.
 const LINKS_MAX: usize = 4096;
-
-/// Reason of the BYE to a gateway for which too many bytes wait.
-const SLOW: &str = "it does not take its answers";
 
 /// What gateways may make a shard keep.
 #[derive(Clone, Copy, Debug)]
@@ -78,16 +76,6 @@ pub struct Uplinks {
     notices: VecDeque<Notice>,
     scratch: Vec<u8>,
     stats: Arc<Stats>,
-}
-
-/// Why a link ends.
-enum Why {
-    /// The engine drains, and the last answer is out.
-    Drained,
-    /// Too many bytes wait for the gateway.
-    Slow,
-    /// Something is wrong with it.
-    Error(LinkError),
 }
 
 impl Uplinks {
@@ -463,15 +451,8 @@ impl Uplinks {
         let Peer { identity, link, streams, phase, .. } = self.peers.remove(key.slot());
         self.cell().links.set(self.peers.len() as u64);
         self.cell().lost.add(streams.len() as u64);
-        tell(&identity, phase, &why, streams.len());
-        match &why {
-            Why::Drained => link.close(reactor, Some("drained")),
-            Why::Slow => link.close(reactor, Some(SLOW)),
-            Why::Error(LinkError::Protocol(error)) => {
-                link.close(reactor, Some(&error.to_string()));
-            }
-            Why::Error(_) => link.close(reactor, None),
-        }
+        why.log(&identity, phase, streams.len());
+        why.close(link, reactor);
         for call in streams.into_values() {
             if let Some(pending) = self.calls.remove(call) {
                 engine.cancel(reactor, now, pending.call);
@@ -483,19 +464,4 @@ impl Uplinks {
 
 fn peer(peers: &mut Slab<Peer>, key: Key) -> Option<&mut Peer> {
     peers.get_mut(key.slot()).filter(|peer| peer.key == key)
-}
-
-/// Logs the end of a link. One of a gateway that drains, or that this engine wanted, is no news.
-fn tell(identity: &Identity, phase: Phase, why: &Why, calls: usize) {
-    let Identity { gateway, connection, .. } = identity;
-    match why {
-        Why::Drained => tracing::debug!("link {connection} to gateway {gateway} ends: drained"),
-        Why::Slow => tracing::warn!("link {connection} to gateway {gateway} is closed: {SLOW}"),
-        Why::Error(LinkError::Bye(reason)) if phase == Phase::Draining => {
-            tracing::debug!("link {connection} to gateway {gateway} ended: {reason}");
-        }
-        Why::Error(error) => tracing::warn!(
-            "link {connection} to gateway {gateway} is lost, and {calls} calls of it: {error}"
-        ),
-    }
 }
