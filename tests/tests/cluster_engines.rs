@@ -62,45 +62,47 @@ fn an_engine_that_is_killed_costs_the_calls_that_it_had_and_no_other() {
     expect_back(&report, cluster.engine(0).name(), back);
 }
 
-#[test]
-fn an_engine_that_is_cut_off_is_missed_within_a_second_and_comes_back_by_itself() {
-    let mut cluster = Cluster::start(Settings::default());
-    if !cluster.network().can_cut() {
-        return;
-    }
+/// An engine falls silent under load, and comes back.
+fn expect_missed_and_back(
+    what: &str,
+    index: usize,
+    mut cluster: Cluster,
+    fall_silent: impl Fn(&Cluster),
+    come_back: impl Fn(&Cluster),
+) {
     let load = cluster.load(RATE);
     load.wait_for(CALM);
     let struck = Instant::now();
-    cluster.network().cut(Host::Engine(1));
+    fall_silent(&cluster);
     load.wait_for(2 * CALM);
-    cluster.network().heal(Host::Engine(1));
-    cluster.wait_until_serves(1);
+    come_back(&cluster);
+    cluster.wait_until_serves(index);
     let back = Instant::now();
     load.wait_for(CALM / 2);
     let report = load.stop();
     report.expect_only_losses(&cluster.ledger());
-    expect_bounded_losses("cut of an engine", &report, struck, DETECTION_MAX);
+    expect_bounded_losses(what, &report, struck, DETECTION_MAX);
     expect_others_go_on(&report, struck);
-    expect_back(&report, cluster.engine(1).name(), back);
+    expect_back(&report, cluster.engine(index).name(), back);
+}
+
+#[test]
+fn an_engine_that_is_cut_off_is_missed_within_a_second_and_comes_back_by_itself() {
+    let cluster = Cluster::start(Settings::default());
+    if !cluster.network().can_cut() {
+        return;
+    }
+    let cut = |cluster: &Cluster| cluster.network().cut(Host::Engine(1));
+    let heal = |cluster: &Cluster| cluster.network().heal(Host::Engine(1));
+    expect_missed_and_back("cut of an engine", 1, cluster, cut, heal);
 }
 
 #[test]
 fn an_engine_that_is_held_is_missed_and_comes_back_when_it_goes_on() {
-    let mut cluster = Cluster::start(Settings::default());
-    let load = cluster.load(RATE);
-    load.wait_for(CALM);
-    let struck = Instant::now();
-    cluster.engine(2).hold();
-    load.wait_for(2 * CALM);
-    cluster.engine(2).release();
-    cluster.wait_until_serves(2);
-    let back = Instant::now();
-    load.wait_for(CALM / 2);
-    let report = load.stop();
-    report.expect_only_losses(&cluster.ledger());
-    expect_bounded_losses("SIGSTOP of an engine", &report, struck, DETECTION_MAX);
-    expect_others_go_on(&report, struck);
-    expect_back(&report, cluster.engine(2).name(), back);
+    let cluster = Cluster::start(Settings::default());
+    let hold = |cluster: &Cluster| cluster.engine(2).hold();
+    let release = |cluster: &Cluster| cluster.engine(2).release();
+    expect_missed_and_back("SIGSTOP of an engine", 2, cluster, hold, release);
 }
 
 #[test]
