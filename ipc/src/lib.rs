@@ -19,6 +19,7 @@
 //! - [`worker_side`]: a worker's end of its lane;
 //! - [`fault`]: what the other side can do wrong;
 //! - [`rseq`]: what the C library does at each switch of a thread, and how to stop it;
+//! - [`descriptor_table`]: room for a process's open files;
 //! - [`sync`]: atomics and cells, real or loom's.
 
 pub mod descriptor;
@@ -34,6 +35,8 @@ pub mod arena;
 pub mod control;
 #[cfg(not(loom))]
 pub mod copy;
+#[cfg(not(loom))]
+pub mod descriptor_table;
 #[cfg(not(loom))]
 pub mod engine_side;
 #[cfg(not(loom))]

@@ -121,13 +121,13 @@ impl Process {
         text.lines().filter_map(kibibytes).sum::<u64>() * 1024
     }
 
-    /// How many files it has open.
+    /// How many descriptors its table has room for.
     ///
     /// # Panics
     /// If it has ended.
     #[must_use]
-    pub fn open_files(self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("the process is there").count()
+    pub fn room_for_descriptors(self) -> u64 {
+        self.status("FDSize:").parse().expect("a number")
     }
 
     /// Sets a limit of its own, as `prlimit` takes it: `nofile=64:` leaves what it may be raised to.
@@ -146,10 +146,16 @@ impl Process {
     /// If it has ended.
     #[must_use]
     pub fn address_space(self) -> u64 {
+        let size = self.status("VmSize:");
+        size.strip_suffix(" kB").expect("the unit").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// What `/proc` says of it under this name.
+    fn status(self, name: &str) -> String {
         let path = format!("/proc/{}/status", self.pid);
         let text = fs::read_to_string(path).expect("the process is there");
-        let size = text.lines().find_map(|line| line.strip_prefix("VmSize:")?.strip_suffix(" kB"));
-        size.expect("a size").trim().parse::<u64>().expect("a number") * 1024
+        let value = text.lines().find_map(|line| line.strip_prefix(name));
+        value.expect("the kernel tells it").trim().to_owned()
     }
 
     /// Sends a signal.

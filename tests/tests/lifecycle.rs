@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nightcore_tests::client::Body;
 use nightcore_tests::stack::{Ended, refused_at};
 use nightcore_tests::{Connection, Stack, functions, post, request, wait_until};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 
 const CLIENTS: usize = 16;
@@ -34,6 +35,17 @@ fn a_stack_that_is_stopped_at_once_stops_at_once() {
     for _ in 0..30 {
         // The order to stop is right behind the one to serve.
         expect_clean(&Stack::start(&config).stop());
+    }
+}
+
+#[test]
+fn tables_of_descriptors_need_not_grow_under_load() {
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).expect("there is one");
+    let stack = Stack::start(&functions(&["nop"]));
+    let container = stack.container("nop").expect("it is up");
+    for (process, wanted) in [(stack.process(), 1 << 16), (container, 1024)] {
+        let room = process.room_for_descriptors();
+        assert!(room >= limit.min(wanted), "{room}, where {wanted} of {limit} were to be");
     }
 }
 

@@ -85,7 +85,7 @@ fn a_deploy_under_load_loses_no_call() {
 
 #[test]
 fn a_deploy_without_descriptors_leaves_the_former_version() {
-    let take = |stack: &Stack| format!("nofile={}:", stack.process().open_files() + 2);
+    let take = |stack: &Stack| format!("nofile={}:", stack.process().descriptors() + 2);
     expect_former("deploy without descriptors", take, "not deployed", "nofile=20000:");
 }
 

@@ -57,7 +57,7 @@ fn belongings(stack: &Stack) -> BTreeMap<&'static str, usize> {
     let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("it runs");
     let groups = Path::new("/sys/fs/cgroup");
     BTreeMap::from([
-        ("files", stack.process().open_files()),
+        ("files", stack.process().descriptors()),
         ("children", stack.process().children().len()),
         ("threads", fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").count()),
         ("mounts", mounts.lines().count()),

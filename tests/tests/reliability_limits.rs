@@ -49,7 +49,7 @@ fn expect_late_start(name: &str, take: impl Fn(&Stack) -> String, give: &str) {
 
 #[test]
 fn a_container_that_cannot_be_started_for_lack_of_descriptors_is_started_later() {
-    let take = |stack: &Stack| format!("nofile={}:", stack.process().open_files() + 1);
+    let take = |stack: &Stack| format!("nofile={}:", stack.process().descriptors() + 1);
     expect_late_start("no descriptor for a start", take, "nofile=20000:");
 }
 

@@ -72,6 +72,9 @@ use crate::config::Config;
 /// Functions and versions of functions for which there is room beside those of the start.
 const PLACES_SPARE: usize = 128;
 
+/// Room for open files from the start, most of them connections; more are possible.
+const DESCRIPTORS: u64 = 1 << 16;
+
 /// Names the container's host binary where it does not lie beside this executable.
 const WORKER_VARIABLE: &str = "NIGHTCORE_WORKER";
 
@@ -186,7 +189,8 @@ struct Shards {
 }
 
 fn serve(config: &Config, start: Start, hook: ThreadHook) -> Result<Stopped, UpError> {
-    // Before any thread is made, so that all of them inherit the mask.
+    // Before any thread is made: room, and the mask of signals that all of them inherit.
+    ipc::descriptor_table::reserve(DESCRIPTORS);
     let signals = read_signals(&[Signal::SIGTERM, Signal::SIGINT], SfdFlags::SFD_NONBLOCK)?;
     let hangups = read_signals(&[Signal::SIGHUP], SfdFlags::empty())?;
 

@@ -29,6 +29,9 @@ Usage: nightcore-worker --library PATH --function NAME
 Environment:
   NIGHTCORE_SOCKET  control socket of the engine";
 
+/// A worker thread has three, and there are 128 of them unless the configuration says otherwise.
+const DESCRIPTORS: u64 = 1024;
+
 enum Command {
     Serve { library: PathBuf, function: String, sandbox: Option<Sandbox> },
     Say(String),
@@ -58,6 +61,7 @@ fn serve(library: &Path, function: &str, sandbox: Option<&Sandbox>) -> ExitCode 
         eprintln!("nightcore-worker: NIGHTCORE_SOCKET is not set: this is started by the engine");
         return ExitCode::from(2);
     };
+    ipc::descriptor_table::reserve(DESCRIPTORS);
     share_heaps();
     print_whole_lines();
     // SAFETY: whoever deployed the function named this library to be run in this container.
