@@ -45,7 +45,11 @@ impl Reactor {
                 self.multishot_completed(operation, completion, events);
             }
             Work::Send { .. } | Work::SendWithBody { .. } | Work::Message { .. } => {
+                if self.goes_on_aloud(operation, result) {
+                    return;
+                }
                 if let Some(slot) = self.operations.remove(operation) {
+                    let result = count(result).map(|size| size as usize);
                     self.finish(token, slot, result, events);
                 }
             }
@@ -139,8 +143,13 @@ impl Reactor {
     }
 
     /// Reports a single-shot operation and returns its buffers.
-    fn finish(&mut self, token: Token, slot: InFlight, result: i32, events: &mut Vec<Event>) {
-        let result = count(result).map(|size| size as usize);
+    pub(crate) fn finish(
+        &mut self,
+        token: Token,
+        slot: InFlight,
+        result: io::Result<usize>,
+        events: &mut Vec<Event>,
+    ) {
         let (data, body) = match slot.work {
             Work::Send { data, .. } => (data, None),
             Work::SendWithBody { head, body, vectored } => {

@@ -5,6 +5,7 @@
 //! - [`Config`], [`SetupError`] (`setup`): what a ring needs, and the start-up error that names
 //!   the feature a kernel lacks.
 //! - [`Reactor`] (`reactor`): queues operations; one [`Reactor::turn`] submits them and waits.
+//! - `quiet`: sends for whose end no turn is made.
 //! - `operation`: the table of in-flight operations, which own their buffers by type.
 //! - [`ReceiveBuffer`], [`StableBuffer`] (`buffers`): memory lent by and to the kernel.
 //! - [`Event`], [`Token`] (`event`): what a turn reports; `completion` makes events of CQEs.
@@ -29,6 +30,7 @@ mod completion;
 mod event;
 pub mod mailbox;
 mod operation;
+mod quiet;
 mod reactor;
 mod setup;
 pub mod wheel;
@@ -36,5 +38,6 @@ pub mod wheel;
 pub use buffers::{PARTS_MAX, ReceiveBuffer, StableBuffer};
 pub use event::{Event, Token, Wait};
 pub use operation::Operation;
+pub use quiet::QUIET_MAX;
 pub use reactor::{Address, Reactor};
 pub use setup::{Config, SetupError};

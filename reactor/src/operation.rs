@@ -108,6 +108,13 @@ pub(crate) enum Work {
     Message { value: u64 },
 }
 
+impl Work {
+    /// Bytes that a send out of one vector still has to send.
+    pub(crate) fn own_size(&self) -> usize {
+        if let Work::Send { data, from } = self { data.len() - from } else { 0 }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum State {
     /// Queued or in the kernel.
@@ -123,6 +130,8 @@ pub(crate) struct InFlight {
     pub(crate) token: Token,
     pub(crate) work: Work,
     pub(crate) state: State,
+    /// A send whose success makes no completion (`quiet`).
+    pub(crate) is_quiet: bool,
     generation: u32,
     /// Its descriptor, until that is closed; links the operations of one descriptor.
     link: Option<Link>,
@@ -158,7 +167,8 @@ impl Operations {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let state = State::Armed;
-        let index = self.slots.insert(InFlight { token, work, state, generation, link: None });
+        let new = InFlight { token, work, state, is_quiet: false, generation, link: None };
+        let index = self.slots.insert(new);
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         assert!(index < Operation::INDEX_END, "more operations than memory can hold");
         if let Some(fd) = fd {

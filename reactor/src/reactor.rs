@@ -12,6 +12,7 @@ use crate::buffers::{BufferRing, StableBuffer};
 use crate::clock;
 use crate::event::{Event, Token, Wait};
 use crate::operation::{Operation, Operations, State, Vectored, Work};
+use crate::quiet::Quiet;
 use crate::setup::{self, BUFFER_GROUP, Config, SetupError};
 use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{EnterFlags, IoUring, opcode, squeue};
@@ -68,6 +69,7 @@ pub struct Reactor {
     #[expect(clippy::vec_box, reason = "reused as boxes; unboxing would allocate again")]
     pub(crate) vectored_spare: Vec<Box<Vectored>>,
     pub(crate) alarm: Alarm,
+    pub(crate) quiet: Quiet,
     enters: u64,
 }
 
@@ -88,6 +90,7 @@ impl Reactor {
             doorbells: Vec::new(),
             alarm: Alarm::default(),
             vectored_spare: Vec::new(),
+            quiet: Quiet::default(),
             enters: 0,
         };
         setup::rehearse(&mut reactor)?;
@@ -140,8 +143,20 @@ impl Reactor {
         from: usize,
         token: Token,
     ) -> Operation {
+        let operation = self.insert_send(socket, data, from, token);
+        self.arm(operation);
+        operation
+    }
+
+    pub(crate) fn insert_send(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        data: Vec<u8>,
+        from: usize,
+        token: Token,
+    ) -> Operation {
         assert!(from <= data.len(), "send from {from} of {}", data.len());
-        self.start(socket, token, Work::Send { data, from })
+        self.operations.insert(Some(socket.as_raw_fd()), token, Work::Send { data, from })
     }
 
     /// Like [`Reactor::send`], for `head` and all ranges of `body` in sequence; `from` counts bytes
@@ -237,9 +252,11 @@ impl Reactor {
         self.rearm_starved();
         self.refill();
         let wait = if self.ready.is_empty() && self.backlog.is_empty() { wait } else { Wait::Not };
+        let wait = self.wait_of_quiet(wait);
         if let Wait::Until(at) = wait {
             self.wake_at(at);
         }
+        let first = events.len();
         events.append(&mut self.ready);
         let entered = self.enter(wait);
         // At most one queue's worth: a turn is finite whatever arrives meanwhile.
@@ -247,6 +264,7 @@ impl Reactor {
             let Some(completion) = self.ring.completion().next() else { break };
             self.complete(&completion, events);
         }
+        self.tell_quiet(first, events);
         entered
     }
 
@@ -319,6 +337,10 @@ impl Reactor {
             return;
         }
         self.backlog.push_back(entry);
+    }
+
+    pub(crate) fn backlog_is_empty(&self) -> bool {
+        self.backlog.is_empty()
     }
 
     /// Moves the backlog into the submission queue, as far as it goes.

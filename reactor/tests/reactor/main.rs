@@ -8,6 +8,7 @@ mod endings;
 mod harness;
 mod messages;
 mod network;
+mod quiet;
 mod setup;
 mod starvation;
 mod waiting;
