@@ -171,7 +171,11 @@ impl Connection {
     ) -> Fate {
         match &mut self.state {
             State::Draining { .. } => {}
-            State::Calling { .. } | State::Sending(_) => self.hold(io, data),
+            State::Calling { .. } => self.hold(io, data),
+            State::Sending(_) => {
+                io.reactor.hasten();
+                self.hold(io, data);
+            }
             State::Idle | State::Head | State::Body(_) if self.backlog.is_empty() => {
                 let used = self.feed(io, upstream, data);
                 self.hold(io, &data[used..]);
@@ -258,6 +262,9 @@ impl Connection {
         upstream: &mut impl Upstream,
         incident: Incident,
     ) -> Fate {
+        if matches!(self.state, State::Sending(_)) {
+            io.reactor.hasten();
+        }
         match owed(self.phase(), incident) {
             Owed::Nothing => {}
             Owed::Close => return Fate::Closed,
@@ -367,8 +374,12 @@ impl Connection {
     }
 
     fn start_sending(&mut self, io: &mut Io<'_>) {
+        // Behind its answer, this client is to speak next.
+        let quietly = self.exchange.persistence == Persistence::KeepAlive
+            && self.backlog.is_empty()
+            && matches!(self.receiving, Receiving::Armed(_));
         if let State::Sending(sending) = &mut self.state {
-            let time = sending.start(io, &self.socket, self.key);
+            let time = sending.start(io, &self.socket, self.key, quietly);
             self.set_deadline(io, time);
         }
     }

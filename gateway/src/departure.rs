@@ -63,6 +63,7 @@ impl Connection {
             && let Receiving::Armed(operation) = self.receiving
         {
             io.reactor.cancel(operation);
+            io.reactor.hasten();
             self.receiving = Receiving::Stopping;
         }
     }

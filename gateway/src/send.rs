@@ -76,10 +76,20 @@ impl Sending {
         matches!(self.source, Source::Pinned { .. })
     }
 
-    /// Sends what is queued, and says how long this first attempt may take.
-    pub(crate) fn start(&mut self, io: &mut Io<'_>, socket: &OwnedFd, key: Key) -> Duration {
+    /// Sends what is queued, and says how long this first attempt may take. `quietly`: nothing is to
+    /// follow it.
+    pub(crate) fn start(
+        &mut self,
+        io: &mut Io<'_>,
+        socket: &OwnedFd,
+        key: Key,
+        quietly: bool,
+    ) -> Duration {
         let token = key.token(Purpose::Send);
         match std::mem::replace(&mut self.source, Source::Own) {
+            Source::Queued(Outgoing::Bytes(bytes)) if quietly => {
+                io.reactor.send_quietly(socket.as_fd(), bytes, 0, token);
+            }
             Source::Queued(Outgoing::Bytes(bytes)) => {
                 io.reactor.send(socket.as_fd(), bytes, 0, token);
             }

@@ -193,7 +193,12 @@ impl Link {
         if std::mem::take(&mut self.call_back) {
             self.sender.call_back(reactor);
         }
-        let Some(mut batch) = self.sender.take_idle() else { return Ok(()) };
+        let Some(mut batch) = self.sender.take_idle() else {
+            if !self.outbox.is_empty() {
+                self.sender.hasten(reactor);
+            }
+            return Ok(());
+        };
         if let Some(question) = self.reader.take_ping() {
             self.outbox.push_small(Kind::Pong, question, &[]);
         }
@@ -210,7 +215,8 @@ impl Link {
             }
             Some(_) => {}
         }
-        self.sender.start(reactor, &self.socket, batch, bodies);
+        let quietly = self.outbox.is_empty();
+        self.sender.start(reactor, &self.socket, batch, bodies, quietly);
         Ok(())
     }
 

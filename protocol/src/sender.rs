@@ -44,7 +44,10 @@ pub(crate) struct Sender {
 enum State {
     Idle(Vec<u8>),
     /// Out of memory of our own.
-    Own,
+    Own {
+        /// Nothing is to follow it.
+        quietly: bool,
+    },
     /// Out of that, and then out of bodies where they lie.
     Referring {
         bodies: Rc<Gather>,
@@ -57,6 +60,9 @@ enum State {
         bodies: Rc<Gather>,
     },
 }
+
+/// Stands in while a state is made of the former one.
+const OWN: State = State::Own { quietly: false };
 
 impl Sender {
     pub(crate) fn new(token: Token, now: Nanos) -> Sender {
@@ -75,22 +81,31 @@ impl Sender {
         Some(data)
     }
 
-    /// Sends bytes and bodies, if there are any, when none is under way.
+    /// Sends bytes and bodies, if there are any, when none is under way. `quietly`: nothing is to follow
+    /// them so far.
     pub(crate) fn start(
         &mut self,
         reactor: &mut Reactor,
         socket: &OwnedFd,
         data: Vec<u8>,
         bodies: Option<Gather>,
+        quietly: bool,
     ) {
         self.sent = 0;
         match bodies {
             None if data.is_empty() => self.state = State::Idle(data),
-            None => self.send(reactor, socket, data),
+            None => self.send(reactor, socket, data, quietly),
             Some(bodies) => {
                 let until = bodies.pinned_since().map(|since| since + PIN_TIME);
                 self.refer(reactor, socket, data, Rc::new(bodies), until);
             }
+        }
+    }
+
+    /// Something is to follow after all.
+    pub(crate) fn hasten(&self, reactor: &mut Reactor) {
+        if let State::Own { quietly: true } = self.state {
+            reactor.hasten();
         }
     }
 
@@ -119,16 +134,16 @@ impl Sender {
             self.state = State::Idle(kept);
             return Ok(());
         }
-        match std::mem::replace(&mut self.state, State::Own) {
+        match std::mem::replace(&mut self.state, OWN) {
             State::Referring { bodies, until, .. } => {
                 self.refer(reactor, socket, data, bodies, until);
             }
             State::CalledBack { bodies } => {
                 let rest = bodies.copy_rest(data, self.sent);
                 self.sent = 0;
-                self.send(reactor, socket, rest);
+                self.send(reactor, socket, rest, false);
             }
-            State::Own | State::Idle(_) => self.send(reactor, socket, data),
+            State::Own { .. } | State::Idle(_) => self.send(reactor, socket, data, false),
         }
         Ok(())
     }
@@ -140,7 +155,7 @@ impl Sender {
 
     /// Cancels a send that has kept a worker for too long; what is left of it is copied then.
     pub(crate) fn call_back(&mut self, reactor: &mut Reactor) {
-        match std::mem::replace(&mut self.state, State::Own) {
+        match std::mem::replace(&mut self.state, OWN) {
             State::Referring { bodies, operation, .. } => {
                 reactor.cancel(operation);
                 self.state = State::CalledBack { bodies };
@@ -163,14 +178,18 @@ impl Sender {
     fn bodies(&self) -> Option<&Gather> {
         match &self.state {
             State::Referring { bodies, .. } | State::CalledBack { bodies } => Some(bodies),
-            State::Idle(_) | State::Own => None,
+            State::Idle(_) | State::Own { .. } => None,
         }
     }
 
-    fn send(&mut self, reactor: &mut Reactor, socket: &OwnedFd, data: Vec<u8>) {
+    fn send(&mut self, reactor: &mut Reactor, socket: &OwnedFd, data: Vec<u8>, quietly: bool) {
         self.steps += 1;
-        self.state = State::Own;
-        reactor.send(socket.as_fd(), data, self.sent, self.token);
+        self.state = State::Own { quietly };
+        if quietly {
+            reactor.send_quietly(socket.as_fd(), data, self.sent, self.token);
+        } else {
+            reactor.send(socket.as_fd(), data, self.sent, self.token);
+        }
     }
 
     fn refer(
