@@ -2,7 +2,7 @@
 //! seccomp filter, a sysctl.
 //!
 //! Flags, feature bits and opcodes are asked for; what the kernel does not list (multishot, writes
-//! that do not wait) is tried once, in `rehearse`, on the finished reactor.
+//! that do not wait, sends in part) is tried once, in `rehearse`, on the finished reactor.
 
 use crate::buffers::{BUFFERS_MAX, BufferRing};
 use crate::clock;
@@ -10,7 +10,7 @@ use crate::event::{Event, Token, Wait};
 use crate::reactor::Reactor;
 use io_uring::{IoUring, Parameters, Probe, opcode};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
@@ -208,9 +208,12 @@ const RECEIVE: Token = Token(0);
 const POLL: Token = Token(1);
 const DOORBELL: Token = Token(2);
 const MESSAGE: u64 = 3;
+const QUIET: Token = Token(4);
+/// More than the socket takes at once.
+const QUIET_SIZE: usize = 48 * 1024;
 
 /// Tries on the finished reactor what cannot be asked for: a multishot receive, a multishot poll of
-/// a doorbell, a message (to itself), cancellation by descriptor.
+/// a doorbell, a message (to itself), a quiet send that is taken in part, cancellation by descriptor.
 pub(crate) fn rehearse(reactor: &mut Reactor) -> Result<(), SetupError> {
     let system = |source| SetupError::System { doing: "rehearse the ring", source };
     let (mut peer, socket) = UnixStream::pair().map_err(system)?;
@@ -219,8 +222,10 @@ pub(crate) fn rehearse(reactor: &mut Reactor) -> Result<(), SetupError> {
     reactor.receive(socket.as_fd(), RECEIVE);
     reactor.poll(bell.as_fd(), POLL);
     reactor.message(reactor.address(), MESSAGE);
+    limit_room(&socket).map_err(system)?;
+    reactor.send_quietly(socket.as_fd(), vec![0; QUIET_SIZE], 0, QUIET);
 
-    let mut seen = [false; 4];
+    let mut seen = [false; 5];
     let mut events = Vec::new();
     for _ in 0..REHEARSAL_TURNS {
         reactor
@@ -233,7 +238,7 @@ pub(crate) fn rehearse(reactor: &mut Reactor) -> Result<(), SetupError> {
             }
             note(event, &mut seen)?;
         }
-        if seen == [true; 4] {
+        if seen == [true; 5] {
             break;
         }
     }
@@ -248,28 +253,43 @@ pub(crate) fn rehearse(reactor: &mut Reactor) -> Result<(), SetupError> {
     Err(missing("cancellation by descriptor (IORING_ASYNC_CANCEL_FD)", "5.19"))
 }
 
-fn note(event: Event, seen: &mut [bool; 4]) -> Result<(), SetupError> {
+fn note(event: Event, seen: &mut [bool; 5]) -> Result<(), SetupError> {
+    let without = |number: usize| first_unseen(std::array::from_fn(|other| other != number));
     match event {
         Event::Received { .. } => seen[0] = true,
         Event::Polled { .. } if seen[1] => seen[2] = true,
         Event::Polled { .. } => seen[1] = true,
         Event::Message { value: MESSAGE } => seen[3] = true,
-        Event::ReceiveEnded { .. } => return first_unseen([false, true, true, true]),
-        Event::PollEnded { .. } => return first_unseen([true, false, true, true]),
-        Event::DoorbellFailed { .. } => return first_unseen([true, true, false, true]),
-        Event::MessageFailed { .. } => return first_unseen([true, true, true, false]),
+        Event::Sent { result: Ok(1..QUIET_SIZE), .. } => seen[4] = true,
+        Event::ReceiveEnded { .. } => return without(0),
+        Event::PollEnded { .. } => return without(1),
+        Event::DoorbellFailed { .. } => return without(2),
+        Event::MessageFailed { .. } => return without(3),
+        Event::Sent { .. } => return without(4),
         _ => {}
     }
     Ok(())
 }
 
-fn first_unseen(seen: [bool; 4]) -> Result<(), SetupError> {
+fn first_unseen(seen: [bool; 5]) -> Result<(), SetupError> {
     match seen.into_iter().position(|seen| !seen) {
         None => Ok(()),
         Some(0) => Err(missing("multishot receive (IORING_RECV_MULTISHOT)", "6.0")),
         Some(1) => Err(missing("multishot poll (IORING_POLL_ADD_MULTI)", "5.13")),
         Some(2) => Err(missing("writing an eventfd with RWF_NOWAIT", "5.8")),
-        Some(_) => Err(missing("IORING_OP_MSG_RING to a ring with deferred work", "6.1")),
+        Some(3) => Err(missing("IORING_OP_MSG_RING to a ring with deferred work", "6.1")),
+        Some(_) => Err(missing("completions of sends that are taken in part", "6.1")),
+    }
+}
+
+/// Has a socket take the least that the kernel lets it take at once, some KiB.
+fn limit_room(socket: &UnixStream) -> io::Result<()> {
+    let (level, option, least) = (libc::SOL_SOCKET, libc::SO_SNDBUF, 1 as libc::c_int);
+    let value = (&raw const least).cast();
+    // SAFETY: four readable bytes, of an integer.
+    match unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value, 4) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
