@@ -259,12 +259,16 @@ impl Reactor {
         let first = events.len();
         events.append(&mut self.ready);
         let entered = self.enter(wait);
+        // Completions below have entries queued again, which nothing is known of.
+        let settled = self.is_settled();
         // At most one queue's worth: a turn is finite whatever arrives meanwhile.
         for _ in 0..self.ring.params().cq_entries() {
             let Some(completion) = self.ring.completion().next() else { break };
             self.complete(&completion, events);
         }
-        self.tell_quiet(first, events);
+        if settled {
+            self.tell_quiet(first, events);
+        }
         entered
     }
 
@@ -339,8 +343,10 @@ impl Reactor {
         self.backlog.push_back(entry);
     }
 
-    pub(crate) fn backlog_is_empty(&self) -> bool {
-        self.backlog.is_empty()
+    /// Whether the kernel has taken every entry, and whatever it had to say at once is in the queue.
+    fn is_settled(&mut self) -> bool {
+        let submission = self.ring.submission();
+        self.backlog.is_empty() && submission.is_empty() && !submission.cq_overflow()
     }
 
     /// Moves the backlog into the submission queue, as far as it goes.

@@ -123,6 +123,22 @@ fn one_that_finds_no_room_waits_for_it_like_any_other() {
 }
 
 #[test]
+fn one_that_finds_no_room_delays_no_other() {
+    let _watchdog = watchdog();
+    let mut reactor = reactor();
+    let (full, _peer) = UnixStream::pair().unwrap();
+    full.set_nonblocking(true).unwrap();
+    fill(&full);
+    let (free, _other_peer) = connection();
+    reactor.send_quietly(full.as_fd(), vec![1], 0, Token(2));
+    reactor.send_quietly(free.as_fd(), vec![1], 0, SEND);
+    reactor.hasten();
+    let mut events = Vec::new();
+    reactor.turn(Wait::Forever, &mut events).unwrap();
+    assert!(matches!(events[..], [Event::Sent { token: SEND, result: Ok(1), .. }]), "{events:?}");
+}
+
+#[test]
 fn one_that_is_taken_in_part_says_how_much() {
     let _watchdog = watchdog();
     let mut reactor = reactor();
