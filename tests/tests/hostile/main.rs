@@ -2,17 +2,18 @@
 //! its case names, everybody else is served as if nothing happened, and the function is as good as
 //! new afterwards. The lies are told by `hostile-worker`; `tests/hostile/README.md` lists them.
 
+mod load;
+
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nightcore_tests::binaries::built;
-use nightcore_tests::{Answer, Connection, Stack, config, functions, post, wait_until};
+use nightcore_tests::{Answer, Stack, config, functions, post, wait_until};
 use tempfile::TempDir;
+
+use self::load::with_load;
 
 /// What the client sees whose call the lie is told in.
 #[derive(Clone, Copy, Debug)]
@@ -169,8 +170,8 @@ fn bells_neither_keep_the_engine_busy_nor_waiting() {
             case("doorbell-ready2", Seen::Died, Fate::Closed("said nothing")),
             case("doorbell-strange", Seen::Answer, Fate::Stays),
             case("doorbell-bell", Seen::Late, Fate::Closed(PAST_ITS_TIME)),
-            case("doorbell-full", Seen::Any, Fate::ClosedWhenRung("its doorbell")),
-            case("doorbell-brim", Seen::Any, Fate::ClosedWhenRung("its doorbell")),
+            case("doorbell-full", Seen::Answer, Fate::ClosedWhenRung("its doorbell")),
+            case("doorbell-brim", Seen::Answer, Fate::ClosedWhenRung("its doorbell")),
             case("doorbell-empty", Seen::Answer, Fate::Closed(PAST_ITS_TIME)),
         ],
     );
@@ -319,13 +320,15 @@ impl Scene {
 
     /// Has a lie told that shows when the engine next rings for its worker. It does not ring for one that
     /// is awake, which then takes the call and says nothing, nor for this one where another is there.
-    /// So the lie is told until it shows.
+    /// So the lie is told until it shows; what is seen of a later telling may be the end of the one before.
     fn tell_until_rung(&self, case: &Case, reason: &str) {
-        for _ in 0..TELLINGS_MAX {
-            self.tell(case);
+        self.tell(case);
+        let again = Case { seen: Seen::Any, ..*case };
+        for _ in 1..TELLINGS_MAX {
             if self.is_in_log(case.lie, reason) {
                 break;
             }
+            self.tell(&again);
         }
         self.wait_for_log(case.lie, reason);
         wait_until("it is started again", || self.starts(case.lie) > 1);
@@ -393,7 +396,7 @@ fn run(family: &str, cases: &[Case]) {
     let engine = scene.stack.process();
     let [calm, during] = with_load(&scene.stack, |begin| {
         wait_until("the load is known", || begin.calls() >= 300);
-        let (files, memory) = (descriptors(engine.pid), engine.private_memory());
+        let (files, memory) = (engine.descriptors(), engine.private_memory());
         begin.second_phase();
         for case in cases {
             let start = Instant::now();
@@ -404,7 +407,7 @@ fn run(family: &str, cases: &[Case]) {
             println!("{}: {:?}", case.lie, start.elapsed());
         }
         wait_until("there is something to compare", || begin.calls() >= 300);
-        wait_until("no descriptor is left behind", || descriptors(engine.pid) <= files);
+        wait_until("no descriptor is left behind", || engine.descriptors() <= files);
         let grown = engine.private_memory().saturating_sub(memory);
         assert!(grown < 24 << 20, "the engine has {grown} bytes more than before");
     });
@@ -416,90 +419,6 @@ fn run(family: &str, cases: &[Case]) {
     let ended = scene.stack.stop();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(ended.left.is_empty(), "{:?}", ended.left);
-}
-
-#[derive(Clone, Copy, Debug)]
-#[expect(dead_code, reason = "all of it is printed")]
-struct Times {
-    calls: usize,
-    p50: Duration,
-    p99: Duration,
-    max: Duration,
-}
-
-/// What the clients of honest functions have measured so far, by phase.
-struct Load {
-    phase: AtomicU8,
-    times: [Mutex<Vec<Duration>>; 2],
-}
-
-impl Load {
-    fn calls(&self) -> usize {
-        let phase = usize::from(self.phase.load(Ordering::Relaxed));
-        self.times[phase].lock().expect("no client has failed").len()
-    }
-
-    fn second_phase(&self) {
-        self.phase.store(1, Ordering::Relaxed);
-    }
-
-    fn record(&self, time: Duration) -> bool {
-        let phase = usize::from(self.phase.load(Ordering::Relaxed));
-        let Some(times) = self.times.get(phase) else { return false };
-        times.lock().expect("no client has failed").push(time);
-        true
-    }
-}
-
-/// Ends the clients even if the test panics.
-struct End<'a>(&'a Load);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.phase.store(2, Ordering::Relaxed);
-    }
-}
-
-/// Calls honest functions at a steady pace during `body`; each must be answered as it should.
-fn with_load(stack: &Stack, body: impl FnOnce(&Load)) -> [Times; 2] {
-    let load = Load { phase: AtomicU8::new(0), times: Default::default() };
-    thread::scope(|scope| {
-        for (function, input) in
-            [("echo", b"steady".as_slice()), ("echo", &[b'x'; 4096]), ("chain", b"{\"n\": 3}")]
-        {
-            let mut connection: Connection = stack.connect();
-            let (load, request) = (&load, post(&format!("/function/{function}"), input));
-            scope.spawn(move || {
-                loop {
-                    let start = Instant::now();
-                    let answer = connection.exchange(&request);
-                    let time = start.elapsed();
-                    assert!(function == "chain" || answer.ok() == input);
-                    answer.ok();
-                    if !load.record(time) {
-                        return;
-                    }
-                    // The pace of the load: about a thousand calls a second in all.
-                    thread::sleep(Duration::from_millis(2));
-                }
-            });
-        }
-        let _end = End(&load);
-        body(&load);
-    });
-    load.times.map(|times| Times::of(times.into_inner().expect("no client has failed")))
-}
-
-impl Times {
-    fn of(mut times: Vec<Duration>) -> Times {
-        times.sort_unstable();
-        let at = |percent: usize| times[(times.len() - 1) * percent / 100];
-        Times { calls: times.len(), p50: at(50), p99: at(99), max: at(100) }
-    }
-}
-
-fn descriptors(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).expect("the engine runs").count()
 }
 
 fn starts(directory: &Path, lie: &str) -> PathBuf {
