@@ -87,13 +87,26 @@ impl Process {
     /// If it has ended.
     #[must_use]
     pub fn is_stopped(self) -> bool {
+        self.is_every_thread('T')
+    }
+
+    /// Whether every one of its threads waits for something.
+    ///
+    /// # Panics
+    /// If it has ended.
+    #[must_use]
+    pub fn is_asleep(self) -> bool {
+        self.is_every_thread('S')
+    }
+
+    fn is_every_thread(self, state: char) -> bool {
         let threads =
             fs::read_dir(format!("/proc/{}/task", self.pid)).expect("the process is there");
         let mut states = threads.map(|thread| {
             let path = thread.expect("an entry").path().join("stat");
             Stat::read_from(&path).map(|stat| stat.state)
         });
-        states.all(|state| state == Some('T'))
+        states.all(|of_thread| of_thread == Some(state))
     }
 
     /// CPU time it has used, in clock ticks of 10 ms.
